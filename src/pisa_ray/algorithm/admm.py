@@ -1,0 +1,308 @@
+"""PISA, SISA, NSISA and SISA-D: what one shard does in one iteration.
+
+    consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)          in message.py
+    growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
+    gradient   g_i = grad F_i(w; B_i), on a mini-batch, at the consensus point w              the caller's
+    local      w_i = w - (sigma I + rho Q_i)^-1 (pi_i + g_i)
+    dual       pi_i <- pi_i + sigma (w_i - w)
+
+Only pi_i (and what Q_i remembers) is kept: with `move` = pi_i' - pi_i = sigma (w_i - w), the consensus needs just
+N_i = sigma w_i + pi_i' = sigma w + pi_i' + move, identity (c). Message arithmetic uses plain products and sums, each
+rounded by itself, so that its bits do not depend on vector widths or alignment.
+
+Zhou et al., "Preconditioned inexact stochastic ADMM for deep models", Nat Mach Intell 8, 234-245 (2026).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+
+from pisa_ray.algorithm.curvature import Curvature
+from pisa_ray.algorithm.layout import BLOCK, Layout, blocks
+from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
+from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, local_solve
+from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay
+from pisa_ray.algorithm.state import ShardState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all methods share.
+
+    Attributes:
+        sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate.
+        rho: Weight of the preconditioned proximal term, >= 0.
+        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0.
+    """
+
+    sigma: float = 1.0
+    rho: float = 200.0
+    lam: float = 0.0
+
+    diagonal_penalty: ClassVar[bool] = False  # whether a message carries its penalty entry by entry
+
+    def __post_init__(self) -> None:
+        for name, value, rule, good in [
+            ("sigma", self.sigma, "> 0", 0 < self.sigma < float("inf")),
+            ("rho", self.rho, ">= 0", 0 <= self.rho < float("inf")),
+            ("lambda", self.lam, ">= 0", 0 <= self.lam < float("inf")),
+        ]:
+            if not good:
+                raise ValueError(f"{name} is {value}, but it must be a finite number {rule}")
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once."""
+        return w * (self.sigma / (self.sigma + self.lam)) if self.lam else w.clone()
+
+
+class Method(Protocol):
+    """A method of this family: settings, a local state, and one step on it."""
+
+    sigma: float
+    lam: float
+    diagonal_penalty: ClassVar[bool]
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^1 from w^init, [p]."""
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
+        """A shard's state before its first report: zeros like w."""
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """The local and dual lines: update `shard` in place and write N_i and M_i to `message`.
+
+        Returns:
+            The momentum 1 - theta, mean of rho q / (sigma + rho q), if diagnostics are on and Q has entries; else None.
+        """
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard's part of one iteration.
+
+    Attributes:
+        w: Consensus point of this iteration, [p]; only read.
+        g: Mini-batch gradient of F_i at w, [p]; may be overwritten.
+        sigma: Penalty of this iteration (after growth).
+        layout: Where the parameters lie in w.
+        curvature: For preconditioners that look at the loss; None for the others.
+        gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
+    """
+
+    w: torch.Tensor
+    g: torch.Tensor
+    sigma: float
+    layout: Layout
+    curvature: Curvature | None = None
+    gap: torch.Tensor | None = None
+
+    def finish(
+        self, part: slice, pi: torch.Tensor, move: torch.Tensor, s: float | torch.Tensor, N: torch.Tensor
+    ) -> None:
+        """Dual line and message on one block, given move = pi' - pi and the penalty s."""
+        pi.add_(move)
+        torch.mul(self.w[part], s, out=N).add_(pi).add_(move)
+        if self.gap is not None:
+            torch.div(move, s, out=self.gap[part])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PISA(Settings):
+    """PISA with a preconditioner slot (2.1, 2.2).
+
+    Attributes:
+        preconditioner: Any callable from Curvature to Q; see pisa_ray.algorithm.preconditioners.
+    """
+
+    preconditioner: Preconditioner = field(default_factory=Identity)
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
+        """See Method."""
+        return ShardState(dual=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """See Method."""
+        shard.reports += 1
+        Q = self.preconditioner(task.curvature)  # type: ignore[arg-type]  # Identity needs none
+        d = shard.dual + task.g
+        move = local_solve(Q, d, task.sigma, self.rho).mul_(-task.sigma)
+        task.finish(slice(0, d.numel()), shard.dual, move, task.sigma, message.numerator)
+        message.penalty.fill_(task.sigma)
+        if task.gap is None or callable(Q):
+            return None
+        return float(torch.as_tensor(self.rho * Q / (task.sigma + self.rho * Q)).mean())
+
+
+@dataclass(kw_only=True)
+class SISAState(ShardState):
+    """ShardState with m_i, the second moment, [p]."""
+
+    moment: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SISA(Settings):
+    """SISA: Q = Diag(sqrt(m)), m a second moment of d = pi + g (2.3).
+
+    Attributes:
+        second_moment: Adam (bias-corrected, the default), RMSProp or AdaGrad.
+        eps: Added to sqrt(m), so multiplied by rho.
+    """
+
+    second_moment: SecondMoment = field(default_factory=Adam)
+    eps: float = 1e-8
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
+        """See Method."""
+        return SISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """See Method."""
+        assert isinstance(shard, SISAState)  # noqa: S101  (for the type checker)
+        shard.reports += 1
+        theta = self._update(slice(0, task.layout.size), shard, task, message, self.second_moment)
+        message.penalty.fill_(task.sigma)
+        return None if task.gap is None else 1 - theta / task.layout.size
+
+    def _update(
+        self, span: slice, shard: SISAState, task: Task, message: Message, scheme: SecondMoment, zero: float = 0.0
+    ) -> float:
+        """Local and dual line on a span of entries, block by block; returns the sum of theta when diagnosing."""
+        theta = 0.0
+        d_buffer = torch.empty(min(BLOCK, span.stop - span.start), dtype=task.w.dtype, device=task.w.device)
+        q_buffer = torch.empty_like(d_buffer)
+        for block in blocks(span.stop - span.start):
+            part = slice(span.start + block.start, span.start + block.stop)
+            pi, m = shard.dual[part], shard.moment[part]
+            d, q = d_buffer[: len(pi)], q_buffer[: len(pi)]
+            torch.add(pi, task.g[part], out=d)
+            scheme.root(m, d, shard.reports, out=q)
+            q.add_(self.eps).mul_(self.rho).add_(task.sigma)  # the local denominator sigma + rho q
+            if task.gap is not None:
+                theta += float((task.sigma / q).sum(dtype=torch.float64))
+            if zero:
+                d.masked_fill_(d == 0, zero)
+            move = d.div_(q).mul_(-task.sigma)  # sigma (w_i - w)
+            task.finish(part, pi, move, task.sigma, message.numerator[part])
+        return theta
+
+
+@dataclass(kw_only=True)
+class NSISAState(SISAState):
+    """SISAState with b_i, the momentum of the matrices, [p] (unused where a parameter is no matrix)."""
+
+    momentum: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NSISA(SISA):
+    """NSISA: SISA on orthogonalised momentum for matrices, plain SISA for the other parameters (2.4).
+
+    Attributes:
+        sigma: As in SISA; here moves are about 2 o / (sigma + rho |d|), o of unit scale.
+        mu: Momentum, in [0, 1).
+        nesterov: Orthogonalise g + mu b (the authors' code) instead of b.
+        steps: Newton-Schulz steps.
+        matrix_moment: Second moment of the matrices; the default, |d| itself, is what the authors' shipped code does.
+        perturbation: eps_z; where d is exactly 0 it becomes eps_z^k at report k, as the theory wants d != 0.
+    """
+
+    sigma: float = 80.0
+    rho: float = 100.0
+    mu: float = 0.95
+    nesterov: bool = True
+    steps: int = 5
+    matrix_moment: SecondMoment = field(default_factory=Instantaneous)
+    perturbation: float = 1e-15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.mu < 1:
+            raise ValueError(f"mu is {self.mu}, but it must be in [0, 1): it is the share of the momentum that is kept")
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> NSISAState:
+        """See Method."""
+        return NSISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w), momentum=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """See Method."""
+        assert isinstance(shard, NSISAState)  # noqa: S101  (for the type checker)
+        shard.reports += 1
+        self._orthogonalise(shard.momentum, task)
+        theta, zero = 0.0, self.perturbation**shard.reports
+        for slot in task.layout.slots:
+            if slot.matrix:
+                theta += self._update(slot.part, shard, task, message, self.matrix_moment, zero)
+            else:
+                theta += self._update(slot.part, shard, task, message, self.second_moment)
+        message.penalty.fill_(task.sigma)
+        return None if task.gap is None else 1 - theta / task.layout.size
+
+    def _orthogonalise(self, momentum: torch.Tensor, task: Task) -> None:
+        """B <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps as one batch."""
+        by_shape: dict[tuple[int, int], list[slice]] = {}
+        for slot in task.layout.slots:
+            if slot.matrix:
+                by_shape.setdefault(slot.matrix_shape, []).append(slot.part)
+                b, g = momentum[slot.part], task.g[slot.part]
+                b.mul_(self.mu).add_(g)
+                g.copy_(g + b * self.mu if self.nesterov else b)
+        for shape, parts in by_shape.items():
+            o = orthogonalise(torch.stack([task.g[part].view(shape) for part in parts]), self.steps)
+            for part, matrix in zip(parts, o, strict=True):
+                torch.mul(matrix.reshape(-1), shape_scale(*shape), out=task.g[part])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SISAD(Settings):
+    """SISA-D: the penalty itself is diagonal, sigma D_i with D_i = sqrt(v_i) + eps (7; an extension of the paper).
+
+    sigma_i := sigma D_i and rho_i Q_i := rho D_i, so theta = b = sigma / (sigma + rho) everywhere; growth raises sigma
+    and rho together, b stays.
+
+    Attributes:
+        beta: Decay of v_i, the bias-corrected second moment of g_i.
+        eps: Added to sqrt(v_i): the smallest metric, in units of the gradient.
+    """
+
+    sigma: float = 60.0
+    rho: float = 540.0
+    beta: float = 0.99
+    eps: float = 1e-4
+
+    diagonal_penalty: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta < 1:
+            raise ValueError(f"beta is {self.beta}, but it must be in [0, 1): it is the share of the old moment kept")
+        if not self.eps > 0:
+            raise ValueError(f"eps is {self.eps}, but it must be > 0: an entry without gradient needs a penalty too")
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^1 = w^init: no shard has a metric yet (2.5)."""
+        return w.clone()
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
+        """See Method."""
+        return SISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """See Method."""
+        assert isinstance(shard, SISAState)  # noqa: S101  (for the type checker)
+        shard.reports += 1
+        b = self.sigma / (self.sigma + self.rho)
+        correction = 1 - self.beta**shard.reports
+        buffer = torch.empty(min(BLOCK, task.layout.size), dtype=task.w.dtype, device=task.w.device)
+        for part in blocks(task.layout.size):
+            pi, g, penalty = shard.dual[part], task.g[part], message.penalty[part]
+            move = buffer[: len(pi)]
+            decay(shard.moment[part], g, self.beta, move)
+            torch.div(shard.moment[part], correction, out=penalty).sqrt_().add_(self.eps).mul_(task.sigma)  # sigma D
+            torch.add(pi, g, out=move).mul_(-b)
+            task.finish(part, pi, move, penalty, message.numerator[part])
+        return None if task.gap is None else 1 - b

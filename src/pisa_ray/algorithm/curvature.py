@@ -1,0 +1,88 @@
+"""Second-order information about one shard's mini-batch loss at w, computed on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+
+
+class Curvature:
+    """F(w) = criterion(outputs(w)), seen through Hessian-, Gauss-Newton- and Fisher-vector products.
+
+    Graphs are built when first asked for and kept for all products: memory like that of a backward pass per kind.
+
+    Args:
+        w: The point, flat, [p].
+        outputs: Flat w -> model outputs z on the mini-batch, [b, ...]; called again for each graph.
+        criterion: z -> the mean loss, a scalar.
+        sample_losses: z -> the loss of each sample, [b].
+        generator: Where random probes come from; None: torch's global generator.
+    """
+
+    def __init__(
+        self,
+        w: torch.Tensor,
+        outputs: Callable[[torch.Tensor], torch.Tensor],
+        criterion: Callable[[torch.Tensor], torch.Tensor],
+        sample_losses: Callable[[torch.Tensor], torch.Tensor],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.w = w.detach().clone().requires_grad_()
+        self.generator = generator
+        self._outputs, self._criterion, self._sample_losses = outputs, criterion, sample_losses
+
+    @cached_property
+    def _z(self) -> torch.Tensor:
+        with torch.enable_grad():
+            return self._outputs(self.w)
+
+    @cached_property
+    def _gradient(self) -> torch.Tensor:
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self._criterion(self._z), self.w, create_graph=True)
+        return gradient
+
+    def hessian(self, v: torch.Tensor) -> torch.Tensor:
+        """(grad^2 F) v, [p], by differentiating <grad F, v>."""
+        if not self._gradient.requires_grad:  # F is linear in w
+            return torch.zeros_like(v)
+        (product,) = torch.autograd.grad(self._gradient, self.w, v, retain_graph=True, materialize_grads=True)
+        return product
+
+    @cached_property
+    def _output_graph(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        # Two derivatives that autograd can take again: J^T y as a function of y, and the loss gradient as one of z.
+        with torch.enable_grad():
+            y = torch.zeros_like(self._z, requires_grad=True)
+            (jt_y,) = torch.autograd.grad(self._z, self.w, y, create_graph=True)
+            z = self._z.detach().requires_grad_()
+            (loss_gradient,) = torch.autograd.grad(self._criterion(z), z, create_graph=True)
+        return y, jt_y, z, loss_gradient
+
+    def gauss_newton(self, v: torch.Tensor) -> torch.Tensor:
+        """J^T (d2 loss / dz2) J v, [p]: never indefinite when the loss is convex in the outputs."""
+        y, jt_y, z, loss_gradient = self._output_graph
+        (j_v,) = torch.autograd.grad(jt_y, y, v, retain_graph=True)  # <J^T y, v> is linear in y with slope J v
+        if not loss_gradient.requires_grad:
+            return torch.zeros_like(v)
+        (h_j_v,) = torch.autograd.grad(loss_gradient, z, j_v, retain_graph=True, materialize_grads=True)
+        (product,) = torch.autograd.grad(self._z, self.w, h_j_v, retain_graph=True)
+        return product
+
+    @cached_property
+    def _losses(self) -> torch.Tensor:
+        with torch.enable_grad():
+            return self._sample_losses(self._z)
+
+    @property
+    def samples(self) -> int:
+        """b, the number of samples of the mini-batch."""
+        return self._losses.numel()
+
+    def sample_gradients(self) -> Iterator[torch.Tensor]:
+        """Each sample's gradient, [p], one backward pass each."""
+        for loss in self._losses:
+            (gradient,) = torch.autograd.grad(loss, self.w, retain_graph=True)
+            yield gradient

@@ -1,0 +1,162 @@
+"""What a shard tells the consensus, and the sum whose bits depend on shard ids only (algorithm 2.5).
+
+A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | pi_i' ]. Rows are added along the binary tree
+over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
+plus its right child; where no shard exists the other child stands alone. Whoever computes a node gets the same bits, so
+who hosts which shard, and in what order messages arrive, cannot change the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pisa_ray.algorithm.layout import blocks
+
+#: (level, index) of a node of the canonical tree; a shard's own message is (0, shard).
+Node = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Message:
+    """The parts of a row, as views of it.
+
+    Attributes:
+        numerator: N = s w + 2 pi' - pi ( = s w_i + pi'), [p].
+        penalty: M = s, [1]; for a diagonal penalty [p].
+        buffers: The model's floating buffers (BatchNorm statistics), [b].
+        weight: 1 before weighting, sum of alpha after summing, [1].
+        dual: pi', [p], in rounds with diagnostics; else [0].
+    """
+
+    numerator: torch.Tensor
+    penalty: torch.Tensor
+    buffers: torch.Tensor
+    weight: torch.Tensor
+    dual: torch.Tensor
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where the parts of a message lie in its row.
+
+    Attributes:
+        parameters: p, entries of w.
+        penalties: 1, or p for a diagonal penalty.
+        buffers: b, entries of the floating buffers.
+        dual: Whether the row carries the dual too (for diagnostics).
+    """
+
+    parameters: int
+    penalties: int = 1
+    buffers: int = 0
+    dual: bool = False
+
+    @property
+    def width(self) -> int:
+        """Entries of a row."""
+        return self.parameters * (2 if self.dual else 1) + self.penalties + self.buffers + 1
+
+    def split(self, row: torch.Tensor) -> Message:
+        """View a row [width] as a message."""
+        sizes = [self.parameters, self.penalties, self.buffers, 1, self.parameters if self.dual else 0]
+        return Message(*torch.split(row, sizes))
+
+
+def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
+    """W = sum alpha_i N_i / (sum alpha_i M_i + lambda sum alpha_i), the exact minimiser of the Lagrangian in w.
+
+    Args:
+        total: The sum of all rows.
+        lam: lambda >= 0, the weight of (lambda/2) ||w||^2.
+        out: Where w goes, [p].
+
+    Returns:
+        `out`.
+    """
+    shrink = total.weight * lam
+    for part in blocks(out.numel()):
+        penalty = total.penalty if total.penalty.numel() == 1 else total.penalty[part]
+        torch.div(total.numerator[part], penalty + shrink, out=out[part])
+    return out
+
+
+class TreeSum:
+    """The canonical tree of one round; nodes may arrive in any order, from anywhere, each once.
+
+    Args:
+        shards: m, the number of leaves.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self._height = max(shards - 1, 0).bit_length()
+        self._waiting: dict[Node, _Row] = {}
+        self._spare: list[torch.Tensor] = []
+
+    def add(self, node: Node, values: torch.Tensor, *, owned: bool = False) -> None:
+        """Put a node in its place and add up as far as both children of a parent are known.
+
+        Args:
+            node: (level, index) of the row.
+            values: Sum of that node's messages, [width]; only read, unless `owned`.
+            owned: The row came from `buffer` and is given back: it may be overwritten.
+
+        Raises:
+            ValueError: The node is not in the tree, or is part of a sum already.
+        """
+        level, index = node
+        if not (0 <= level <= self._height and 0 <= index << level < self.shards):
+            raise ValueError(f"node {node} is not in the tree over {self.shards} shards")
+        if any((up, index >> (up - level)) in self._waiting for up in range(level, self._height + 1)):
+            raise ValueError(f"node {node} has been added already")
+        row = _Row(values, owned)
+        while level < self._height:
+            sibling = (level, index ^ 1)
+            if sibling[1] << level < self.shards:
+                other = self._waiting.pop(sibling, None)
+                if other is None:
+                    break
+                row = self._plus(row, other) if index % 2 == 0 else self._plus(other, row)
+            level, index = level + 1, index >> 1
+        self._waiting[level, index] = row
+
+    def _plus(self, left: _Row, right: _Row) -> _Row:
+        out = left.values if left.owned else right.values if right.owned else self.buffer(left.values)
+        torch.add(left.values, right.values, out=out)
+        if left.owned and right.owned:
+            self._spare.append(right.values)
+        return _Row(out, owned=True)
+
+    def nodes(self) -> dict[Node, torch.Tensor]:
+        """The largest sums that can be formed from what has been added."""
+        return {node: row.values for node, row in sorted(self._waiting.items())}
+
+    def total(self) -> torch.Tensor:
+        """The sum over all shards.
+
+        Raises:
+            ValueError: Some shards' messages are missing.
+        """
+        if set(self._waiting) != {(self._height, 0)}:
+            raise ValueError(f"the sum is not complete: it has only the nodes {sorted(self._waiting)}")
+        return self._waiting[self._height, 0].values
+
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """A row to write to, shaped like another: a used one where one fits."""
+        for i, spare in enumerate(self._spare):
+            if spare.shape == like.shape:
+                return self._spare.pop(i)
+        return torch.empty_like(like)
+
+    def clear(self) -> None:
+        """Forget all nodes; rows of ours are kept for the next round."""
+        self._spare += [row.values for row in self._waiting.values() if row.owned]
+        self._waiting.clear()
+
+
+@dataclass(frozen=True)
+class _Row:
+    values: torch.Tensor
+    owned: bool

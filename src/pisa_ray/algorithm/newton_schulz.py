@@ -1,0 +1,36 @@
+"""Five Newton-Schulz steps: the orthogonalisation of NSISA (algorithm 2.4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalise(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Bring the singular values of matrices near 1, keeping their singular vectors.
+
+    X <- A X + B (X X^T) X + C (X X^T)^2 X, from X = x / (||x||_F + 1e-7). Singular values that enter above 0.01 leave
+    in 0.68 .. 1.13; the coefficients trade exactness for speed, so orthogonal input is not left exactly alone.
+
+    Args:
+        x: One matrix [r, c] or a batch of them [n, r, c].
+        steps: Number of steps.
+
+    Returns:
+        The result, of the same shape.
+    """
+    tall = x.shape[-2] > x.shape[-1]
+    X = x.transpose(-2, -1) if tall else x  # the smaller Gram matrix
+    X = X / (torch.linalg.matrix_norm(X, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = X @ X.mT
+        X = A * X + (B * gram + C * gram @ gram) @ X
+    return X.transpose(-2, -1) if tall else X
+
+
+def shape_scale(rows: int, columns: int) -> float:
+    """sqrt(max(1, r/c)): keeps the size of a tall matrix's effect like a square one's."""
+    return math.sqrt(max(1.0, rows / columns))

@@ -1,0 +1,151 @@
+"""Preconditioners Q of PISA (algorithm 2.2) and the local solve (sigma I + rho Q)^-1 d.
+
+A preconditioner is any callable that is given the Curvature of a shard's mini-batch at w and returns Q as one of
+- a number q: Q = q I;
+- a vector q [p] of entries >= 0: Q = Diag(q);
+- a function v -> Q v, symmetric: the solve is by conjugate gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pisa_ray.algorithm.curvature import Curvature
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+Q = float | torch.Tensor | Product
+Preconditioner = Callable[[Curvature], Q]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Q = q I; q = 0 is plain inexact ADMM.
+
+    Attributes:
+        q: The multiple, >= 0.
+    """
+
+    q: float = 1.0
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q, whatever the curvature."""
+        return self.q
+
+
+@dataclass(frozen=True)
+class HessianDiagonal:
+    """Q = Diag |diag(grad^2 F)|, clipped at eta: exact for small models, by Hutchinson's estimate for large ones.
+
+    Attributes:
+        probes: Number of random sign vectors z in the mean of z * (H z); None: exact, p Hessian-vector products.
+        eta: Upper bound of the entries.
+    """
+
+    probes: int | None = None
+    eta: float = float("inf")
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q's entries, [p]."""
+        q = torch.zeros_like(curvature.w, requires_grad=False)
+        if self.probes is None:
+            unit = torch.zeros_like(q)
+            for k in range(q.numel()):
+                unit[k] = 1
+                q[k] = curvature.hessian(unit)[k]
+                unit[k] = 0
+        else:
+            for _ in range(self.probes):
+                sign = torch.randint(2, q.shape, generator=curvature.generator, device=q.device).to(q) * 2 - 1
+                q += sign * curvature.hessian(sign)
+            q /= self.probes
+        return q.abs_().clamp_(max=self.eta)
+
+
+@dataclass(frozen=True)
+class FisherDiagonal:
+    """Q = Diag((1/b) sum_j g_j^2), the diagonal empirical Fisher matrix, clipped at eta.
+
+    Attributes:
+        eta: Upper bound of the entries.
+    """
+
+    eta: float = float("inf")
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q's entries, [p]."""
+        q = torch.zeros_like(curvature.w, requires_grad=False)
+        for gradient in curvature.sample_gradients():
+            q += gradient * gradient
+        return (q / curvature.samples).clamp_(max=self.eta)
+
+
+@dataclass(frozen=True)
+class EmpiricalFisher:
+    """Q = (1/b) sum_j g_j g_j^T, for small models and batches: it keeps all b sample gradients."""
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q as a product."""
+        G = torch.stack(list(curvature.sample_gradients()))
+        return lambda v: G.T @ (G @ v) / len(G)
+
+
+@dataclass(frozen=True)
+class Hessian:
+    """Q = grad^2 F, for small models; directions of negative curvature count as curvature 0 (see local_solve)."""
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q as a product."""
+        return curvature.hessian
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """Q = J^T (d2 loss) J >= 0, for small models."""
+
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q as a product."""
+        return curvature.gauss_newton
+
+
+def local_solve(Q: Q, d: torch.Tensor, sigma: float, rho: float) -> torch.Tensor:
+    """(sigma I + rho Q)^-1 d.
+
+    Args:
+        Q: What a preconditioner returned.
+        d: The direction pi + g, [p].
+        sigma: Penalty of this round, > 0.
+        rho: Weight of the preconditioned proximal term, >= 0.
+
+    Returns:
+        w - w_i, [p].
+    """
+    if callable(Q):
+        return _conjugate_gradients(Q, d, sigma, rho)
+    return d / (sigma + rho * Q)
+
+
+def _conjugate_gradients(product: Product, d: torch.Tensor, sigma: float, rho: float, most: int = 500) -> torch.Tensor:
+    """Solve (sigma I + rho Q) x = d to 100 rounding units of d, in at most `most` products.
+
+    Where Q shows negative curvature, that direction gets curvature 0 (the clip of algorithm 2.2) and the solve ends
+    there: with a non-convex loss the step becomes plain, never uphill.
+    """
+    limit = 100 * torch.finfo(d.dtype).eps * d.norm()
+    x, residual = torch.zeros_like(d), d.clone()
+    direction, square = residual.clone(), residual.dot(residual)
+    for _ in range(most):
+        if square.sqrt() <= limit:
+            break
+        q_direction = product(direction)
+        curvature = direction.dot(q_direction)
+        length = direction.dot(direction)
+        x += square / (sigma * length + rho * curvature.clamp(min=0)) * direction
+        if curvature < 0:
+            break
+        residual -= square / (sigma * length + rho * curvature) * (sigma * direction + rho * q_direction)
+        square, previous = residual.dot(residual), square
+        direction = residual + square / previous * direction
+    return x

@@ -1,0 +1,92 @@
+"""Second moments m of d = pi + g, the schemes of SISA's preconditioner Q = Diag(sqrt(m))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+class SecondMoment(Protocol):
+    """How m follows d, and what sqrt(m) is after k reports."""
+
+    def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
+        """Update m in place with d and write sqrt(m_hat) to `out`.
+
+        Args:
+            m: The moment, [n].
+            d: The direction pi + g (NSISA: pi + o), [n].
+            k: How many reports the shard has made with this one, from 1.
+            out: Where the root goes, [n]; not m or d.
+
+        Returns:
+            `out`.
+        """
+
+
+@dataclass(frozen=True)
+class AdaGrad:
+    """m <- m + d*d."""
+
+    def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
+        """See SecondMoment.root."""
+        torch.mul(d, d, out=out)
+        return torch.sqrt(m.add_(out), out=out)
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """m <- beta m + (1 - beta) d*d, used as it is.
+
+    Attributes:
+        beta: Decay, in [0, 1).
+    """
+
+    beta: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check_decay(self.beta)
+
+    def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
+        """See SecondMoment.root."""
+        return torch.sqrt(decay(m, d, self.beta, out), out=out)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """RMSProp, then m_hat = m / (1 - beta^k): without it the first moves are far too long.
+
+    Attributes:
+        beta: Decay, in [0, 1).
+    """
+
+    beta: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check_decay(self.beta)
+
+    def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
+        """See SecondMoment.root."""
+        torch.div(decay(m, d, self.beta, out), 1 - self.beta**k, out=out)
+        return out.sqrt_()
+
+
+@dataclass(frozen=True)
+class Instantaneous:
+    """m = d*d: no memory, sqrt(m) = |d|, what the authors' shipped GPT scripts use."""
+
+    def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
+        """See SecondMoment.root; m is left alone."""
+        return torch.abs(d, out=out)
+
+
+def decay(m: torch.Tensor, d: torch.Tensor, beta: float, scratch: torch.Tensor) -> torch.Tensor:
+    """M <- beta m + (1 - beta) d*d in place, each operation rounded by itself (no fused forms)."""
+    torch.mul(d, d, out=scratch).mul_(1 - beta)
+    return m.mul_(beta).add_(scratch)
+
+
+def _check_decay(beta: float) -> None:
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta={beta} must be in [0, 1): it is the share of the old second moment that is kept")

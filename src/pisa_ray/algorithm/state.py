@@ -1,0 +1,65 @@
+"""A shard's local ADMM state, a value from whose fields saving, hashing and moving derive."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+
+
+@dataclass(kw_only=True)
+class ShardState:
+    """What shard i carries from one report to the next; methods add their own vectors as fields.
+
+    Attributes:
+        dual: pi_i, the multiplier of w_i = w, [p].
+        reports: k_i, how many times this shard has reported; it takes the place of ell in every bias correction.
+    """
+
+    dual: torch.Tensor
+    reports: int = 0
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The vectors by field name (not copied)."""
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+
+    def scalars(self) -> dict[str, int | float]:
+        """The numbers by field name."""
+        return {f.name: v for f in fields(self) if not isinstance(v := getattr(self, f.name), torch.Tensor)}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, int | float]) -> None:
+        """Take over saved values, in place; the fields, shapes and types must be this state's own.
+
+        Raises:
+            ValueError: A field is missing, unknown, or of another shape or type.
+        """
+        own = self.tensors()
+        if set(own) != set(tensors) or set(self.scalars()) != set(scalars):
+            raise ValueError(
+                f"the state has fields {sorted({*own, *self.scalars()})}, not {sorted({*tensors, *scalars})}"
+            )
+        for name, value in tensors.items():
+            if value.shape != own[name].shape or value.dtype != own[name].dtype:
+                raise ValueError(
+                    f"{name} is {tuple(own[name].shape)} {own[name].dtype}, not {tuple(value.shape)} {value.dtype}"
+                )
+            own[name].copy_(value)
+        for name, number in scalars.items():
+            setattr(self, name, type(getattr(self, name))(number))
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on another device."""
+        vectors: dict[str, Any] = {name: v.to(device, copy=True) for name, v in self.tensors().items()}
+        return replace(self, **vectors)
+
+    def sha256(self) -> str:
+        """Hash of every field, names included."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.tensors().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(memoryview(value.detach().cpu().contiguous().view(torch.uint8).numpy()))
+        digest.update(repr(sorted(self.scalars().items())).encode())
+        return digest.hexdigest()

@@ -1,0 +1,13 @@
+"""What can go wrong, by whose fault it is."""
+
+
+class PisaError(Exception):
+    """Base of every error that pisa_ray raises on purpose; its text is one sentence for people."""
+
+
+class ConfigError(PisaError, ValueError):
+    """A setting, a file or a data set cannot be used. The text names the key, what was expected and the remedy."""
+
+
+class NonFiniteError(PisaError):
+    """Training produced a NaN or an infinity. The last good checkpoint is kept."""

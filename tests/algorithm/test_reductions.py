@@ -1,0 +1,304 @@
+"""What the methods become in limit cases, and the identities that any implementation satisfies."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import LeastSquares, adam_root, library, textbook
+
+from pisa_ray.algorithm import (
+    NSISA,
+    PISA,
+    SISA,
+    SISAD,
+    AdaGrad,
+    Adam,
+    FisherDiagonal,
+    GaussNewton,
+    Hessian,
+    HessianDiagonal,
+    Identity,
+    Layout,
+    RMSProp,
+    RowLayout,
+    Task,
+)
+from pisa_ray.algorithm import layout as layout_module
+from pisa_ray.algorithm.newton_schulz import orthogonalise
+from pisa_ray.schedulers import Geometric
+
+
+def random_problem(seed: int, m: int = 3, p: int = 6, columns: int = 1, dtype=torch.float64) -> LeastSquares:
+    random = torch.Generator().manual_seed(seed)
+    A = [torch.randn(8, p, generator=random, dtype=torch.float64) for _ in range(m)]
+    b = [torch.randn(8, columns, generator=random, dtype=torch.float64) for _ in range(m)]
+    alpha = torch.rand(m, generator=random, dtype=torch.float64) + 0.1
+    w0 = torch.randn(p, columns, generator=random, dtype=torch.float64)
+    to = lambda tensors: [t.to(dtype) for t in tensors]  # noqa: E731
+    return LeastSquares(to(A), to(b), (alpha / alpha.sum()).tolist(), 0.05, w0.to(dtype))
+
+
+def method_step(method, w, g, sigma, shard, shape):
+    layout = Layout.of([("w", shape, True)])
+    rows = RowLayout(w.numel(), w.numel() if method.diagonal_penalty else 1)
+    message = rows.split(torch.empty(rows.width, dtype=w.dtype))
+    gap = torch.empty_like(w)
+    old = shard.dual.clone()
+    method.step(shard, Task(w, g, sigma, layout, None, gap), message)
+    return old, gap, message
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PISA(sigma=3, rho=2),
+        PISA(sigma=3, rho=2, preconditioner=lambda curvature: torch.arange(6.0, dtype=torch.float64)),
+        SISA(sigma=3, rho=2),
+        SISA(sigma=3, rho=2, second_moment=AdaGrad()),
+        SISA(sigma=3, rho=2, second_moment=RMSProp(0.9)),
+        SISAD(sigma=3, rho=2),
+    ],
+    ids=repr,
+)
+def test_identities_a_b_c(method):
+    torch.manual_seed(0)
+    w = torch.randn(6, dtype=torch.float64)
+    shard = method.initial_state(w, Layout.of([("w", (6,), False)]))
+    for sigma in (3.0, 3.0, 4.5):
+        g = torch.randn_like(w)
+        old, gap, message = method_step(method, w, g.clone(), sigma, shard, (3, 2))
+        new, s = shard.dual, message.penalty
+        torch.testing.assert_close(new, old + s * gap)  # the dual line
+        torch.testing.assert_close(message.numerator, s * (w + gap) + new)  # (c): s w_i + pi'
+        torch.testing.assert_close(message.numerator, s * w + 2 * new - old)
+        theta = -(new - old) / (old + g)
+        torch.testing.assert_close(new, (1 - theta) * old - theta * g)  # (b)
+        assert (theta > 0).all()
+        assert (theta <= 1).all()
+        rho_q = s / theta - s
+        torch.testing.assert_close(new, -g - rho_q * gap)  # (a)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 5.0, 50.0]), st.sampled_from([0.9, 0.999]))
+def test_textbook_form_equals_cheap_form(seed, rho, beta):
+    problem = random_problem(seed)
+    schedule = [Geometric(0.9, 3)] * 3
+    method = SISA(sigma=30.0, rho=rho, lam=problem.lam, second_moment=Adam(beta), eps=1e-8)
+    cheap = library(problem, [method] * 3, schedule)
+    plain = textbook(problem, [30.0] * 3, [rho] * 3, schedule, root=adam_root(3, beta, 1e-8))
+    for ours, theirs in islice(zip(cheap, plain, strict=False), 20):
+        torch.testing.assert_close(ours.w, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_float32_flat_path_follows_the_float64_textbook(seed):
+    problem, exact = random_problem(seed, dtype=torch.float32), random_problem(seed)
+    schedule = [Geometric(0.95, 10)] * 3
+    method = SISA(sigma=30.0, rho=5.0, lam=0.05, second_moment=Adam(0.999))
+    flat = library(problem, [method] * 3, schedule)
+    plain = textbook(exact, [30.0] * 3, [5.0] * 3, schedule, root=adam_root(3, 0.999, 1e-8))
+    for ours, theirs in islice(zip(flat, plain, strict=False), 50):
+        torch.testing.assert_close(ours.w.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_identity_d_and_the_momentum_form_of_one_shard():
+    """One shard, constant sigma, lambda 0: w <- w + v' + (v' - v), v' = (1 - theta) v - g / (sigma + rho)."""
+    problem = random_problem(1, m=1)
+    problem.lam = 0.0
+    sigma, rho = 40.0, 20.0
+    run = library(problem, [PISA(sigma=sigma, rho=rho)], [Geometric(1.0, 1)])
+    w, v = problem.w0, torch.zeros_like(problem.w0)
+    for iterate in islice(run, 60):
+        torch.testing.assert_close(iterate.w, w, rtol=1e-10, atol=1e-12)
+        new = (1 - sigma / (sigma + rho)) * v - problem.gradient(0, w) / (sigma + rho)
+        w, v = w + new + (new - v), new
+
+
+def test_rho_zero_is_gradient_descent_with_a_dual():
+    """Rho = 0: theta = 1, so pi_i = -g_i and w_i = w - (pi_i + g_i) / sigma, whatever the preconditioner."""
+    problem = random_problem(2)
+    problem.lam = 0.0
+    runs = [
+        library(problem, [method] * 3, [Geometric(1.0, 1)] * 3)
+        for method in (
+            PISA(sigma=50.0, rho=0.0),
+            PISA(sigma=50.0, rho=0.0, preconditioner=Hessian()),
+            SISA(sigma=50.0, rho=0.0),
+            SISA(sigma=50.0, rho=0.0, second_moment=AdaGrad()),
+        )
+    ]
+    for iterates in islice(zip(*runs, strict=True), 20):
+        for iterate in iterates:
+            torch.testing.assert_close(iterate.w, iterates[0].w, rtol=1e-9, atol=1e-12)
+            for i in range(3):
+                torch.testing.assert_close(iterate.pi_i[i], -problem.gradient(i, iterate.w), rtol=1e-9, atol=1e-10)
+
+
+def test_constant_sigma_reaches_the_optimum():
+    problem = random_problem(3)
+    gram = sum(a * A.T @ A for a, A in zip(problem.alpha, problem.A, strict=True))
+    right = sum(a * A.T @ b for a, A, b in zip(problem.alpha, problem.A, problem.b, strict=True))
+    optimum = torch.linalg.solve(gram + problem.lam * torch.eye(6, dtype=torch.float64), right)
+    for method, rounds in [
+        (PISA(sigma=40, rho=10, lam=0.05), 1500),
+        (SISA(sigma=40, rho=1, lam=0.05), 1500),
+        (PISA(sigma=4, rho=1, lam=0.05, preconditioner=GaussNewton()), 200),
+    ]:
+        last = next(islice(library(problem, [method] * 3, [Geometric(1.0, 1)] * 3), rounds, None))
+        torch.testing.assert_close(last.w, optimum, rtol=1e-6, atol=1e-7)
+
+
+def test_newton_schulz_keeps_orthogonal_input_up_to_its_band():
+    torch.manual_seed(1)
+    for rows, columns in [(6, 6), (9, 4), (4, 9)]:
+        q, _ = torch.linalg.qr(torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64))
+        q = q if rows >= columns else q.mT
+        o = orthogonalise(q)
+        singular = torch.linalg.svdvals(o)
+        assert singular.min() > 0.67
+        assert singular.max() < 1.14
+        torch.testing.assert_close(o / singular[0], q, rtol=1e-9, atol=1e-9)  # same singular vectors
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_newton_schulz_batch_and_transpose(rows, columns, seed):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(3, rows, columns, generator=random, dtype=torch.float64)
+    batch = orthogonalise(x)
+    for k in range(3):
+        torch.testing.assert_close(batch[k], orthogonalise(x[k]))
+    torch.testing.assert_close(orthogonalise(x.mT), batch.mT)
+
+
+@pytest.mark.parametrize("method", [SISA(sigma=2.0), SISAD(), NSISA(), PISA()], ids=lambda m: type(m).__name__)
+def test_block_size_does_not_change_a_bit(method, monkeypatch):
+    torch.manual_seed(2)
+    w, gradients = torch.randn(1000), torch.randn(3, 1000)
+
+    def run():
+        layout = Layout.of([("a", (30, 30), True), ("b", (100,), False)])
+        rows = RowLayout(1000, 1000 if method.diagonal_penalty else 1)
+        message = rows.split(torch.empty(rows.width))
+        shard = method.initial_state(w, layout)
+        for g in gradients:
+            method.step(shard, Task(w, g.clone(), 2.0, layout), message)
+        return shard.sha256(), message.numerator.clone()
+
+    first, numerator = run()
+    monkeypatch.setattr(layout_module, "BLOCK", 64)
+    assert len(range(1000)[next(iter(layout_module.blocks(1000)))]) == layout_module.BLOCK
+    second, again = run()
+    assert first == second
+    assert torch.equal(numerator, again)
+
+
+def test_nsisa_treats_vectors_as_sisa():
+    torch.manual_seed(3)
+    w, g = torch.randn(20), torch.randn(20)
+    layout = Layout.of([("b", (20,), False)])
+    rows = RowLayout(20)
+    numerators = []
+    for method in (NSISA(sigma=3.0, rho=2.0), SISA(sigma=3.0, rho=2.0)):
+        message = rows.split(torch.empty(rows.width))
+        method.step(method.initial_state(w, layout), Task(w, g.clone(), 3.0, layout), message)
+        numerators.append(message.numerator.clone())
+    assert torch.equal(*numerators)
+
+
+def test_sisa_d_does_not_see_the_scale_of_the_loss():
+    problem = random_problem(4)
+    problem.lam = 0.0
+    scaled = LeastSquares([10 * A for A in problem.A], [10 * b for b in problem.b], problem.alpha, 0.0, problem.w0)
+    method = SISAD(eps=1e-12)
+    runs = zip(*(library(x, [method] * 3, [Geometric(0.9, 5)] * 3) for x in (problem, scaled)), strict=True)
+    for one, other in islice(runs, 20):
+        torch.testing.assert_close(one.w, other.w, rtol=1e-8, atol=1e-10)
+
+
+def mlp_curvature(seed=0):
+    torch.manual_seed(seed)
+    x, y = torch.randn(7, 3, dtype=torch.float64), torch.randint(2, (7,))
+    w = torch.randn(3 * 4 + 4 * 2, dtype=torch.float64)
+
+    def outputs(flat):
+        return torch.tanh(x @ flat[:12].view(3, 4)) @ flat[12:].view(4, 2)
+
+    def losses(z):
+        return torch.nn.functional.cross_entropy(z, y, reduction="none")
+
+    from pisa_ray.algorithm import Curvature
+
+    return Curvature(w, outputs, lambda z: losses(z).mean(), losses), outputs, losses, w
+
+
+def test_curvature_products_equal_dense_matrices():
+    curvature, outputs, losses, w = mlp_curvature()
+    H = torch.func.hessian(lambda flat: losses(outputs(flat)).mean())(w)
+    J = torch.func.jacrev(outputs)(w).flatten(0, 1)
+    z = outputs(w)
+    H_out = torch.func.hessian(lambda flat: losses(flat.view_as(z)).mean())(z.flatten())
+    G = torch.func.jacrev(lambda flat: losses(outputs(flat)))(w)
+    v = torch.randn_like(w)
+    torch.testing.assert_close(curvature.hessian(v), H @ v)
+    torch.testing.assert_close(curvature.gauss_newton(v), J.T @ H_out @ J @ v)
+    torch.testing.assert_close(torch.stack(list(curvature.sample_gradients())), G)
+    torch.testing.assert_close(HessianDiagonal()(curvature), H.diagonal().abs())
+    torch.testing.assert_close(HessianDiagonal(eta=0.1)(curvature), H.diagonal().abs().clamp(max=0.1))
+    torch.testing.assert_close(FisherDiagonal()(curvature), (G * G).mean(0))
+    curvature.generator = torch.Generator().manual_seed(0)
+    estimate = HessianDiagonal(probes=800)(curvature)
+    assert (estimate - H.diagonal().abs()).norm() < 0.3 * H.diagonal().norm()
+
+
+def test_conjugate_gradients_solve_and_never_step_uphill():
+    from pisa_ray.algorithm.preconditioners import local_solve
+
+    torch.manual_seed(5)
+    B = torch.randn(12, 12, dtype=torch.float64)
+    d = torch.randn(12, dtype=torch.float64)
+    convex, indefinite = B @ B.T, B + B.T
+    eye = torch.eye(12, dtype=torch.float64)
+    torch.testing.assert_close(
+        local_solve(lambda v: convex @ v, d, 2.0, 0.5), torch.linalg.solve(2 * eye + 0.5 * convex, d)
+    )
+    step = local_solve(lambda v: indefinite @ v, d, 2.0, 5.0)
+    assert step.dot(d) > 0
+    assert step.norm() <= d.norm() / 2.0 * 1.001  # never longer than the step without curvature
+    negative = local_solve(lambda v: -v, d, 2.0, 5.0)
+    torch.testing.assert_close(negative, d / 2.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: SISA(sigma=0), "sigma is 0"),
+        (lambda: SISA(sigma=float("nan")), "sigma is nan"),
+        (lambda: PISA(rho=-1), "rho is -1"),
+        (lambda: SISAD(lam=-0.1), "lambda is -0.1"),
+        (lambda: SISAD(beta=1.0), "beta is 1.0"),
+        (lambda: SISAD(eps=0.0), "eps is 0.0"),
+        (lambda: NSISA(mu=1.0), "mu is 1.0"),
+        (lambda: Adam(1.5), "beta=1.5"),
+        (lambda: Geometric(0.0, 1), "gamma is 0.0"),
+        (lambda: Geometric(0.9, 0), "k0 is 0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+def test_identity_multiple_is_a_scaled_rho():
+    problem = random_problem(6)
+    twice, scaled = (
+        library(problem, [PISA(sigma=50, rho=r, lam=0.05, preconditioner=Identity(q))] * 3, [Geometric(1.0, 1)] * 3)
+        for r, q in ((10.0, 2.0), (20.0, 1.0))
+    )
+    for one, other in islice(zip(twice, scaled, strict=True), 5):
+        torch.testing.assert_close(one.w, other.w)
