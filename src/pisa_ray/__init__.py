@@ -1,1 +1,32 @@
-"""."""
+"""pisa_ray: train PyTorch models with PISA, SISA and NSISA over data shards on Ray workers."""
+
+from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, AdaGrad, Adam, RMSProp
+from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
+from pisa_ray.errors import ConfigError, NonFiniteError, PisaError
+from pisa_ray.schedulers import Constant, Geometric
+from pisa_ray.trainer import Data, PisaTrainer, Result
+
+__all__ = [
+    "IID",
+    "NSISA",
+    "PISA",
+    "SISA",
+    "SISAD",
+    "AdaGrad",
+    "Adam",
+    "ByColumn",
+    "ConfigError",
+    "Constant",
+    "Data",
+    "Dirichlet",
+    "FeatureNoise",
+    "Geometric",
+    "Indices",
+    "LabelSkew",
+    "NonFiniteError",
+    "PisaError",
+    "PisaTrainer",
+    "QuantitySkew",
+    "RMSProp",
+    "Result",
+]

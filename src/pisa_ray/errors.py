@@ -11,3 +11,7 @@ class ConfigError(PisaError, ValueError):
 
 class NonFiniteError(PisaError):
     """Training produced a NaN or an infinity. The last good checkpoint is kept."""
+
+
+class WorkerDiedError(PisaError):
+    """A process of the run is gone; the run can go on from its last checkpoint."""

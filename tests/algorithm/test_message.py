@@ -36,7 +36,7 @@ def test_any_grouping_in_any_order_gives_the_same_bits(m, random, workers):
         part = TreeSum(m)
         random.shuffle(group)
         for shard in group:
-            row = part.buffer(leaves[shard])
+            row = part.buffer(5, leaves[shard])
             row.copy_(leaves[shard])
             part.add((0, shard), row, owned=True)
         arriving += [(node, row.clone()) for node, row in part.nodes().items()]
@@ -68,7 +68,7 @@ def test_rows_are_reused():
     seen = set()
     for _ in range(5):
         for shard, leaf in enumerate(leaves):
-            row = tree.buffer(leaf)
+            row = tree.buffer(5, leaf)
             row.copy_(leaf)
             tree.add((0, shard), row, owned=True)
         tree.total()

@@ -62,9 +62,15 @@ class Settings:
 class Method(Protocol):
     """A method of this family: settings, a local state, and one step on it."""
 
-    sigma: float
-    lam: float
     diagonal_penalty: ClassVar[bool]
+
+    @property
+    def sigma(self) -> float:
+        """sigma^0."""
+
+    @property
+    def lam(self) -> float:
+        """lambda."""
 
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
         """w^1 from w^init, [p]."""

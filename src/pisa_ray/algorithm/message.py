@@ -123,7 +123,7 @@ class TreeSum:
         self._waiting[level, index] = row
 
     def _plus(self, left: _Row, right: _Row) -> _Row:
-        out = left.values if left.owned else right.values if right.owned else self.buffer(left.values)
+        out = left.values if left.owned else right.values if right.owned else self.buffer(len(left.values), left.values)
         torch.add(left.values, right.values, out=out)
         if left.owned and right.owned:
             self._spare.append(right.values)
@@ -143,12 +143,12 @@ class TreeSum:
             raise ValueError(f"the sum is not complete: it has only the nodes {sorted(self._waiting)}")
         return self._waiting[self._height, 0].values
 
-    def buffer(self, like: torch.Tensor) -> torch.Tensor:
-        """A row to write to, shaped like another: a used one where one fits."""
+    def buffer(self, width: int, like: torch.Tensor) -> torch.Tensor:
+        """A row [width] to write to, of the type and device of `like`: a used one where one fits."""
         for i, spare in enumerate(self._spare):
-            if spare.shape == like.shape:
+            if len(spare) == width:
                 return self._spare.pop(i)
-        return torch.empty_like(like)
+        return like.new_empty(width)
 
     def clear(self) -> None:
         """Forget all nodes; rows of ours are kept for the next round."""

@@ -24,7 +24,8 @@ def orthogonalise(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """
     tall = x.shape[-2] > x.shape[-1]
     X = x.transpose(-2, -1) if tall else x  # the smaller Gram matrix
-    X = X / (torch.linalg.matrix_norm(X, keepdim=True) + 1e-7)
+    norm: torch.Tensor = torch.linalg.matrix_norm(X, keepdim=True)
+    X = X / (norm + 1e-7)
     for _ in range(steps):
         gram = X @ X.mT
         X = A * X + (B * gram + C * gram @ gram) @ X

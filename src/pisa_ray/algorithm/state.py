@@ -60,6 +60,6 @@ class ShardState:
         digest = hashlib.sha256()
         for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         digest.update(repr(sorted(self.scalars().items())).encode())
         return digest.hexdigest()

@@ -1,0 +1,241 @@
+"""The figures of the report page: matplotlib drawings as inline SVG that follows the page's light or dark colours.
+
+No text that a user chose is drawn here; names and labels stand in the page around the figures, where they are escaped.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+
+# Okabe-Ito. Lines take a colour from the page, which lightens some of them in the dark; yellow is too pale for a line.
+LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Areas have one colour for light and dark, since many of them are drawn as a picture; slate stands for black.
+_AREA_COLOURS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"),
+    *("#5d6470", "#b0b5bb", "#a6611a"),
+)
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.2, 2), (6, 2, 1.2, 2))
+_INK, _GRID = "#010203", "#040506"  # stand-ins that become var(--ink) and var(--line)
+_RASTER_BEYOND = 700  # so many boxes are smaller as a picture than as vector shapes
+_MARKERS_UP_TO = 25  # points a line may have to show each of them
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9.6,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "path.simplify": False,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, already thinned.
+
+    Attributes:
+        points: (round, value) pairs, in order.
+        colour: index of its colour; indices beyond the palette begin again, in a heavier stroke.
+        dash: index into `DASHES`.
+    """
+
+    points: Sequence[tuple[float, float]]
+    colour: int = 0
+    dash: int = 0
+
+
+def css_colour(index: int) -> str:
+    """The CSS colour of a line, as a variable of the page."""
+    return f"var(--c{index % len(LINE_COLOURS)})"
+
+
+def label_colours(count: int) -> list[str]:
+    """Colours for so many labels: the palette while it lasts, then steps of the viridis map."""
+    if count <= len(_AREA_COLOURS):
+        return list(_AREA_COLOURS[:count])
+    colours = matplotlib.colormaps["viridis"]
+    return [to_hex(colours(i / (count - 1))) for i in range(count)]
+
+
+def thin(points: Sequence[tuple[float, float]], buckets: int = 180) -> list[tuple[float, float]]:
+    """Thins a curve to what a screen can show, keeping the ends and each bucket's smallest and largest value."""
+    if len(points) <= 2 * buckets:
+        return list(points)
+    keep = {0, len(points) - 1}
+    for b in range(buckets):
+        span = range(b * len(points) // buckets, (b + 1) * len(points) // buckets)
+        keep.add(min(span, key=lambda i: points[i][1]))
+        keep.add(max(span, key=lambda i: points[i][1]))
+    return [points[i] for i in sorted(keep)]
+
+
+def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyond: float, percent: bool = False) -> str:
+    """Draws curves over rounds.
+
+    Args:
+        lines: the curves; at least one has a point.
+        salt: makes the ids of this figure unique within the page.
+        description: what the figure shows, for people who cannot see it; must be escaped already.
+        log_beyond: the ratio of the largest to the smallest value from which the y axis is logarithmic.
+        percent: the values are shares of one.
+
+    Returns:
+        An `<svg>` element. On a logarithmic axis values that are not positive are left out.
+    """
+    values = [y for line in lines for _, y in line.points]
+    positive = [y for y in values if y > 0]
+    log = bool(positive) and min(values) >= 0 and max(positive) > log_beyond * min(positive)
+
+    def paint(axes: Axes) -> None:
+        for line in lines:
+            points = [p for p in line.points if p[1] > 0] if log else line.points
+            axes.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                color=LINE_COLOURS[line.colour % len(LINE_COLOURS)],
+                linewidth=1.6 if line.colour < len(LINE_COLOURS) else 2.8,
+                dashes=DASHES[line.dash] or (None, None),
+                marker="o" if len(points) <= _MARKERS_UP_TO else None,
+                markersize=3.2,
+            )
+        if log:
+            _log_axis(axes, min(positive), max(positive))
+        elif percent and max(abs(v) for v in values) <= 10:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, 0.0) if min(values) >= 0 else low, min(high, 1.005) if max(values) <= 1 else high)
+        else:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=all(v == int(v) for v in values)))
+            if max(values) - min(values) <= 1e-9 * max(abs(v) for v in values):
+                middle, half = values[0], abs(values[0]) * 0.5 or 1.0
+                axes.set_ylim(middle - half, middle + half)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlabel("round")
+
+    return _svg(paint, (4.5, 2.7), salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
+
+
+def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> str:
+    """Draws one stacked bar a shard.
+
+    Args:
+        shards: for each shard its counts, label by label in one order for all.
+        salt: makes the ids of this figure unique within the page.
+        description: what the figure shows, escaped.
+    """
+    colours = label_colours(len(shards[0]))
+    half = 0.4 if len(shards) <= 200 else 0.5
+    boxes, fills, tallest = [], [], 1
+    for x, counts in enumerate(shards):
+        base = 0
+        for count, colour in zip(counts, colours, strict=False):
+            if count > 0:
+                top = base + count
+                boxes.append(((x - half, base), (x + half, base), (x + half, top), (x - half, top)))
+                fills.append(colour)
+                base = top
+        tallest = max(tallest, base)
+
+    def paint(axes: Axes) -> None:
+        raster = len(boxes) > _RASTER_BEYOND
+        axes.add_collection(
+            PolyCollection(boxes, facecolors=fills, linewidths=0, antialiaseds=not raster, rasterized=raster)
+        )
+        axes.set_xlim(-0.6, len(shards) - 0.4)
+        axes.set_ylim(0, tallest * 1.04)
+        axes.xaxis.grid(visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.set_xlabel("shard")
+        axes.set_ylabel("rows", labelpad=1)
+
+    return _svg(paint, (9.6, 3.0), salt, description, {})
+
+
+def _tick(value: float) -> str:
+    """A short tick label: plain digits where they are short, else a power of ten."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        return text.replace("-", "\N{MINUS SIGN}")
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    digits = f"{value / 10.0**exponent:.3g}".replace("-", "\N{MINUS SIGN}")
+    power = f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return power if digits == "1" else f"{digits}\N{MIDDLE DOT}{power}"
+
+
+def _log_axis(axes: Axes, low: float, high: float) -> None:
+    axes.set_yscale("log")
+    decades = math.log10(high / low)
+    subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _svg(
+    paint: Callable[[Axes], None], inches: tuple[float, float], salt: str, description: str, colours: Mapping[str, str]
+) -> str:
+    """Draws with `paint` on new axes and returns the figure as an `<svg>` element for an HTML page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": salt}):
+        figure = Figure(figsize=inches)
+        # Fixed margins in inches: a layout engine takes as long as the drawing, and equal axes line up on the page.
+        width, height = inches
+        axes = figure.add_axes((0.62 / width, 0.43 / height, 1 - 0.72 / width, 1 - 0.53 / height))
+        axes.tick_params(length=0)
+        paint(axes)
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            dpi=200,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    return _for_html(buffer.getvalue(), description, {_INK: "var(--ink)", _GRID: "var(--line)", **colours})
+
+
+def _for_html(svg: str, description: str, colours: Mapping[str, str]) -> str:
+    """Cuts a stand-alone SVG file down to what belongs inside an HTML page, and lets the page set the colours."""
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = body.replace("xlink:href", "href")
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
+    body = re.sub(
+        r"font-family:[^;\"]*;?\s*|font: ([\d.]+px)[^;\"]*", lambda m: f"font-size: {m[1]}" if m[1] else "", body
+    )
+    shorter = re.compile(r"(\.\d\d)\d+")
+    body = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: shorter.sub(r"\1", m[0]), body)
+    for drawn, css in colours.items():
+        body = body.replace(drawn, css)
+    body = re.sub(r"\n\s*", "\n", body)
+    return f'<svg role="img" aria-label="{description}" viewBox="{box[1] if box else ""}">{body}</svg>'

@@ -1,0 +1,105 @@
+"""What each shard holds, for files, terminals and reports."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+LABEL_COLUMNS = 12  # with more labels the table shows each shard's main ones
+TABLE_SHARDS = 40  # with more shards the table leaves out the middle
+
+
+def label_distribution(shards: Sequence[np.ndarray], labels: np.ndarray | None) -> dict[str, Any]:
+    """Counts the labels of each shard.
+
+    Args:
+        shards: Each shard's row numbers.
+        labels: The labels of all rows, shape (n,); real numbers are not counted, nor are unknown labels (None).
+
+    Returns:
+        What partition.json holds: {"shards": [{"rows": n, "labels": {label: count}}, ...]}, labels as text, in order.
+    """
+    counted = labels is not None and labels.dtype.kind != "f"
+    described = []
+    for rows in shards:
+        values, counts = np.unique(labels[rows], return_counts=True) if counted and labels is not None else ((), ())
+        pairs = zip(values, counts, strict=True)
+        described.append({"rows": len(rows), "labels": {str(value): int(count) for value, count in pairs}})
+    return {"shards": described}
+
+
+def distribution_table(distribution: dict[str, Any]) -> str:
+    """Writes a distribution as a Markdown table that also reads well as plain text.
+
+    Args:
+        distribution: From `label_distribution`.
+
+    Returns:
+        One line a shard: its rows and its labels' counts, or with many labels the commonest of them; the middle of many
+        shards is left out. The last line has the totals.
+    """
+    shards = distribution["shards"]
+    names = _label_names(shards)
+    total = sum((Counter(shard["labels"]) for shard in shards), Counter[str]())
+    entries = [(str(i), shard["rows"], shard["labels"]) for i, shard in enumerate(shards)]
+    entries.append(("all", sum(shard["rows"] for shard in shards), total))
+    if len(names) <= LABEL_COLUMNS:
+        head = ["shard", "rows", *names]
+        lines = [[name, str(rows), *(str(counts.get(label, 0)) for label in names)] for name, rows, counts in entries]
+    else:
+        head = ["shard", "rows", "labels", "commonest (rows)"]
+        lines = [[name, str(rows), str(len(counts)), _commonest(counts)] for name, rows, counts in entries]
+    if len(shards) > TABLE_SHARDS:
+        half = TABLE_SHARDS // 2
+        lines = [*lines[:half], ["..."] * len(head), *lines[-half - 1 :]]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    rule = ["-" * (width - 1) + ":" for width in widths]
+    return "\n".join(_table_line(line, widths) for line in [head, rule, *lines])
+
+
+def plot_distribution(distribution: dict[str, Any]) -> Figure:
+    """Draws a distribution: shards to the right, labels upwards, each dot's area a count of rows.
+
+    Args:
+        distribution: From `label_distribution`.
+
+    Returns:
+        A figure of its own, which pyplot does not know of. Where no labels are known, one row of dots shows the sizes.
+    """
+    shards = distribution["shards"]
+    names = _label_names(shards) or ["rows"]
+    counts = np.array([[_count(shard, name) for name in names] for shard in shards])
+    x, y = np.nonzero(counts)
+    width, height = np.clip([0.25 * len(shards) + 2, 0.25 * len(names) + 1.5], [5, 2.5], [16, 10])
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    # The largest dot fills its cell (72 points to the inch); small counts stay visible.
+    largest = min(72 * (width - 1.5) / len(shards), 72 * (height - 1) / len(names), 18.0) ** 2
+    axes.scatter(x, y, s=np.maximum(largest * counts[x, y] / max(1, counts.max()), 0.5), linewidths=0)
+    axes.set(xlabel="shard", ylabel="label", xlim=(-0.7, len(shards) - 0.3), ylim=(-0.7, len(names) - 0.3))
+    axes.set_title(f"Rows of each label in each shard; the largest dot: {counts.max():,}", fontsize="medium")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    step = max(1, len(names) // 40)
+    axes.set_yticks(range(0, len(names), step), names[::step])
+    return figure
+
+
+def _label_names(shards: list[dict[str, Any]]) -> list[str]:
+    names = {label for shard in shards for label in shard["labels"]}
+    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdecimal() else (1, 0, name))
+
+
+def _count(shard: dict[str, Any], name: str) -> int:
+    return int(shard["labels"].get(name, 0) if shard["labels"] else shard["rows"])
+
+
+def _commonest(counts: dict[str, int]) -> str:
+    top = sorted(counts.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{label} ({count})" for label, count in top)
+
+
+def _table_line(cells: list[str], widths: list[int]) -> str:
+    return "| " + " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) + " |"

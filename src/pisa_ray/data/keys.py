@@ -1,0 +1,39 @@
+"""Named random streams: every draw in pisa_ray is a function of (seed, purpose, ids) and of nothing else."""
+
+import hashlib
+
+import numpy as np
+
+
+def key(seed: int, purpose: str, *ids: int) -> int:
+    """Derives a 64-bit key from a name, the same on every machine.
+
+    Args:
+        seed: The run's seed, any integer.
+        purpose: What the random numbers are for, e.g. "dropout".
+        *ids: What they belong to, e.g. a shard and its report count.
+
+    Returns:
+        An integer in [0, 2**64), usable as the seed of a torch generator.
+    """
+    return _hash(seed, purpose, ids) % 2**64
+
+
+def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
+    """Makes a fresh counter-based NumPy generator for a name.
+
+    Args:
+        seed: The run's seed, any integer.
+        purpose: What the random numbers are for, e.g. "partition".
+        *ids: What they belong to, e.g. a shard and a local epoch.
+
+    Returns:
+        A generator over Philox, keyed with 128 bits; equal names give equal streams, different names independent ones.
+    """
+    return np.random.Generator(np.random.Philox(key=_hash(seed, purpose, ids)))
+
+
+def _hash(seed: int, purpose: str, ids: tuple[int, ...]) -> int:
+    # The repr of a tuple of one string and plain integers can be read back in one way only, so no two names collide.
+    name = repr((int(seed), str(purpose), *(int(i) for i in ids)))
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")

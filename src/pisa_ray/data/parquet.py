@@ -1,0 +1,155 @@
+"""Parquet files, on this machine or in an object store, read by row groups."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from ..errors import ConfigError
+from .tables import TableSource
+
+
+class ParquetSource(TableSource):
+    """A Parquet file, or all `*.parquet` files below a folder in the order of their names.
+
+    The handle holds the paths and the files' footers, so that a worker goes straight to the row groups it needs.
+
+    Args:
+        spec: A path, or a URI that pyarrow opens (file://, s3://, gs://, hdfs://).
+        input: The input column or columns.
+        label: The label column.
+
+    Raises:
+        ConfigError: If there is no such file, a file is no Parquet file or unlike the others, or a column cannot be
+            used (from the metadata; nulls that the statistics do not know of show when reading).
+    """
+
+    def __init__(self, spec: str | Path, *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
+        self._filesystem, root = _open_filesystem(spec)
+        self._files = _list_files(self._filesystem, root, str(spec))
+        self._relative = [path.removeprefix(root) for path in self._files]
+        self._footers = [_read_footer(self._filesystem, path) for path in self._files]
+        sizes = {
+            (file, group): footer.row_group(group).num_rows
+            for file, footer in enumerate(self._footers)
+            for group in range(footer.num_row_groups)
+        }
+        self._groups = [place for place, rows in sizes.items() if rows]
+        schema = self._footers[0].schema.to_arrow_schema()
+        super().__init__(schema, [sizes[group] for group in self._groups], input=input, label=label, place=str(spec))
+        self._check_files(schema)
+
+    def load(self, piece: int, columns: list[str]) -> pa.Table:
+        """Reads some columns of one row group."""
+        file, group = self._groups[piece]
+        with self._open(file) as parquet:
+            return parquet.read_row_group(group, columns=columns)
+
+    def head(self, columns: list[str]) -> pa.Table:
+        """Reads some columns of the first row, without its whole row group."""
+        file, group = self._groups[0]
+        with self._open(file) as parquet:
+            return pa.Table.from_batches([next(parquet.iter_batches(1, row_groups=[group], columns=columns))])
+
+    def fingerprint(self) -> str:
+        """Hashes the footers: schema, rows, and every column chunk's place, sizes and statistics."""
+        files = [
+            {"name": name, "schema": str(footer.schema.to_arrow_schema()), "chunks": _describe(footer)}
+            for name, footer in zip(self._relative, self._footers, strict=True)
+        ]
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+    def _open(self, file: int) -> pq.ParquetFile:
+        # Pre-buffering reads a row group's columns in a few large requests, which object stores need.
+        path = self._files[file]
+        return pq.ParquetFile(path, metadata=self._footers[file], filesystem=self._filesystem, pre_buffer=True)
+
+    def _check_files(self, schema: pa.Schema) -> None:
+        used = (*self._features.columns, self._label)
+        for path, footer in zip(self._files, self._footers, strict=True):
+            other = footer.schema.to_arrow_schema()
+            for name in used:
+                if name not in other.names or other.field(name).type != schema.field(name).type:
+                    raise ConfigError(
+                        f"{path} has no column {name!r} of type {schema.field(name).type}, but {self._files[0]} has: "
+                        "put only files of one kind into the folder."
+                    )
+            with_nulls = _columns_with_nulls(footer).intersection(used)
+            if with_nulls:
+                raise ConfigError(
+                    f"Column {with_nulls.pop()!r} of {path} has nulls, but every row needs a value: fill in or drop "
+                    "those rows."
+                )
+
+
+def _open_filesystem(spec: str | Path) -> tuple[fs.FileSystem, str]:
+    # A local path is made absolute, because workers may run in another folder.
+    if isinstance(spec, Path) or "://" not in spec:
+        return fs.LocalFileSystem(), str(Path(spec).absolute())
+    try:
+        filesystem, root = fs.FileSystem.from_uri(spec)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(
+            f"The data's address {spec!r} cannot be opened ({error}): give a local path or a URI that pyarrow knows."
+        ) from error
+    return filesystem, root.rstrip("/")
+
+
+def _list_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
+    try:
+        info = filesystem.get_file_info(root)
+        if info.type == fs.FileType.File:
+            return [root]
+        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise ConfigError(f"The data {spec!r} cannot be reached ({error}): check address and access rights.") from error
+    if info.type == fs.FileType.NotFound and not found:
+        raise ConfigError(
+            f"The data {spec!r} do not exist: give the path of a Parquet file or of a folder of Parquet files."
+        )
+    # A leading "_" or "." marks what other tools write beside the data.
+    files = sorted(file.path for file in found if file.path.endswith(".parquet") and file.base_name[0] not in "_.")
+    if not files:
+        raise ConfigError(f"The folder {spec!r} has no *.parquet files: give a folder that has some, or one file.")
+    return files
+
+
+def _read_footer(filesystem: fs.FileSystem, path: str) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path, filesystem=filesystem)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as a Parquet file ({error}): write it again.") from error
+
+
+def _column_chunks(footer: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for group in range(footer.num_row_groups):
+        for column in range(footer.num_columns):
+            yield footer.row_group(group).column(column)
+
+
+def _columns_with_nulls(footer: pq.FileMetaData) -> set[str]:
+    paths = {
+        chunk.path_in_schema
+        for chunk in _column_chunks(footer)
+        if chunk.statistics is not None and chunk.statistics.has_null_count and chunk.statistics.null_count
+    }
+    # Images may come without the path of the file that they were read from.
+    return {path.split(".")[0] for path in paths if not path.endswith(".path")}
+
+
+def _describe(footer: pq.FileMetaData) -> list[list[str | int]]:
+    return [
+        [
+            chunk.path_in_schema,
+            chunk.num_values,
+            chunk.data_page_offset,
+            chunk.total_compressed_size,
+            chunk.total_uncompressed_size,
+            repr((chunk.statistics.min, chunk.statistics.max)) if chunk.is_stats_set else "",
+        ]
+        for chunk in _column_chunks(footer)
+    ]

@@ -1,0 +1,130 @@
+"""From inputs as stored to what the model sees."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .base import Source
+
+Transform = Callable[[Tensor, bool], Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Turns a batch of stored inputs into float32: times scale, minus mean, over std.
+
+    Attributes:
+        scale: Factor on the stored numbers, e.g. 1/255; None: 1.
+        mean: Per channel (dimension 1 of a batch; one number serves all), in scaled units; None: 0.
+        std: Per channel, positive, given together with mean.
+        transform: Replaces all of this: called with (inputs as stored, whether it is for training).
+
+    Raises:
+        ConfigError: If a transform is given together with anything else, mean without std, or a std is not positive.
+    """
+
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    transform: Transform | None = None
+
+    def __post_init__(self) -> None:
+        if self.transform is not None and (self.scale, self.mean, self.std) != (None, None, None):
+            raise ConfigError(
+                "data.transform replaces data.scale, data.mean and data.std, but is given together with one of them: "
+                "do the scaling in the transform."
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ConfigError("data.mean and data.std belong together, but only one is given: give both or neither.")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ConfigError(
+                f"data.mean has {len(self.mean)} numbers and data.std {len(self.std)}, but one a channel is expected: "
+                "give equally many."
+            )
+        if self.std is not None and not all(std > 0 for std in self.std):
+            raise ConfigError(f"data.std is {list(self.std)}, but every number must be positive: use 1 for no scaling.")
+
+    def __call__(self, x: Tensor, *, training: bool) -> Tensor:
+        """Prepares a batch.
+
+        Args:
+            x: Inputs as stored, shape (b, ...); not changed.
+            training: Whether the batch is for training; only a transform makes a difference.
+
+        Returns:
+            The model's inputs, on x's device.
+        """
+        if self.transform is not None:
+            return self.transform(x, training)
+        x = x.to(torch.float32)
+        if self.scale is not None:
+            x = x * self.scale
+        if self.mean is not None and self.std is not None:
+            x = (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
+        return x
+
+
+def default_preprocess(
+    source: Source,
+    *,
+    scale: float | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    transform: Transform | None = None,
+) -> Preprocess:
+    """Chooses what the user did not: images of bytes to 0..1, colour images also normalised by their own statistics.
+
+    Args:
+        source: The training data.
+        scale: Default 1/255 for uint8 inputs with a 3-D shape, else none.
+        mean: Default: for such inputs with 3 channels each channel's mean over the source, which takes a pass over it
+            in bounded memory; else none.
+        std: As mean, the standard deviation.
+        transform: Replaces all of this.
+
+    Returns:
+        The preprocessing, to be used for test data too.
+
+    Raises:
+        ConfigError: As `Preprocess`, or if mean has neither one number nor one a channel.
+    """
+    if transform is not None:
+        return Preprocess(scale, mean, std, transform)
+    if source.input_dtype == torch.uint8 and len(source.input_shape) == 3:
+        scale = 1 / 255 if scale is None else scale
+        if source.input_shape[0] == 3 and mean is None and std is None:
+            mean, std = _channel_statistics(source, scale)
+    channels = source.input_shape[0] if source.input_shape else 1
+    if mean is not None and len(mean) not in (1, channels):
+        raise ConfigError(
+            f"data.mean has {len(mean)} numbers, but the inputs have {channels} channels: give one a channel."
+        )
+    return Preprocess(scale, mean, std)
+
+
+def _channel_statistics(source: Source, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    # Counts of the 256 values are integers: exact, and the same however the source is cut into pieces.
+    counts = np.zeros((source.input_shape[0], 256), np.int64)
+    for piece in source.pieces():
+        inputs, _ = source.read(piece).batch(np.arange(len(piece)))
+        counts += np.stack([channel.reshape(-1).bincount(minlength=256).numpy() for channel in inputs.unbind(1)])
+    moments = [_mean_and_std([int(count) for count in channel], scale) for channel in counts]
+    return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+
+
+def _mean_and_std(counts: list[int], scale: float) -> tuple[float, float]:
+    n = sum(counts)
+    first = sum(value * count for value, count in enumerate(counts))
+    second = sum(value * value * count for value, count in enumerate(counts))
+    # Python's integers do not overflow. A constant channel is left at its scale.
+    return first / n * scale, math.sqrt(n * second - first * first) / n * abs(scale) or 1.0
+
+
+def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
+    shape = (1, -1, *[1] * (x.dim() - 2)) if x.dim() > 1 else (-1,)
+    return torch.tensor(values, dtype=torch.float32, device=x.device).reshape(shape)

@@ -1,0 +1,51 @@
+"""Ray data sets, whose blocks stay in the object store."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from .tables import TableSource, hash_tables
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+class RaySource(TableSource):
+    """A Ray data set, materialised in its own order; workers fetch blocks from the object store.
+
+    Its pieces are its blocks. How many there are may depend on the cluster; the rows and their order do not, as long as
+    the data set itself keeps to its order (no unseeded shuffle).
+    """
+
+    def __init__(self, dataset: "ray.data.Dataset", *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
+        import ray  # noqa: PLC0415 - only who has a Ray data set needs it
+
+        options = dataset.context.execution_options
+        before, options.preserve_order = options.preserve_order, True
+        try:
+            blocks = dataset.materialize().to_arrow_refs()
+        finally:
+            options.preserve_order = before
+        count = ray.remote(num_cpus=0)(_num_rows)
+        counts = ray.get([count.remote(block) for block in blocks])
+        self._blocks = [block for block, rows in zip(blocks, counts, strict=True) if rows]
+        schema = ray.get(self._blocks[0]).schema if self._blocks else pa.schema([])
+        pieces = [rows for rows in counts if rows]
+        super().__init__(schema, pieces, input=input, label=label, place="The Ray data set")
+
+    def load(self, piece: int, columns: list[str]) -> pa.Table:
+        """Fetches a block."""
+        import ray  # noqa: PLC0415 - only who has a Ray data set needs it
+
+        return ray.get(self._blocks[piece]).select(columns)
+
+    def fingerprint(self) -> str:
+        """Hashes the schema, the number of rows, and the first and last row."""
+        last = len(self._blocks) - 1
+        ends = [self.head(list(self._names)), self.load(last, list(self._names)).slice(self.piece_rows[last] - 1)]
+        return hash_tables(ends, self.rows)
+
+
+def _num_rows(table: pa.Table) -> int:
+    return int(table.num_rows)

@@ -1,0 +1,56 @@
+"""Opens training data of any supported kind."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+import torch
+
+from ..errors import ConfigError
+from .base import Source
+from .digits import digits_table
+from .parquet import ParquetSource
+from .ray_dataset import RaySource
+from .tables import ArrowSource
+from .torch_dataset import TorchSource
+
+if TYPE_CHECKING:
+    import ray.data
+
+DataSpec: TypeAlias = "str | Path | pa.Table | ray.data.Dataset | torch.utils.data.Dataset[Any] | Sequence[Any]"
+
+
+def open_source(spec: "DataSpec", *, input: str | Sequence[str] | None = None, label: str | None = None) -> Source:  # noqa: A002
+    """Opens data of any supported kind and checks what can be checked from its metadata.
+
+    Args:
+        spec: One of: a Parquet file, or a folder of Parquet files (path, or a URI that pyarrow opens, e.g. s3://...); a
+            `pyarrow.Table`; a `ray.data.Dataset`; a map-style torch dataset of (input, target) items, each a pure
+            function of its index; "digits" (1,437 training images of 8x8 grey pixels, as 64 features in 0..1) or
+            "digits:test" (the other 360).
+        input: For tables: the input column, or several columns of single numbers that become float32 features.
+        label: For tables: the column of labels (integers or booleans) or of regression targets (floats).
+
+    Returns:
+        The opened source.
+
+    Raises:
+        ConfigError: If the data are missing, empty or of a kind that cannot be used.
+    """
+    if isinstance(spec, str) and spec in ("digits", "digits:test"):
+        return ArrowSource(digits_table(spec), input="features", label="label")
+    if isinstance(spec, str | Path):
+        return ParquetSource(spec, input=input, label=label)
+    if isinstance(spec, pa.Table):
+        return ArrowSource(spec, input=input, label=label)
+    ray_data = sys.modules.get("ray.data")  # whoever made a Ray data set has imported it; nobody else needs it
+    if ray_data is not None and isinstance(spec, ray_data.Dataset):
+        return RaySource(spec, input=input, label=label)
+    if hasattr(spec, "__len__") and hasattr(spec, "__getitem__"):
+        return TorchSource(spec)
+    raise ConfigError(
+        f"The data are a {type(spec).__name__}, but a path, a pyarrow.Table, a ray.data.Dataset, a torch dataset with "
+        "__len__ and __getitem__, or 'digits' is expected: convert them to one of these."
+    )

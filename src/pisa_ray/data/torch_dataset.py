@@ -1,0 +1,88 @@
+"""Map-style torch datasets, whose items are fetched when a batch needs them."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
+
+from ..errors import ConfigError
+from .base import Source
+from .rows import DatasetRows, Rows, TensorRows, as_targets, collate
+
+PIECE_ROWS = 1000  # items fetched at once in a pass over the data
+
+
+class TorchSource(Source):
+    """A dataset with `__len__` and a `__getitem__` that returns (input, target).
+
+    An item must be a pure function of its index; random augmentation belongs in `data.transform`, which is keyed.
+
+    Args:
+        dataset: The dataset, which travels with the handle. A `TensorDataset` of two tensors is read without a detour.
+
+    Raises:
+        ConfigError: If it is empty, or its first item is not a pair of tensors, arrays or numbers.
+    """
+
+    def __init__(self, dataset: Any):
+        self._dataset, self.rows = dataset, len(dataset)
+        if not self.rows:
+            raise ConfigError(
+                f"The {type(dataset).__name__} has no items, but at least one is needed: give data that are not empty."
+            )
+        inputs, _ = collate([dataset[0]])
+        self.input_shape, self.input_dtype = tuple(inputs.shape[1:]), inputs.dtype
+        self.piece_rows = tuple(min(PIECE_ROWS, self.rows - start) for start in range(0, self.rows, PIECE_ROWS))
+
+    def read(self, rows: np.ndarray) -> Rows:
+        """Selects rows; see `Source.read`. Only a `TensorDataset`'s are copied now."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if isinstance(self._dataset, TensorDataset) and len(self._dataset.tensors) == 2:
+            inputs, targets = self._dataset.tensors
+            index = torch.tensor(rows)
+            return TensorRows(inputs[index], as_targets(targets[index]))
+        return DatasetRows(self._dataset, rows)
+
+    def column(self, name: str) -> np.ndarray:
+        """Refuses: a torch dataset has no named columns."""
+        raise ConfigError(
+            f"The partition's column is {name!r}, but a {type(self._dataset).__name__} has no columns: use another "
+            "partition, e.g. indices, or give the data as a table."
+        )
+
+    def labels(self) -> np.ndarray:
+        """Takes the labels from the dataset's attributes; see `Source.labels`."""
+        found = _find_labels(self._dataset)
+        if found is None or len(found) != self.rows:
+            raise ConfigError(
+                f"The {type(self._dataset).__name__} does not say its {self.rows} labels: add an attribute `targets` "
+                "with one label an item, or use an iid or indices partition."
+            )
+        return as_targets(torch.as_tensor(found)).numpy()
+
+    def fingerprint(self) -> str:
+        """Hashes the class's name, the number of items, and the first and the last item."""
+        digest = hashlib.sha256(f"{type(self._dataset).__qualname__} {self.rows}".encode())
+        for i in (0, self.rows - 1):
+            for tensor in collate([self._dataset[i]]):
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(_bytes(tensor))
+        return digest.hexdigest()
+
+
+def _find_labels(dataset: Any) -> Any:
+    if isinstance(dataset, Subset):
+        whole = _find_labels(dataset.dataset)
+        return None if whole is None else torch.as_tensor(whole)[torch.as_tensor(dataset.indices)]
+    for name in ("targets", "labels"):
+        if hasattr(dataset, name):
+            return getattr(dataset, name)
+    return dataset.tensors[-1] if isinstance(dataset, TensorDataset) else None
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    # By way of uint8, because NumPy has no bfloat16.
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,44 @@
+"""Sums over evaluation rows, in fixed blocks, so that who evaluates what cannot change a bit of the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from pisa_ray.data import Rows
+from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.job import Job
+
+#: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
+Sums = dict[str, float]
+
+
+@torch.no_grad()
+def evaluate_rows(model: FlatModel, job: Job, rows: Rows) -> Sums:
+    """Sums over rows at the parameters the model holds, `job.evaluation_rows` at a time."""
+    model.module.eval()
+    total: Sums = {"rows": 0.0, "loss": 0.0}
+    device = model.parameters.device
+    for start in range(0, len(rows), job.evaluation_rows):
+        x, y = rows.batch(np.arange(start, min(start + job.evaluation_rows, len(rows))))
+        x, y = job.preprocess(x.to(device, non_blocking=True), training=False), y.to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.autocast):
+            output = model.module(x)
+            loss = job.objective.loss(output, y)
+        total["rows"] += len(y)
+        total["loss"] += loss.item() * len(y)
+        for name, values in job.objective.metrics(output, y).items():
+            total[name] = total.get(name, 0.0) + float(values.double().sum())
+    return total
+
+
+def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
+    """Means over all rows of blocks given in their canonical order; empty where there are no rows."""
+    total: Sums = {}
+    for block in blocks:
+        for name, value in block.items():
+            total[name] = total.get(name, 0.0) + value
+    rows = total.pop("rows", 0.0)
+    return {name: value / rows for name, value in total.items()} if rows else {}

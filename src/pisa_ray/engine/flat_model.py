@@ -1,0 +1,128 @@
+"""A model whose trainable parameters are views of one flat vector w, and its gradients of another."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pisa_ray.algorithm import Layout
+from pisa_ray.engine.numerics import borrowed_tensor
+from pisa_ray.errors import ConfigError
+
+
+class FlatModel:
+    """Wraps a module in place.
+
+    Trainable parameters become float32 views of `parameters`; frozen ones keep their type and stay out of w; tied ones
+    appear once. Persistent floating buffers (BatchNorm statistics) become views of `buffers`. Buffers that are not
+    saved in a state_dict are the module's own business.
+
+    Args:
+        module: The model; it is changed and owned by this object from now on.
+        device: Where it goes.
+
+    Raises:
+        ConfigError: The module has no trainable parameter.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
+        self.module = module.to(device)
+        trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise ConfigError("model has no trainable parameters: leave requires_grad True for at least one.")
+        embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+        self.layout = Layout.of(
+            (name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()
+        )
+        self.parameters = torch.empty(self.layout.size, device=device)
+        self.gradient = torch.zeros_like(self.parameters)
+        gradients = self.layout.views(self.gradient)
+        for name, view in self.layout.views(self.parameters).items():
+            view.copy_(trainable[name].detach())
+            trainable[name].data = view
+            trainable[name].grad = gradients[name]
+        saved = set(module.state_dict())
+        persistent = {name: b for name, b in module.named_buffers() if name in saved}
+        floating = {name: b for name, b in persistent.items() if b.is_floating_point()}
+        places = Layout.of((name, tuple(b.shape), False) for name, b in floating.items())
+        self.buffers = torch.empty(places.size, device=device)
+        for name, view in places.views(self.buffers).items():
+            view.copy_(floating[name])
+            floating[name].data = view
+        self._counters = [b for name, b in persistent.items() if name.endswith("num_batches_tracked")]
+
+    def load(self, published: np.ndarray) -> None:
+        """Take over what the consensus published: w, then the floating buffers, [p + b] float32 (only read)."""
+        source = borrowed_tensor(published)
+        p = self.layout.size
+        self.parameters.copy_(source[:p])
+        self.buffers.copy_(source[p:])
+
+    def published(self) -> np.ndarray:
+        """W and the floating buffers as one new array [p + b]."""
+        both: np.ndarray = torch.cat([self.parameters, self.buffers]).cpu().numpy()
+        return both
+
+    def count_batches(self, batches: int) -> None:
+        """Set BatchNorm's batch counters: integers are not averaged, they take the round count."""
+        for counter in self._counters:
+            counter.fill_(batches)
+
+    def saved_tensors(self) -> dict[str, torch.Tensor]:
+        """Copies of the parameters (tied once) and persistent buffers, in the model's order, on the CPU."""
+        saved = set(self.module.state_dict())
+        named = [*self.module.named_parameters(), *((n, b) for n, b in self.module.named_buffers() if n in saved)]
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
+
+    def save(self, path: Path) -> str:
+        """Write `model.safetensors` and return `weights_sha256` of it."""
+        tensors = self.saved_tensors()
+        save_file(tensors, path)
+        return weights_sha256(self.module)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Hash of a model: little-endian, row-major float32 bytes of named_parameters (tied once), then floating buffers.
+
+    Buffers that a state_dict leaves out are left out here too, so that the hash can be recomputed from the saved file.
+    """
+    saved = set(module.state_dict())
+    digest = hashlib.sha256()
+    for tensor in [
+        *(p for _, p in module.named_parameters()),
+        *(b for name, b in module.named_buffers() if name in saved and b.is_floating_point()),
+    ]:
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).data)
+    return digest.hexdigest()
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a file written by FlatModel.save (or any safetensors file with the same names) into a module.
+
+    Raises:
+        ConfigError: The file is missing or unreadable, or its names or shapes are not the module's.
+    """
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors raises its own types for damaged headers
+        raise ConfigError(f"{path} cannot be read as safetensors ({error}): give a file saved by a run.") from error
+    saved = set(module.state_dict())
+    own = {n: t for n, t in [*module.named_parameters(), *module.named_buffers()] if n in saved}
+    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - saved)
+    if missing or unknown:
+        raise ConfigError(
+            f"{path} does not fit the model: {len(missing)} tensors are missing ({', '.join(missing[:3]) or 'none'}), "
+            f"{len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'}); use the model the file was saved from."
+        )
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise ConfigError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, but the model's is {tuple(tensor.shape)}; "
+                "use the model the file was saved from."
+            )
+        tensor.detach().copy_(tensors[name])

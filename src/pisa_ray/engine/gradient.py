@@ -1,0 +1,59 @@
+"""The mini-batch gradient of one shard, and its curvature, at the parameters a FlatModel holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.func import functional_call
+
+from pisa_ray.algorithm import Curvature
+from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.job import Job
+
+
+def gradient(model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Write the gradient of the mean loss over a batch to `model.gradient`.
+
+    Micro-batches are accumulated with weights b_k / b, so their number changes rounding only (and BatchNorm, which sees
+    each by itself). Clipping, where asked for, scales the whole gradient to `clip_norm`.
+
+    Args:
+        model: The model at the point w, in training mode.
+        job: Loss and options.
+        x: Inputs, [b, ...].
+        y: Targets, [b].
+
+    Returns:
+        The mean loss.
+    """
+    model.gradient.zero_()
+    total, step = 0.0, job.micro_batch_size or len(y)
+    for start in range(0, len(y), step):
+        part = slice(start, start + step)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=job.autocast):
+            loss = job.objective.loss(model.module(x[part]), y[part])
+        share = len(y[part]) / len(y)
+        (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        total += share * loss.item()
+    if job.clip_norm is not None:
+        norm = float(torch.linalg.vector_norm(model.gradient))
+        if norm > job.clip_norm:
+            model.gradient.mul_(job.clip_norm / norm)
+    return total
+
+
+def curvature(
+    model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor, reseed: Callable[[], None], generator: torch.Generator
+) -> Curvature:
+    """Second-order information on the same batch (and the same dropout masks, as each forward pass is reseeded)."""
+
+    def outputs(w: torch.Tensor) -> torch.Tensor:
+        reseed()
+        output: torch.Tensor = functional_call(model.module, model.layout.views(w), (x,))
+        return output
+
+    def sample_losses(z: torch.Tensor) -> torch.Tensor:
+        return torch.stack([job.objective.loss(z[j : j + 1], y[j : j + 1]) for j in range(len(y))])
+
+    return Curvature(model.parameters, outputs, lambda z: job.objective.loss(z, y), sample_losses, generator)

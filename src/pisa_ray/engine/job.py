@@ -1,0 +1,91 @@
+"""All that determines a run's result, as one value that is sent to every worker; nothing of where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pisa_ray.algorithm import Method
+from pisa_ray.data import Preprocess, Source
+from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.numerics import seed_all
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
+
+
+def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """Whether each row's largest output is its label, [rows]."""
+    return {"accuracy": output.argmax(-1) == target}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised and what is measured.
+
+    Attributes:
+        loss: (model output, targets) -> the mean loss over the rows, a scalar.
+        metrics: (model output, targets) -> name -> one value a row, [rows].
+    """
+
+    loss: Loss = functional.cross_entropy
+    metrics: Metrics = classification_metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's mathematics and data.
+
+    Attributes:
+        model: Makes the model; called in every process after seeding, so that all have the same.
+        objective: Loss and metrics.
+        method: PISA, SISA, NSISA or SISA-D.
+        train: Where the shards' rows are.
+        preprocess: How stored inputs become model inputs.
+        shards: Row ids of each shard in `train`, [n_i] int64.
+        alpha: Weights alpha_i of the shards, sum 1.
+        held_out: Row ids in `train` of each shard's validation rows; may be empty.
+        validation: A separate validation source, or None.
+        test: The test source, or None.
+        noise: Standard deviation of the feature noise of each shard.
+        batch_size: Rows per shard and round; None: all.
+        micro_batch_size: Rows per backward pass; None: the whole batch at once.
+        clip_norm: Largest norm of a shard's gradient; None: any.
+        autocast: Whether forward passes run in bfloat16 autocast.
+        evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on who does them.
+        threads: Threads of a worker's numeric work.
+        seed: Seed of everything.
+    """
+
+    model: Callable[[], nn.Module]
+    objective: Objective
+    method: Method
+    train: Source
+    preprocess: Preprocess
+    shards: tuple[np.ndarray, ...]
+    alpha: tuple[float, ...]
+    held_out: tuple[np.ndarray, ...]
+    noise: tuple[float, ...]
+    validation: Source | None = None
+    test: Source | None = None
+    batch_size: int | None = 64
+    micro_batch_size: int | None = None
+    clip_norm: float | None = None
+    autocast: bool = False
+    evaluation_rows: int = 1000
+    threads: int = 1
+    seed: int = 0
+
+    def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
+        """The initial model, the same in every process."""
+        seed_all(self.seed, "model")
+        return FlatModel(self.model(), device)
+
+    def evaluation_blocks(self, source: Source) -> int:
+        """Number of blocks that a source is evaluated in."""
+        return -(-source.rows // self.evaluation_rows)

@@ -1,0 +1,66 @@
+"""What bit-identity asks of a process: a fixed thread count, keyed randomness, a record of the numeric environment."""
+
+from __future__ import annotations
+
+import platform
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import PIL
+import torch
+
+from pisa_ray.data import key
+
+
+def set_threads(threads: int) -> None:
+    """Fix how many threads a numeric operation may use: gradients differ in their last bits between 1 and 2."""
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():  # GPU kernels that give the same bits twice, where torch has them
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def seed_all(seed: int, purpose: str, *ids: int) -> None:
+    """Seed every global generator that user code may call (dropout, augmentation) by what the numbers are for."""
+    number = key(seed, purpose, *ids)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+@contextmanager
+def borrowed_process(threads: int) -> Iterator[None]:
+    """Run with our thread count and seeds in a process that is not ours, and leave it as it was."""
+    old = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            set_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(old[0])
+            random.setstate(old[1])
+            np.random.set_state(old[2])
+
+
+def borrowed_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor on memory that others may share (a fetched object's): to be read, never to be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
+    """What can change the last bits of a gradient, recorded in checkpoints."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }

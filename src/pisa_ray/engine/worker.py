@@ -1,0 +1,263 @@
+"""A worker: one model replica and the shards it hosts. A plain class; pisa_ray.actors makes it a Ray actor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pisa_ray.algorithm import RowLayout, ShardState, Task, TreeSum
+from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
+from pisa_ray.algorithm.message import Node
+from pisa_ray.data import BatchStream, Rows, Source, generator, key
+from pisa_ray.engine.evaluation import Sums, evaluate_rows
+from pisa_ray.engine.gradient import curvature, gradient
+from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import environment, seed_all, set_threads
+
+#: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
+Payload = list[tuple[Node, np.ndarray]]
+
+
+@dataclass
+class HostedShard:
+    """A shard at home: its rows, its stream and its local ADMM state."""
+
+    rows: Rows
+    held_out: Rows
+    stream: BatchStream
+    state: ShardState
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """The small numbers of one shard's report."""
+
+    loss: float
+    samples: int
+    finite: bool
+    diagnostics: ShardDiagnostics | None
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a worker tells the driver of a round; vectors go to the consensus."""
+
+    shards: dict[int, ShardReport]
+    bytes_sent: int
+    gradient_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """Who a worker is."""
+
+    pid: int
+    node: str
+    device: str
+    environment: Mapping[str, str | int] = field(default_factory=dict)
+
+
+class Worker:
+    """Hosts shards: gradients at w, local updates, evaluation, saving.
+
+    Args:
+        job: What is trained.
+        device: Where the model and the states live.
+        process_is_ours: Whether the thread count may be set for good.
+    """
+
+    def __init__(self, job: Job, device: str = "cpu", *, process_is_ours: bool = True) -> None:
+        if process_is_ours:
+            set_threads(job.threads)
+        self.job = job
+        self.model = job.build_model(device)
+        self.shards: dict[int, HostedShard] = {}
+        self._tree = TreeSum(len(job.shards))
+        self._blocks: dict[tuple[str, int], Rows] = {}
+
+    def info(self) -> WorkerInfo:
+        """Process, host and numeric environment."""
+        device = self.model.parameters.device
+        return WorkerInfo(os.getpid(), socket.gethostname(), str(device), environment(device))
+
+    def host(self, shards: Sequence[int]) -> None:
+        """Take in shards at their initial state; their rows are read here, in one pass over the source."""
+        job = self.job
+        wanted = [rows for i in shards for rows in (job.shards[i], job.held_out[i])]
+        read = job.train.read(np.concatenate(wanted)) if wanted else None
+        start = 0
+        for i in shards:
+            parts: list[Rows] = []
+            for rows in (job.shards[i], job.held_out[i]):
+                assert read is not None  # noqa: S101  (for the type checker)
+                parts.append(read.take(np.arange(start, start + len(rows))))
+                start += len(rows)
+            self.shards[i] = HostedShard(
+                parts[0],
+                parts[1],
+                BatchStream(job.seed, i, len(job.shards[i]), job.batch_size),
+                job.method.initial_state(self.model.parameters, self.model.layout),
+            )
+
+    def step(self, round_: int, sigma: float, published: np.ndarray, diagnose: bool) -> tuple[Payload, WorkerReport]:
+        """One iteration of every hosted shard at the published w.
+
+        Args:
+            round_: The round, from 1.
+            sigma: Its penalty.
+            published: w and the floating buffers, [p + b]; only read.
+            diagnose: Whether reports carry diagnostics and messages the duals.
+
+        Returns:
+            The messages, added up as far as the hosted shards allow (views of buffers that the next step overwrites),
+            and the report.
+        """
+        start = time.perf_counter()
+        model = self.model
+        model.load(published)
+        published_buffers = model.buffers.clone()
+        rows = RowLayout(
+            model.layout.size,
+            model.layout.size if self.job.method.diagonal_penalty else 1,
+            len(model.buffers),
+            dual=diagnose,
+        )
+        self._tree.clear()
+        reports, gradient_seconds = {}, 0.0
+        for i in sorted(self.shards):
+            row = self._tree.buffer(rows.width, model.parameters)
+            reports[i], seconds = self._report(i, round_, sigma, rows, row, published_buffers, diagnose)
+            gradient_seconds += seconds
+            self._tree.add((0, i), row.mul_(self.job.alpha[i]), owned=True)
+        payload = [(node, row.cpu().numpy()) for node, row in self._tree.nodes().items()]
+        size = sum(array.nbytes for _, array in payload)
+        return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start)
+
+    def _report(
+        self,
+        i: int,
+        round_: int,
+        sigma: float,
+        rows: RowLayout,
+        row: torch.Tensor,
+        published_buffers: torch.Tensor,
+        diagnose: bool,
+    ) -> tuple[ShardReport, float]:
+        """Gradient, local update and message of one shard, with its part of the report and the gradient's seconds."""
+        job, model, shard = self.job, self.model, self.shards[i]
+        count = shard.state.reports
+        x, y = self._batch(i, count)
+        reseed = partial(seed_all, job.seed, "forward", i, count)
+
+        def run() -> float:
+            model.buffers.copy_(published_buffers)
+            model.count_batches(round_ - 1)
+            model.module.train()
+            reseed()
+            return gradient(model, job, x, y)
+
+        start = time.perf_counter()
+        loss = run()
+        seconds = time.perf_counter() - start
+        message = rows.split(row)
+        message.buffers.copy_(model.buffers)
+        message.weight.fill_(1)
+        gap = torch.empty_like(model.parameters) if diagnose else None
+        probes = torch.Generator(model.parameters.device).manual_seed(key(job.seed, "probes", i, count))
+        curves = curvature(model, job, x, y, reseed, probes)
+        task = Task(model.parameters, model.gradient, sigma, model.layout, curves, gap)
+        momentum = job.method.step(shard.state, task, message)
+        diagnostics = None
+        if gap is not None:
+            message.dual.copy_(shard.state.dual)
+            w = model.parameters.clone()
+            model.parameters.add_(gap)
+            local_loss = run()
+            diagnostics = shard_diagnostics(
+                gap, shard.state.dual, message.penalty, model.gradient, local_loss, momentum
+            )
+            model.parameters.copy_(w)
+        finite = math.isfinite(loss) and bool(torch.isfinite(row.sum()))
+        return ShardReport(loss, len(y), finite, diagnostics), seconds
+
+    def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mini-batch of a shard's report number `count` (from 0), as the model sees it."""
+        job, shard, device = self.job, self.shards[i], self.model.parameters.device
+        x, y = shard.rows.batch(shard.stream.positions(count))
+        seed_all(job.seed, "augment", i, count)
+        x = job.preprocess(x.to(device, non_blocking=True), training=True)
+        if job.noise[i]:
+            noise = generator(job.seed, "feature_noise", i, count).standard_normal(x.shape, dtype=np.float32)
+            x = x + torch.from_numpy(noise).to(device) * job.noise[i]
+        return x, y.to(device, non_blocking=True)
+
+    def evaluate(self, published: np.ndarray, split: str, blocks: Sequence[int]) -> dict[int, Sums]:
+        """Evaluate blocks of a split ("test" or "validation", a separate source) at a published w."""
+        self.model.load(published)
+        source = self.job.test if split == "test" else self.job.validation
+        assert source is not None  # noqa: S101  (for the type checker)
+        return {block: evaluate_rows(self.model, self.job, self._block(split, source, block)) for block in blocks}
+
+    def _block(self, split: str, source: Source, block: int) -> Rows:
+        if (split, block) not in self._blocks:
+            start = block * self.job.evaluation_rows
+            rows = np.arange(start, min(start + self.job.evaluation_rows, source.rows))
+            self._blocks[split, block] = source.read(rows)
+        return self._blocks[split, block]
+
+    def evaluate_shards(self, published: np.ndarray, *, held_out: bool) -> dict[int, Sums]:
+        """Evaluate every hosted shard's own rows, held-out or training ones, at a published w."""
+        self.model.load(published)
+        return {
+            i: evaluate_rows(self.model, self.job, shard.held_out if held_out else shard.rows)
+            for i, shard in sorted(self.shards.items())
+        }
+
+    def export(self, published: np.ndarray, rounds: int, path: str) -> str:
+        """Write the plain model at a published w as safetensors; returns its weights_sha256."""
+        self.model.load(published)
+        self.model.count_batches(rounds)
+        return self.model.save(Path(path))
+
+    def save(self, folder: str, name: str) -> dict[str, object]:
+        """Write the hosted shards' states to one file; returns its entry in the manifest."""
+        tensors = {f"{i}/{field_}": t.cpu() for i, s in self.shards.items() for field_, t in s.state.tensors().items()}
+        scalars = {str(i): s.state.scalars() for i, s in self.shards.items()}
+        path = Path(folder) / name
+        save_file(tensors, path)
+        return {"file": name, **fingerprint(path), "shards": scalars}
+
+    def restore(self, folder: str, entries: Sequence[Mapping[str, object]]) -> None:
+        """Load the hosted shards' states from files of a checkpoint, whoever wrote them."""
+        for entry in entries:
+            scalars = json.loads(json.dumps(entry["shards"]))
+            mine = [i for i in self.shards if str(i) in scalars]
+            if not mine:
+                continue
+            with safe_open(Path(folder) / str(entry["file"]), framework="pt") as file:
+                names = set(file.keys())
+                for i in mine:
+                    state = self.shards[i].state
+                    fields = {n.partition("/")[2] for n in names if n.startswith(f"{i}/")}
+                    state.load({n: file.get_tensor(f"{i}/{n}") for n in fields}, scalars[str(i)])
+
+
+def fingerprint(path: Path) -> dict[str, object]:
+    """Size in bytes and SHA-256 of a file; flushed to disk first."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,114 @@
+"""Small models of the paper's experiments, and torchvision's for larger images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+
+import torch
+import torchvision
+from torch import nn
+
+from pisa_ray.errors import ConfigError
+
+
+def mlp(input_shape: Sequence[int], outputs: int, hidden: Sequence[int] = (64,)) -> nn.Module:
+    """Fully connected layers with ReLU between.
+
+    Args:
+        input_shape: Shape of one input; it is flattened.
+        outputs: Number of outputs.
+        hidden: Widths of the hidden layers.
+    """
+    widths = [prod(input_shape), *hidden, outputs]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, (before, after) in enumerate(pairwise(widths)):
+        layers += [nn.ReLU()] * (i > 0) + [nn.Linear(before, after)]
+    return nn.Sequential(*layers)
+
+
+def lenet(input_shape: Sequence[int], outputs: int) -> nn.Module:
+    """The LeNet-like CNN of the paper's heterogeneity study: 44,426 parameters on 1x28x28 images and 10 classes.
+
+    Convolutions 5x5 with 6 and 16 channels, each with ReLU and 2x2 max-pooling, then 120, 84 and the outputs.
+
+    Args:
+        input_shape: (channels, height, width), at least 16x16.
+        outputs: Number of outputs.
+
+    Raises:
+        ConfigError: The inputs are not images, or too small.
+    """
+    channels, height, width = _image(input_shape, "lenet", 16)
+    sizes = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * prod(sizes), 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, outputs),
+    )
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    def build(input_shape: Sequence[int], outputs: int) -> nn.Module:
+        channels, height, width = _image(input_shape, name, 32)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=outputs)
+        small = min(height, width) < 64
+        if name.startswith("resnet") and (small or channels != 3):  # small images keep their size in the first layer
+            first = (
+                nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+                if small
+                else nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+            )
+            model.conv1 = first
+            if small:
+                model.maxpool = nn.Identity()
+        elif channels != 3:
+            raise ConfigError(
+                f"model.kind {name} needs images with 3 channels, but the input has {channels}: use lenet."
+            )
+        return model
+
+    build.__doc__ = f"torchvision's {name}, with a first layer that suits small images."
+    return build
+
+
+def _image(input_shape: Sequence[int], kind: str, least: int) -> tuple[int, int, int]:
+    if len(input_shape) != 3 or min(input_shape[1:]) < least:
+        raise ConfigError(
+            f"model.kind {kind} needs images (channels, height, width) of at least {least}x{least}, but an input has "
+            f"shape {tuple(input_shape)}: use mlp."
+        )
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    **{name: _torchvision(name) for name in ("resnet18", "resnet34", "vgg11", "densenet121")},
+}
+
+
+def build_model(kind: str, input_shape: Sequence[int], outputs: int, **options: object) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        kind: A key of KINDS.
+        input_shape: Shape of one input.
+        outputs: Number of outputs: classes, or 1 for regression.
+        **options: Further arguments of that kind, such as `hidden` of mlp.
+    """
+    model = KINDS[kind](input_shape, outputs, **options)
+    with torch.no_grad():  # a wrong option shows here, not on a worker
+        model.eval()(torch.zeros(2, *input_shape))
+    return model.train()

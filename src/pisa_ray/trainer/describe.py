@@ -1,0 +1,56 @@
+"""What a run was started with, as plain values: written to config.yaml, compared on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.errors import ConfigError
+
+#: What may change when a run is resumed: it does not enter the result, or only prolongs it.
+FREE = ("workers", "ray", "checkpoint", "evaluate_every", "max_failures", "stop", "rounds")
+
+
+def describe(value: Any) -> Any:
+    """A value as YAML can hold it: dataclasses by type and fields, other objects by their names."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"kind": type(value).__name__, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple) and len(value) <= 100:
+        return [describe(v) for v in value]
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with other settings than it was started with.
+
+    Raises:
+        ConfigError: Names the first setting that differs and may not.
+    """
+    before, now = dict(_flat(old)), dict(_flat(new))
+    for key in sorted({*before, *now}):
+        if key.split(".")[0] not in FREE and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"the run was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: "
+                "resume with the same value, or start a new run in another folder."
+            )
+    if now.get("rounds", 0) < before.get("rounds", 0):
+        raise ConfigError(
+            f"rounds is {now['rounds']}, but the run was started with {before['rounds']}: it can only grow."
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), value

@@ -1,0 +1,62 @@
+"""What a person sees of a run: a progress bar on a terminal, one line per evaluation elsewhere, nothing if unwanted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Display:
+    """Shows progress on standard error.
+
+    Args:
+        rounds: The run's length.
+        start: Rounds done before (a resumed run).
+        quiet: Show nothing.
+    """
+
+    def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False) -> None:
+        self._quiet, self._rounds = quiet, rounds
+        self._bar = tqdm(
+            total=rounds,
+            initial=start,
+            unit="round",
+            disable=quiet or not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}] {postfix}",
+        )
+        self._last: dict[str, str] = {}
+
+    def round(self, sigma: float, loss: float) -> None:
+        """A round is done."""
+        self._last |= {"loss": f"{loss:.3f}", "sigma": f"{sigma:.3g}"}
+        self._bar.set_postfix_str(self._text(), refresh=False)
+        self._bar.update()
+
+    def row(self, row: Mapping[str, Any], rate: float) -> None:
+        """A round has been evaluated; `rate` is in rounds per second."""
+        names = {"test_accuracy": "acc", "test_loss": "test", "primal_residual": "prim", "consensus_residual": "cons"}
+        self._last |= {short: f"{row[name]:.3g}" for name, short in names.items() if row.get(name) is not None}
+        if not self._quiet and self._bar.disable:
+            left = (self._rounds - row["round"]) / rate if rate else 0.0
+            self.say(
+                f"round {row['round']}/{self._rounds}  loss {row['train_loss']:.3f}  sigma {row['sigma']:.3g}  "
+                + "  ".join(f"{short} {self._last[short]}" for short in names.values() if short in self._last)
+                + f"  {rate:.1f} rounds/s  {left:.0f} s left"
+            )
+
+    def say(self, text: str) -> None:
+        """One line, above the bar where there is one."""
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.close()
+
+    def _text(self) -> str:
+        return " ".join(f"{name} {value}" for name, value in self._last.items())

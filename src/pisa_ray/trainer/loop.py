@@ -1,0 +1,201 @@
+"""The round loop: the driver's half of the algorithm."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pisa_ray.algorithm.diagnostics import combine
+from pisa_ray.engine.evaluation import means
+from pisa_ray.engine.fleet import Fleet, Pending, RoundReport
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError, NonFiniteError
+from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.checkpoint import Progress
+from pisa_ray.trainer.display import Display
+from pisa_ray.trainer.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When what happens.
+
+    Attributes:
+        rounds: Length of the run.
+        sigma: How the penalty grows.
+        evaluate_every: Rounds between evaluations; the last round is always evaluated.
+        checkpoint_every: Rounds between checkpoints, or None; there is always one at the end.
+        keep: How many checkpoints stay, or None: all.
+        stop_seconds: Stop after so many seconds of training, or None.
+        stop_test_accuracy: Stop when an evaluation reaches it, or None.
+    """
+
+    rounds: int
+    sigma: SigmaSchedule
+    evaluate_every: int = 20
+    checkpoint_every: int | None = 50
+    keep: int | None = 2
+    stop_seconds: float | None = None
+    stop_test_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "evaluate_every", "checkpoint_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, but it must be at least 1.")
+
+
+@dataclass
+class Loop:
+    """Runs rounds on a fleet until the end or a reason to stop; writes rows, events and checkpoints.
+
+    Attributes:
+        job: What is trained.
+        fleet: Who computes.
+        schedule: When what happens.
+        directory: Where it is written.
+        data_sha256: Goes into checkpoints.
+        display: Who is told.
+        stop_requested: Whether the user asked to stop.
+        progress: How far it is; start with a checkpoint's to resume.
+    """
+
+    job: Job
+    fleet: Fleet
+    schedule: Schedule
+    directory: RunDirectory
+    data_sha256: str
+    display: Display
+    stop_requested: Callable[[], bool]
+    progress: Progress
+    last_row: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._since, self._before, self._start = time.perf_counter(), self.progress.seconds, self.progress.round
+        self._saved = self.progress.round if self.progress.round else -1
+        self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
+        self._latest: tuple[RoundReport, float] | None = None
+
+    def run(self) -> str:
+        """Run to the end.
+
+        Returns:
+            "finished", "stopped" or "interrupted".
+
+        Raises:
+            NonFiniteError: A loss, message or w is not finite; no checkpoint of it is written.
+        """
+        while (status := self._stop_reason()) is None:
+            round_ = self.progress.round + 1
+            sigma = self.schedule.sigma.grow(self.progress.sigma, round_)
+            self.fleet.begin(round_, sigma, self._is_evaluated(round_))
+            self._evaluate()  # the round before, at the w that this round begins with, while it goes on
+            self._finish_round(round_, sigma)
+        if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:
+            self._due = self._row(*self._latest)  # the last round is always evaluated
+        self._evaluate()
+        if self._saved != self.progress.round:
+            self._save()
+        return status
+
+    def _is_evaluated(self, round_: int) -> bool:
+        return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
+
+    def _stop_reason(self) -> str | None:
+        schedule, progress = self.schedule, self.progress
+        if schedule.stop_test_accuracy is not None:
+            self._evaluate()  # the decision must not depend on what is still under way
+            if self.last_row.get("test_accuracy", 0.0) >= schedule.stop_test_accuracy:
+                return "stopped"
+        if progress.round >= schedule.rounds:
+            return "finished"
+        if schedule.stop_seconds is not None and progress.seconds >= schedule.stop_seconds:
+            return "stopped"
+        return "interrupted" if self.stop_requested() else None
+
+    def _finish_round(self, round_: int, sigma: float) -> None:
+        report, progress, alpha = self.fleet.end(), self.progress, self.job.alpha
+        self._check_finite(round_, sigma, report)
+        loss = sum(a * shard.loss for a, shard in zip(alpha, report.shards.values(), strict=True))
+        progress.round, progress.sigma = round_, sigma
+        progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
+        progress.bytes_sent += report.bytes_sent
+        progress.gradient_seconds += report.gradient_seconds
+        progress.seconds = self._before + time.perf_counter() - self._since
+        self.display.round(sigma, loss)
+        self._latest = report, loss
+        if self._is_evaluated(round_):
+            self._due = self._row(report, loss)
+        every = self.schedule.checkpoint_every
+        if every is not None and round_ % every == 0:
+            self._save()
+
+    def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
+        """The part of a row that the round itself tells."""
+        progress, shards = self.progress, list(report.shards.values())
+        row: dict[str, Any] = {
+            "round": progress.round,
+            "seconds": progress.seconds,
+            "train_loss": loss,
+            "worst_shard_loss": max(shard.loss for shard in shards),
+            "sigma": progress.sigma,
+            "workers": len(self.fleet.workers()),
+            "shards_reporting": len(shards),
+            "sample_gradients": progress.sample_gradients,
+            "bytes_sent": progress.bytes_sent,
+            "gradient_seconds": progress.gradient_seconds,
+            **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
+        }
+        diagnostics = [shard.diagnostics for shard in shards if shard.diagnostics is not None]
+        if len(diagnostics) == len(shards) and report.consensus.norm is not None:
+            row |= combine(diagnostics, self.job.alpha)
+            row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
+            row["consensus_residual"] = report.consensus.residual
+            row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
+        return row
+
+    def _evaluate(self) -> None:
+        """Complete and write the row that is due, at the w published after its round."""
+        if self._due is None:
+            return
+        row, self._due, fleet, job = self._due, None, self.fleet, self.job
+        pending: dict[str, Pending] = {}
+        if job.test is not None:
+            pending["test"] = fleet.evaluate("test")
+        if job.validation is not None:
+            pending["validation"] = fleet.evaluate("validation")
+        elif any(len(rows) for rows in job.held_out):
+            pending["validation"] = fleet.evaluate_shards(held_out=True)
+        for split, sums in pending.items():
+            row |= {f"{split}_{name}": value for name, value in means(sums().values()).items()}
+        best = self.progress.best
+        for name, value in row.items():
+            if name.startswith(("test_", "validation_")) and math.isfinite(value):
+                better = min if name.endswith("loss") else max
+                best[f"best_{name}"] = better(best.get(f"best_{name}", value), value)
+        self.last_row = row
+        self.directory.add_row(row)
+        seconds = self.progress.seconds - self._before
+        self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
+
+    def _save(self) -> None:
+        self._evaluate()  # so that metrics and best values belong to the round that is saved
+        path = checkpoint.save(
+            self.fleet, self.directory.checkpoints, self.progress, self.data_sha256, self.schedule.keep
+        )
+        self._saved = self.progress.round
+        self.directory.add_event("checkpoint_saved", self.progress.round, path=path.name)
+
+    def _check_finite(self, round_: int, sigma: float, report: RoundReport) -> None:
+        bad = [i for i, shard in report.shards.items() if not shard.finite]
+        if not bad and report.consensus.finite:
+            return
+        where = f"shard {bad[0]} has loss {report.shards[bad[0]].loss}" if bad else "the consensus w is not finite"
+        raise NonFiniteError(
+            f"round {round_} is not finite at sigma {sigma:g}: {where}. The last good checkpoint is kept; raising "
+            "algorithm.sigma or algorithm.rho usually helps (also: check the data's scale, or set clip_norm)."
+        )

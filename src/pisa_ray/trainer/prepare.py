@@ -1,0 +1,232 @@
+"""From what a user names (data, partition, model) to a Job that cannot fail for a reason known before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pisa_ray.algorithm import SISAD, Method
+from pisa_ray.data import Partition, Preprocess, Source, default_preprocess, hold_out, label_distribution, open_source
+from pisa_ray.engine.evaluation import evaluate_rows
+from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
+from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.errors import ConfigError, PisaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training and test data and how rows become model inputs.
+
+    Attributes:
+        train: A Parquet file or folder (path or URI), a ray.data.Dataset, a pyarrow.Table, a torch map-style dataset of
+            (input, target) pairs, or "digits".
+        test: The same kinds, or None: no test metrics.
+        input: Column of the inputs, or columns of numbers that are stacked; not for torch datasets and digits.
+        label: Column of the targets: integers for classification, floats for regression.
+        validation: A share of each shard's rows that is held out, or a source like `test`, or None.
+        scale: Factor on stored numbers; None: 1/255 for uint8 images, else 1.
+        mean: Per channel, subtracted after scaling; None: for colour uint8 images the train file's, else 0.
+        std: Per channel, divided by; None: as for mean, else 1.
+        transform: (stored inputs [b, ...], training) -> model inputs; replaces scale, mean and std. Random numbers it
+            draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
+    """
+
+    train: Any
+    test: Any = None
+    input: str | Sequence[str] | None = None
+    label: str | None = None
+    validation: float | Any | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None
+
+    def open(self) -> Opened:
+        """Open the sources; data that cannot be used are refused here."""
+
+        def source(spec: Any) -> Source:
+            return open_source(spec, input=self.input, label=self.label)
+
+        train = source(self.train)
+        test = source(self.test) if self.test is not None else None
+        share = float(self.validation) if isinstance(self.validation, int | float) else None
+        if share is not None and not 0 < share < 1:
+            raise ConfigError(f"data.validation is {share:g}, but a share must lie between 0 and 1, such as 0.1.")
+        validation = source(self.validation) if self.validation is not None and share is None else None
+        for name, other in (("test", test), ("validation", validation)):
+            if other is not None and other.input_shape != train.input_shape:
+                raise ConfigError(
+                    f"data.{name} has inputs of shape {other.input_shape}, but data.train has {train.input_shape}: "
+                    "use files of the same kind."
+                )
+        preprocess = default_preprocess(train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform)
+        return Opened(train, test, validation, share, preprocess)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Data that have been looked at."""
+
+    train: Source
+    test: Source | None
+    validation: Source | None
+    held_out_share: float | None
+    preprocess: Preprocess
+
+    def outputs(self) -> int:
+        """Outputs a model for these data needs: classes, or 1 for regression."""
+        labels = [source.labels() for source in (self.train, self.test) if source is not None]
+        return max(int(column.max()) for column in labels) + 1 if labels[0].dtype.kind == "i" else 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job, what to record about it, and a hash of which rows went where."""
+
+    job: Job
+    partition: dict[str, Any]
+    data_sha256: str
+
+
+def prepare(
+    *,
+    model: nn.Module | Callable[[], nn.Module],
+    data: Data | Opened,
+    partition: Partition,
+    algorithm: Method | None = None,
+    loss: Loss | None = None,
+    evaluate: Metrics | None = None,
+    batch_size: int | None = 64,
+    micro_batch_size: int | None = None,
+    clip_norm: float | None = None,
+    autocast: bool = False,
+    shard_weights: str = "size",
+    threads: int = 1,
+    seed: int = 0,
+) -> Prepared:
+    """Open the data, cut the shards, try the model on two rows. See PisaTrainer for the arguments.
+
+    Raises:
+        ConfigError: Anything that would make the run fail; no process has been started.
+    """
+    for name, value in (
+        ("batch_size", batch_size),
+        ("micro_batch_size", micro_batch_size),
+        ("threads_per_worker", threads),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}, but it must be at least 1.")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ConfigError(f"clip_norm is {clip_norm}, but it must be above 0; leave it out for no clipping.")
+    opened = data.open() if isinstance(data, Data) else data
+    cut = partition.split(opened.train, seed)
+    shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
+    if opened.held_out_share is not None:
+        shards, held_out = hold_out(cut, opened.held_out_share, seed)
+    job = Job(
+        model=_factory(model),
+        objective=_objective(loss, evaluate, opened.train),
+        method=algorithm or SISAD(),
+        train=opened.train,
+        preprocess=opened.preprocess,
+        shards=tuple(shards),
+        alpha=_weights([len(rows) for rows in shards], shard_weights),
+        held_out=tuple(held_out),
+        noise=tuple(partition.noise_levels(len(shards))),
+        validation=opened.validation,
+        test=opened.test,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        clip_norm=clip_norm,
+        autocast=autocast,
+        threads=threads,
+        seed=seed,
+    )
+    _try_model(job)
+    return Prepared(job, _describe_partition(job), _data_sha256(job))
+
+
+def _factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    if isinstance(model, nn.Module):
+        return lambda: deepcopy(model)
+    return model
+
+
+def _objective(loss: Loss | None, metrics: Metrics | None, train: Source) -> Objective:
+    """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing."""
+    if loss is not None:
+        return Objective(loss, metrics or _no_metrics)
+    _, target = train.read(np.arange(1)).batch(np.arange(1))
+    if target.is_floating_point():
+        return Objective(_squared_error, metrics or _no_metrics)
+    return Objective(functional.cross_entropy, metrics or classification_metrics)
+
+
+def _squared_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(output.view_as(target), target)
+
+
+def _no_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {}
+
+
+def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
+    """alpha_i = n_i / n ("size") or 1/m ("uniform"), in float64."""
+    if kind == "uniform":
+        return (1 / len(sizes),) * len(sizes)
+    if kind != "size":
+        raise ConfigError(f"shard_weights is {kind!r}, but it must be 'size' (n_i / n) or 'uniform' (1 / m).")
+    return tuple(size / sum(sizes) for size in sizes)
+
+
+def _try_model(job: Job) -> None:
+    """Apply the model to two rows of the first shard: what does not fit shows before any process is started."""
+    with borrowed_process(job.threads):
+        rows = job.train.read(job.shards[0][:2])
+        try:
+            model = job.build_model()
+            sums = evaluate_rows(model, job, rows)
+        except PisaError:
+            raise
+        except Exception as error:
+            x, y = rows.batch(np.arange(len(rows)))
+            raise ConfigError(
+                f"the model, loss or metrics cannot be applied to the data (inputs {tuple(x.shape)} {x.dtype}, targets "
+                f"{tuple(y.shape)} {y.dtype}): {type(error).__name__}: {error}"
+            ) from error
+    if not math.isfinite(sums["loss"]):
+        raise ConfigError(
+            f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
+            "inputs (data.scale, data.mean, data.std)."
+        )
+
+
+def _describe_partition(job: Job) -> dict[str, Any]:
+    """partition.json: rows and label counts of each shard; labels only where the source knows them as classes."""
+    try:
+        labels = job.train.labels()
+    except ConfigError:
+        labels = None
+    if labels is None or labels.dtype.kind != "i":
+        return {"shards": [{"rows": len(rows)} for rows in job.shards]}
+    return label_distribution(job.shards, labels)
+
+
+def _data_sha256(job: Job) -> str:
+    """Hash of the data's fingerprints and of which rows each shard has."""
+    digest = hashlib.sha256()
+    sources = [source.fingerprint() if source else None for source in (job.train, job.validation, job.test)]
+    digest.update(json.dumps(sources).encode())
+    for rows in (*job.shards, *job.held_out):
+        digest.update(len(rows).to_bytes(8, "little") + np.asarray(rows, dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Where and how wide a run is, from Ray Train's configs or plain values; none of it changes the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pisa_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ray.train import RunConfig, ScalingConfig
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How many workers, and what each reserves.
+
+    Attributes:
+        least: Fewest workers to start with; 0: this process, without Ray.
+        most: Most workers; as many of them as the cluster has room for are started.
+        cpus: CPU cores of each.
+        gpus: GPUs of each.
+        other: Further Ray resources of each, by name.
+    """
+
+    least: int = 1
+    most: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    other: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most:
+            raise ConfigError(f"workers is {self.least} to {self.most}, but it must be a range from 0 or more upwards.")
+        if self.least == 0 and self.most > 0:
+            raise ConfigError(f"workers is 0 to {self.most}: use 0 for this process alone, or at least 1.")
+        if self.cpus < 0 or self.gpus < 0:
+            raise ConfigError("cpus_per_worker and gpus_per_worker cannot be negative.")
+
+    @classmethod
+    def of(cls, config: ScalingConfig | Scaling | int | None) -> Scaling:
+        """From ray.train.ScalingConfig or a number of workers; None: one worker."""
+        if isinstance(config, Scaling):
+            return config
+        if config is None or isinstance(config, int):
+            workers = 1 if config is None else config
+            return cls(workers, workers)
+        number: Any = config.num_workers
+        gpu: Any = config.use_gpu
+        least, most = number if isinstance(number, tuple) else (number, number)
+        named: Any = config.resources_per_worker or ({"GPU": 1} if gpu else {"CPU": 1})
+        each = dict(named)
+        return cls(least, most, each.pop("CPU", 0.0), each.pop("GPU", float(gpu)), each)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what is kept there.
+
+    Attributes:
+        path: The run directory itself.
+        keep: How many checkpoints stay; None: all.
+        max_failures: How many deaths of a worker are followed by a restart from the last checkpoint; -1: all.
+    """
+
+    path: Path
+    keep: int | None = 2
+    max_failures: int = -1
+
+    @classmethod
+    def of(cls, config: RunConfig | Run | Path | str | None) -> Run:
+        """From ray.train.RunConfig or a path; None: a new folder under runs/ named by the time."""
+        if isinstance(config, Run):
+            return config
+        if config is None or isinstance(config, str | Path):
+            return cls(Path(config or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+        if "://" in str(config.storage_path):
+            raise ConfigError(f"storage_path is {config.storage_path}, but it must be a local or shared folder.")
+        failures, checkpoints = config.failure_config, config.checkpoint_config
+        return cls(
+            Path(str(config.storage_path)).expanduser() / str(config.name),
+            checkpoints.num_to_keep if checkpoints else None,
+            failures.max_failures if failures else -1,
+        )
