@@ -40,7 +40,8 @@ class LeastSquares:
             w,
             outputs=lambda flat: self.A[i] @ flat.view(self.w0.shape) - self.b[i],
             criterion=lambda z: 0.5 * z.square().sum(),
-            sample_losses=lambda z: 0.5 * z.square().sum(1),
+            sample_loss=lambda flat, j: 0.5 * (self.A[i][j] @ flat.view(self.w0.shape) - self.b[i][j]).square().sum(),
+            samples=len(self.A[i]),
         )
 
 
@@ -93,8 +94,7 @@ def library(
             message, gap = rows.split(leaves[i]), torch.empty_like(w)
             g = problem.gradient(i, w.view(shape)).flatten()
             momentum = methods[i].step(shards[i], Task(w, g, sigma[i], layout, problem.curvature(i, w), gap), message)
-            message.weight.fill_(1)
-            message.dual.copy_(shards[i].dual)
+            rows.complete(leaves[i], 1.0, w[:0], shards[i].dual)
             w_i.append((w + gap).view(shape))
             if diagnose:
                 local = problem.gradient(i, w_i[-1]).flatten()

@@ -78,6 +78,34 @@ def test_rows_are_reused():
     assert len(tree._spare) <= 5
 
 
+def test_rows_that_were_lent_are_never_overwritten():
+    tree, row = TreeSum(1), torch.ones(3)
+    tree.add((0, 0), row)
+    assert tree.total() is row
+    tree.clear()
+    assert tree.buffer(3, row).data_ptr() != row.data_ptr()
+
+
+def test_overlaps_and_unequal_rows_are_refused():
+    tree = TreeSum(4)
+    tree.add((0, 0), torch.ones(1))
+    with pytest.raises(ValueError, match="overlaps"):
+        tree.add((1, 0), torch.ones(1))
+    with pytest.raises(ValueError, match="cannot be added"):
+        tree.add((0, 1), torch.ones(3))
+
+
+def test_a_leaf_is_weighed_once_and_carries_everything():
+    layout = RowLayout(3, 1, 2, dual=True)
+    row = torch.zeros(layout.width)
+    message = layout.split(row)
+    message.numerator.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    message.penalty.fill_(4.0)
+    layout.complete(row, 0.1, torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0, 9.0]))
+    expected = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 7.0, 8.0, 9.0]) * torch.tensor(0.1)
+    assert torch.equal(row, expected)
+
+
 @pytest.mark.parametrize("node", [(0, 5), (-1, 0), (4, 0), (2, 2), (0, -1)])
 def test_foreign_nodes_are_refused(node):
     with pytest.raises(ValueError, match="not in the tree"):
@@ -130,6 +158,15 @@ def test_state_saves_hashes_and_moves_every_field():
         copy.load({"dual": w}, {"reports": 1})
     with pytest.raises(ValueError, match=r"dual is \(10,\)"):
         copy.load({**state.tensors(), "dual": torch.zeros(3)}, {"reports": 1})
+    with pytest.raises(ValueError, match="float64"):
+        copy.load({**state.tensors(), "dual": torch.zeros(10).double()}, {"reports": 1})
+    copy.load(state.tensors(), state.scalars())
+    copy.dual.zero_()
+    assert state.dual.any()
+    before = copy.sha256()
+    with pytest.raises(ValueError, match="momentum is"):
+        copy.load({**state.tensors(), "momentum": torch.zeros(3)}, {"reports": 1})
+    assert copy.sha256() == before
 
 
 @given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=6))

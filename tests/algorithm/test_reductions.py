@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +19,8 @@ from pisa_ray.algorithm import (
     SISAD,
     AdaGrad,
     Adam,
+    Curvature,
+    EmpiricalFisher,
     FisherDiagonal,
     GaussNewton,
     Hessian,
@@ -26,10 +30,20 @@ from pisa_ray.algorithm import (
     RMSProp,
     RowLayout,
     Task,
+    consensus,
 )
 from pisa_ray.algorithm import layout as layout_module
 from pisa_ray.algorithm.newton_schulz import orthogonalise
+from pisa_ray.algorithm.preconditioners import conjugate_gradients
 from pisa_ray.schedulers import Geometric
+
+METHODS = [SISA(sigma=2.0), SISAD(), NSISA(), PISA(rho=3.0)]
+GOLDEN = {
+    ("SISA", "2966e94e57eaa2f9"),
+    ("SISAD", "65fbf3967465d4a1"),
+    ("NSISA", "cac4762a2fc3dcfb"),
+    ("PISA", "86570ab85a9ec1fa"),
+}
 
 
 def random_problem(seed: int, m: int = 3, p: int = 6, columns: int = 1, dtype=torch.float64) -> LeastSquares:
@@ -176,26 +190,138 @@ def test_newton_schulz_batch_and_transpose(rows, columns, seed):
     torch.testing.assert_close(orthogonalise(x.mT), batch.mT)
 
 
-@pytest.mark.parametrize("method", [SISA(sigma=2.0), SISAD(), NSISA(), PISA()], ids=lambda m: type(m).__name__)
-def test_block_size_does_not_change_a_bit(method, monkeypatch):
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_block_size_and_alignment_do_not_change_a_bit(method, monkeypatch):
     torch.manual_seed(2)
-    w, gradients = torch.randn(1000), torch.randn(3, 1000)
+    values = torch.randn(5, 1000)
 
-    def run():
+    def run(offset=0):
+        def aligned(x):
+            room = torch.empty(len(x) + offset)[offset:]
+            return room.copy_(x)
+
         layout = Layout.of([("a", (30, 30), True), ("b", (100,), False)])
         rows = RowLayout(1000, 1000 if method.diagonal_penalty else 1)
-        message = rows.split(torch.empty(rows.width))
+        message = rows.split(aligned(torch.empty(rows.width)))
+        w, gap = aligned(values[0]), aligned(values[1])
         shard = method.initial_state(w, layout)
-        for g in gradients:
-            method.step(shard, Task(w, g.clone(), 2.0, layout), message)
-        return shard.sha256(), message.numerator.clone()
+        for g in values[2:]:
+            method.step(shard, Task(w, aligned(g), 2.0, layout, gap=gap), message)
+        message.weight.fill_(1)
+        return [shard.sha256(), *(x.numpy().tobytes() for x in (message.numerator, gap, consensus(message, 0.1, w)))]
 
-    first, numerator = run()
+    first = run()
+    assert all(run(offset) == first for offset in (1, 3, 7))
     monkeypatch.setattr(layout_module, "BLOCK", 64)
-    assert len(range(1000)[next(iter(layout_module.blocks(1000)))]) == layout_module.BLOCK
-    second, again = run()
-    assert first == second
-    assert torch.equal(numerator, again)
+    assert len(list(layout_module.blocks(values[0]))) == 16
+    assert run() == first
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_nsisa_steps_each_parameter_by_itself(nesterov):
+    """A mixed layout with batched Newton-Schulz, against each parameter alone; a 4-D slot as its matrix."""
+    torch.manual_seed(4)
+    shapes = [(6, 4), (4,), (6, 4), (3, 2, 2, 2), (8, 3), (3, 8)]
+    whole = Layout.of((str(k), s, len(s) > 1) for k, s in enumerate(shapes))
+    w, gradients = torch.randn(whole.size).double(), torch.randn(3, whole.size).double()
+    method = NSISA(sigma=3.0, rho=2.0, nesterov=nesterov)
+
+    def numerators(layout, part):
+        rows = RowLayout(layout.size)
+        message = rows.split(torch.empty(rows.width).double())
+        shard = method.initial_state(w[part], layout)
+        for g in gradients:
+            method.step(shard, Task(w[part], g[part].clone(), 3.0, layout), message)
+        return message.numerator
+
+    together = numerators(whole, slice(0, whole.size))
+    for slot in whole.slots:
+        shape = slot.matrix_shape if slot.matrix else slot.shape
+        alone = numerators(Layout.of([("x", shape, slot.matrix)]), slot.part)
+        torch.testing.assert_close(together[slot.part], alone, rtol=1e-12, atol=1e-12)
+    assert len({whole.slots[0].matrix_shape, whole.slots[3].matrix_shape}) == 2
+    assert whole.slots[3].matrix_shape == (3, 8)
+
+
+def test_nsisa_perturbs_exact_zeros_of_matrices_only_and_less_each_report():
+    method = NSISA(sigma=4.0, rho=2.0, perturbation=1e-3, eps=1e-2)
+    layout = Layout.of([("m", (2, 2), True), ("v", (3,), False)])
+    w = torch.zeros(7, dtype=torch.float64)
+    rows = RowLayout(7)
+    message = rows.split(torch.empty(rows.width, dtype=torch.float64))
+    for reports in (1, 2, 3):
+        shard = method.initial_state(w, layout)
+        shard.reports = reports - 1
+        method.step(shard, Task(w, torch.zeros_like(w), 4.0, layout), message)
+        torch.testing.assert_close(shard.dual[:4], torch.full_like(w[:4], -4.0 * 1e-3**reports / (4.0 + 2.0 * 1e-2)))
+        assert not shard.dual[4:].any()
+        assert shard.reports == reports
+
+
+def test_momentum_is_the_mean_of_one_minus_theta():
+    torch.manual_seed(6)
+    w, g = torch.randn(2, 6, dtype=torch.float64)
+    q = torch.arange(1.0, 7.0, dtype=torch.float64)
+    layout = Layout.of([("w", (3, 2), True)])
+    gap = torch.empty_like(w)
+
+    def momentum(method):
+        rows = RowLayout(6, 6 if method.diagonal_penalty else 1)
+        message = rows.split(torch.empty(rows.width, dtype=torch.float64))
+        return method.step(method.initial_state(w, layout), Task(w, g.clone(), 3.0, layout, gap=gap), message)
+
+    def expected(q):
+        return float((2 * q / (3 + 2 * q)).mean())
+
+    assert momentum(PISA(sigma=3, rho=2, preconditioner=lambda c: q)) == pytest.approx(expected(q))
+    assert momentum(PISA(sigma=3, rho=2)) == pytest.approx(2 / 5)
+    assert momentum(PISA(sigma=3, rho=2, preconditioner=lambda c: lambda v: q * v)) is None
+    assert momentum(SISA(sigma=3, rho=2, second_moment=AdaGrad())) == pytest.approx(expected(g.abs() + 1e-8))
+    assert momentum(SISAD(sigma=3, rho=2)) == pytest.approx(2 / 5)
+    vectors = Layout.of([("w", (6,), False)])
+    layout = vectors
+    assert momentum(NSISA(sigma=3, rho=2, second_moment=AdaGrad())) == pytest.approx(expected(g.abs() + 1e-8))
+
+
+def test_first_consensus_shrinks_by_lambda_only():
+    w = torch.randn(5)
+    for method in (PISA(sigma=9, lam=0.1), SISA(sigma=9, lam=0.1), NSISA(sigma=9, lam=0.1)):
+        assert torch.equal(method.first_consensus(w), w * (9 / 9.1))
+        assert torch.equal(type(method)(sigma=9).first_consensus(w), w)
+    assert torch.equal(SISAD(lam=0.1).first_consensus(w), w)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_bits_of_a_few_steps(method):
+    """Golden bits: plain products and sums only, so no vector width, fused form or torch version may change them."""
+    random = np.random.Generator(np.random.Philox(key=1))
+    values = [torch.from_numpy(random.standard_normal(100_003, dtype=np.float32)) for _ in range(4)]
+    layout = Layout.of([("b", (100_003,), False)])
+    rows = RowLayout(100_003, 100_003 if method.diagonal_penalty else 1)
+    row = torch.empty(rows.width)
+    message = rows.split(row)
+    shard = method.initial_state(values[0], layout)
+    for g in values[1:]:
+        method.step(shard, Task(values[0], g.clone(), 1.7, layout), message)
+    rows.complete(row, 0.3, row[:0], row[:0])
+    w = consensus(message, 0.1, torch.empty(100_003))
+    digest = hashlib.sha256(row.numpy().tobytes() + w.numpy().tobytes()).hexdigest()[:16]
+    assert (type(method).__name__, digest) in GOLDEN
+
+
+def test_a_coordinate_without_gradient_does_not_stay_denormal():
+    torch.set_flush_denormal(True)
+    try:
+        layout, method = Layout.of([("b", (8,), False)]), SISAD()
+        rows = RowLayout(8, 8)
+        message = rows.split(torch.empty(rows.width))
+        w = torch.zeros(8)
+        shard = method.initial_state(w, layout)
+        for g in [torch.ones(8), *[torch.zeros(8)] * 1200]:
+            method.step(shard, Task(w, g.clone(), 60.0, layout), message)
+        assert (shard.dual.abs() >= torch.finfo(torch.float32).tiny).all() or not shard.dual.any()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_nsisa_treats_vectors_as_sisa():
@@ -232,9 +358,10 @@ def mlp_curvature(seed=0):
     def losses(z):
         return torch.nn.functional.cross_entropy(z, y, reduction="none")
 
-    from pisa_ray.algorithm import Curvature
+    def sample_loss(flat, j):
+        return losses(outputs(flat))[j]
 
-    return Curvature(w, outputs, lambda z: losses(z).mean(), losses), outputs, losses, w
+    return Curvature(w, outputs, lambda z: losses(z).mean(), sample_loss, 7), outputs, losses, w
 
 
 def test_curvature_products_equal_dense_matrices():
@@ -247,26 +374,36 @@ def test_curvature_products_equal_dense_matrices():
     v = torch.randn_like(w)
     torch.testing.assert_close(curvature.hessian(v), H @ v)
     torch.testing.assert_close(curvature.gauss_newton(v), J.T @ H_out @ J @ v)
-    torch.testing.assert_close(torch.stack(list(curvature.sample_gradients())), G)
+    with torch.no_grad():  # as inside an optimizer's step
+        torch.testing.assert_close(torch.stack(list(curvature.sample_gradients())), G)
+    torch.testing.assert_close(FisherDiagonal(eta=0.01)(curvature), (G * G).mean(0).clamp(max=0.01))
+    torch.testing.assert_close(EmpiricalFisher()(curvature)(v), G.T @ G @ v / 7)
     torch.testing.assert_close(HessianDiagonal()(curvature), H.diagonal().abs())
     torch.testing.assert_close(HessianDiagonal(eta=0.1)(curvature), H.diagonal().abs().clamp(max=0.1))
     torch.testing.assert_close(FisherDiagonal()(curvature), (G * G).mean(0))
+    with pytest.raises(ValueError, match="needs a Curvature with a generator"):
+        HessianDiagonal(probes=1)(curvature)
     curvature.generator = torch.Generator().manual_seed(0)
+    first = HessianDiagonal(probes=2)(curvature)
+    curvature.generator.manual_seed(0)
+    assert torch.equal(first, HessianDiagonal(probes=2)(curvature))
     estimate = HessianDiagonal(probes=800)(curvature)
     assert (estimate - H.diagonal().abs()).norm() < 0.3 * H.diagonal().norm()
 
 
 def test_conjugate_gradients_solve_and_never_step_uphill():
-    from pisa_ray.algorithm.preconditioners import local_solve
+    def local_solve(Q, d, sigma, rho):
+        return conjugate_gradients(Q, d, sigma, rho)
 
     torch.manual_seed(5)
     B = torch.randn(12, 12, dtype=torch.float64)
     d = torch.randn(12, dtype=torch.float64)
     convex, indefinite = B @ B.T, B + B.T
     eye = torch.eye(12, dtype=torch.float64)
-    torch.testing.assert_close(
-        local_solve(lambda v: convex @ v, d, 2.0, 0.5), torch.linalg.solve(2 * eye + 0.5 * convex, d)
-    )
+    exact = torch.linalg.solve(2 * eye + 0.5 * convex, d)
+    torch.testing.assert_close(local_solve(lambda v: convex @ v, d, 2.0, 0.5), exact, rtol=1e-11, atol=1e-12)
+    with pytest.warns(UserWarning, match="after 2 products: raise sigma or lower rho"):
+        conjugate_gradients(lambda v: convex @ v, d, 2.0, 0.5, most=2)
     step = local_solve(lambda v: indefinite @ v, d, 2.0, 5.0)
     assert step.dot(d) > 0
     assert step.norm() <= d.norm() / 2.0 * 1.001  # never longer than the step without curvature
@@ -284,6 +421,10 @@ def test_conjugate_gradients_solve_and_never_step_uphill():
         (lambda: SISAD(beta=1.0), "beta is 1.0"),
         (lambda: SISAD(eps=0.0), "eps is 0.0"),
         (lambda: NSISA(mu=1.0), "mu is 1.0"),
+        (lambda: NSISA(steps=-1), "steps is -1"),
+        (lambda: SISA(eps=-1.0), "eps is -1.0"),
+        (lambda: Identity(-1.0), "q is -1.0"),
+        (lambda: HessianDiagonal(probes=0), "probes is 0"),
         (lambda: Adam(1.5), "beta=1.5"),
         (lambda: Geometric(0.0, 1), "gamma is 0.0"),
         (lambda: Geometric(0.9, 0), "k0 is 0"),

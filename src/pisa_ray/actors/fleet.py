@@ -23,6 +23,7 @@ from pisa_ray.engine.consensus import Consensus, ConsensusReport
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.fleet import Pending, RoundReport, Saved
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import set_numerics
 from pisa_ray.engine.worker import Payload, Worker, WorkerInfo, WorkerReport
 from pisa_ray.errors import PisaError, WorkerDiedError
 
@@ -63,7 +64,7 @@ class ConsensusActor:
     """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
 
     def __init__(self) -> None:
-        torch.set_num_threads(1)
+        set_numerics(threads=1)
 
     def set_up(self, job: Job) -> np.ndarray:
         """Make the initial model's published vector."""

@@ -21,12 +21,15 @@ from typing import ClassVar, Protocol
 import torch
 
 from pisa_ray.algorithm.curvature import Curvature
-from pisa_ray.algorithm.layout import BLOCK, Layout, blocks
+from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
-from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, local_solve
+from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay
 from pisa_ray.algorithm.state import ShardState
+
+#: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
+BATCH = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +39,12 @@ class Settings:
     Attributes:
         sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate.
         rho: Weight of the preconditioned proximal term, >= 0.
-        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0.
+        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round;
+            below about 1e-6 that is lost in float32.
     """
 
     sigma: float = 1.0
-    rho: float = 200.0
+    rho: float = 1.0
     lam: float = 0.0
 
     diagonal_penalty: ClassVar[bool] = False  # whether a message carries its penalty entry by entry
@@ -66,11 +70,11 @@ class Method(Protocol):
 
     @property
     def sigma(self) -> float:
-        """sigma^0."""
+        """The first penalty, sigma^0."""
 
     @property
     def lam(self) -> float:
-        """lambda."""
+        """Lambda."""
 
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
         """w^1 from w^init, [p]."""
@@ -132,15 +136,20 @@ class PISA(Settings):
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """See Method."""
-        shard.reports += 1
         Q = self.preconditioner(task.curvature)  # type: ignore[arg-type]  # Identity needs none
-        d = shard.dual + task.g
-        move = local_solve(Q, d, task.sigma, self.rho).mul_(-task.sigma)
-        task.finish(slice(0, d.numel()), shard.dual, move, task.sigma, message.numerator)
+        shard.reports += 1
         message.penalty.fill_(task.sigma)
-        if task.gap is None or callable(Q):
+        if callable(Q):  # it couples all coordinates: one solve
+            move = conjugate_gradients(Q, shard.dual + task.g, task.sigma, self.rho).mul_(-task.sigma)
+            task.finish(slice(0, len(move)), shard.dual, move, task.sigma, message.numerator)
             return None
-        return float(torch.as_tensor(self.rho * Q / (task.sigma + self.rho * Q)).mean())
+        room = scratch(task.w)
+        for part in blocks(task.w):
+            pi, q = shard.dual[part], Q[part] if isinstance(Q, torch.Tensor) else Q
+            move = torch.add(pi, task.g[part], out=room[: len(pi)])
+            move.div_(task.sigma + self.rho * q).mul_(-task.sigma)
+            task.finish(part, pi, move, task.sigma, message.numerator[part])
+        return None if task.gap is None else float((self.rho * torch.as_tensor(Q) / (task.sigma + self.rho * Q)).mean())
 
 
 @dataclass(kw_only=True)
@@ -156,11 +165,17 @@ class SISA(Settings):
 
     Attributes:
         second_moment: Adam (bias-corrected, the default), RMSProp or AdaGrad.
-        eps: Added to sqrt(m), so multiplied by rho.
+        eps: Added to sqrt(m), so multiplied by rho; >= 0.
     """
 
+    rho: float = 200.0
     second_moment: SecondMoment = field(default_factory=Adam)
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eps < float("inf"):
+            raise ValueError(f"eps is {self.eps}, but it must be a finite number >= 0")
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
         """See Method."""
@@ -172,26 +187,31 @@ class SISA(Settings):
         shard.reports += 1
         theta = self._update(slice(0, task.layout.size), shard, task, message, self.second_moment)
         message.penalty.fill_(task.sigma)
-        return None if task.gap is None else 1 - theta / task.layout.size
+        return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
 
     def _update(
-        self, span: slice, shard: SISAState, task: Task, message: Message, scheme: SecondMoment, zero: float = 0.0
+        self,
+        span: slice,
+        shard: SISAState,
+        task: Task,
+        message: Message,
+        scheme: SecondMoment,
+        perturbation: float = 0.0,
     ) -> float:
         """Local and dual line on a span of entries, block by block; returns the sum of theta when diagnosing."""
         theta = 0.0
-        d_buffer = torch.empty(min(BLOCK, span.stop - span.start), dtype=task.w.dtype, device=task.w.device)
-        q_buffer = torch.empty_like(d_buffer)
-        for block in blocks(span.stop - span.start):
+        d_room, q_room = scratch(task.w[span]), scratch(task.w[span])
+        for block in blocks(task.w[span]):
             part = slice(span.start + block.start, span.start + block.stop)
             pi, m = shard.dual[part], shard.moment[part]
-            d, q = d_buffer[: len(pi)], q_buffer[: len(pi)]
+            d, q = d_room[: len(pi)], q_room[: len(pi)]
             torch.add(pi, task.g[part], out=d)
             scheme.root(m, d, shard.reports, out=q)
             q.add_(self.eps).mul_(self.rho).add_(task.sigma)  # the local denominator sigma + rho q
             if task.gap is not None:
                 theta += float((task.sigma / q).sum(dtype=torch.float64))
-            if zero:
-                d.masked_fill_(d == 0, zero)
+            if perturbation:
+                d.masked_fill_(d == 0, perturbation)
             move = d.div_(q).mul_(-task.sigma)  # sigma (w_i - w)
             task.finish(part, pi, move, task.sigma, message.numerator[part])
         return theta
@@ -229,6 +249,10 @@ class NSISA(SISA):
         super().__post_init__()
         if not 0 <= self.mu < 1:
             raise ValueError(f"mu is {self.mu}, but it must be in [0, 1): it is the share of the momentum that is kept")
+        if self.steps < 0 or not 0 <= self.perturbation < 1:
+            raise ValueError(
+                f"steps is {self.steps} and perturbation {self.perturbation}: use steps >= 0, 0 <= eps_z < 1"
+            )
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> NSISAState:
         """See Method."""
@@ -239,17 +263,17 @@ class NSISA(SISA):
         assert isinstance(shard, NSISAState)  # noqa: S101  (for the type checker)
         shard.reports += 1
         self._orthogonalise(shard.momentum, task)
-        theta, zero = 0.0, self.perturbation**shard.reports
+        theta, perturbation = 0.0, self.perturbation**shard.reports
         for slot in task.layout.slots:
             if slot.matrix:
-                theta += self._update(slot.part, shard, task, message, self.matrix_moment, zero)
+                theta += self._update(slot.part, shard, task, message, self.matrix_moment, perturbation)
             else:
                 theta += self._update(slot.part, shard, task, message, self.second_moment)
         message.penalty.fill_(task.sigma)
-        return None if task.gap is None else 1 - theta / task.layout.size
+        return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
 
     def _orthogonalise(self, momentum: torch.Tensor, task: Task) -> None:
-        """B <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps as one batch."""
+        """Update b <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps in batches."""
         by_shape: dict[tuple[int, int], list[slice]] = {}
         for slot in task.layout.slots:
             if slot.matrix:
@@ -258,9 +282,11 @@ class NSISA(SISA):
                 b.mul_(self.mu).add_(g)
                 g.copy_(g + b * self.mu if self.nesterov else b)
         for shape, parts in by_shape.items():
-            o = orthogonalise(torch.stack([task.g[part].view(shape) for part in parts]), self.steps)
-            for part, matrix in zip(parts, o, strict=True):
-                torch.mul(matrix.reshape(-1), shape_scale(*shape), out=task.g[part])
+            batch = max(1, BATCH // (shape[0] * shape[1]))  # set by the layout, so that bits do not depend on memory
+            for some in (parts[k : k + batch] for k in range(0, len(parts), batch)):
+                o = orthogonalise(torch.stack([task.g[part].view(shape) for part in some]), self.steps)
+                for part, matrix in zip(some, o, strict=True):
+                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=task.g[part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +312,7 @@ class SISAD(Settings):
         super().__post_init__()
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta is {self.beta}, but it must be in [0, 1): it is the share of the old moment kept")
-        if not self.eps > 0:
+        if not 0 < self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps}, but it must be > 0: an entry without gradient needs a penalty too")
 
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
@@ -303,10 +329,10 @@ class SISAD(Settings):
         shard.reports += 1
         b = self.sigma / (self.sigma + self.rho)
         correction = 1 - self.beta**shard.reports
-        buffer = torch.empty(min(BLOCK, task.layout.size), dtype=task.w.dtype, device=task.w.device)
-        for part in blocks(task.layout.size):
+        room = scratch(task.w)
+        for part in blocks(task.w):
             pi, g, penalty = shard.dual[part], task.g[part], message.penalty[part]
-            move = buffer[: len(pi)]
+            move = room[: len(pi)]
             decay(shard.moment[part], g, self.beta, move)
             torch.div(shard.moment[part], correction, out=penalty).sqrt_().add_(self.eps).mul_(task.sigma)  # sigma D
             torch.add(pi, g, out=move).mul_(-b)

@@ -9,7 +9,7 @@ import torch
 
 
 class Curvature:
-    """F(w) = criterion(outputs(w)), seen through Hessian-, Gauss-Newton- and Fisher-vector products.
+    """A loss F(w) = criterion(outputs(w)), seen through Hessian- and Gauss-Newton-vector products and sample gradients.
 
     Graphs are built when first asked for and kept for all products: memory like that of a backward pass per kind.
 
@@ -17,8 +17,9 @@ class Curvature:
         w: The point, flat, [p].
         outputs: Flat w -> model outputs z on the mini-batch, [b, ...]; called again for each graph.
         criterion: z -> the mean loss, a scalar.
-        sample_losses: z -> the loss of each sample, [b].
-        generator: Where random probes come from; None: torch's global generator.
+        sample_loss: (flat w, j) -> the loss of sample j by itself, a scalar.
+        samples: b, the number of samples.
+        generator: Where random probes come from; needed by HessianDiagonal with probes.
     """
 
     def __init__(
@@ -26,12 +27,17 @@ class Curvature:
         w: torch.Tensor,
         outputs: Callable[[torch.Tensor], torch.Tensor],
         criterion: Callable[[torch.Tensor], torch.Tensor],
-        sample_losses: Callable[[torch.Tensor], torch.Tensor],
+        sample_loss: Callable[[torch.Tensor, int], torch.Tensor],
+        samples: int,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.w = w.detach().clone().requires_grad_()
-        self.generator = generator
-        self._outputs, self._criterion, self._sample_losses = outputs, criterion, sample_losses
+        self._at, self.samples, self.generator = w, samples, generator
+        self._outputs, self._criterion, self._sample_loss = outputs, criterion, sample_loss
+
+    @cached_property
+    def w(self) -> torch.Tensor:
+        """The point, [p], as a leaf that gradients are taken at."""
+        return self._at.detach().clone().requires_grad_()
 
     @cached_property
     def _z(self) -> torch.Tensor:
@@ -71,18 +77,9 @@ class Curvature:
         (product,) = torch.autograd.grad(self._z, self.w, h_j_v, retain_graph=True)
         return product
 
-    @cached_property
-    def _losses(self) -> torch.Tensor:
-        with torch.enable_grad():
-            return self._sample_losses(self._z)
-
-    @property
-    def samples(self) -> int:
-        """b, the number of samples of the mini-batch."""
-        return self._losses.numel()
-
     def sample_gradients(self) -> Iterator[torch.Tensor]:
-        """Each sample's gradient, [p], one backward pass each."""
-        for loss in self._losses:
-            (gradient,) = torch.autograd.grad(loss, self.w, retain_graph=True)
+        """Each sample's gradient, [p], one forward and backward pass each."""
+        for j in range(self.samples):
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self._sample_loss(self.w, j), self.w)
             yield gradient

@@ -17,7 +17,7 @@ class Slot:
         name: The parameter's name in the model.
         shape: Its shape.
         start: Index of its first entry in the flat vector.
-        matrix: Whether NSISA may treat it as a matrix, (shape[0], the rest flattened).
+        matrix: Whether NSISA treats it as a matrix, (shape[0], the rest flattened).
     """
 
     name: str
@@ -53,10 +53,10 @@ class Layout:
 
     @classmethod
     def of(cls, parameters: Iterable[tuple[str, tuple[int, ...], bool]]) -> Layout:
-        """Lay out parameters given as (name, shape, matrix)."""
+        """Lay out parameters given as (name, shape, matrix); what has fewer than two dimensions is no matrix."""
         slots, start = [], 0
         for name, shape, matrix in parameters:
-            slots.append(Slot(name, tuple(shape), start, matrix))
+            slots.append(Slot(name, tuple(shape), start, matrix and len(shape) > 1 and prod(shape) > 0))
             start += slots[-1].size
         return cls(tuple(slots))
 
@@ -70,11 +70,17 @@ class Layout:
         return {slot.name: flat[slot.part].view(slot.shape) for slot in self.slots}
 
 
-#: Entries updated at a time, so that a block of every vector stays in a core's cache: one pass over memory per step.
-BLOCK = 1 << 15
+#: Entries updated at a time on a CPU, so that the passes over a block find it in the core's own cache.
+BLOCK = 1 << 16
 
 
-def blocks(size: int) -> Iterator[slice]:
-    """Cut a vector of `size` entries in slices of at most BLOCK entries."""
-    for start in range(0, size, BLOCK):
-        yield slice(start, min(start + BLOCK, size))
+def blocks(x: torch.Tensor) -> Iterator[slice]:
+    """Cut a vector in slices to update one after the other: blocks on a CPU, the whole elsewhere (fewer kernels)."""
+    step = BLOCK if x.device.type == "cpu" else max(len(x), 1)
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))
+
+
+def scratch(x: torch.Tensor) -> torch.Tensor:
+    """Room for one block of a vector."""
+    return x.new_empty(min(BLOCK, len(x)) if x.device.type == "cpu" else len(x))

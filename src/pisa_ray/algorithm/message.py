@@ -58,6 +58,25 @@ class RowLayout:
         """Entries of a row."""
         return self.parameters * (2 if self.dual else 1) + self.penalties + self.buffers + 1
 
+    def complete(self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, dual: torch.Tensor) -> torch.Tensor:
+        """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
+
+        Args:
+            row: The row, [width]; changed in place.
+            alpha: The shard's weight, rounded once to the row's type.
+            buffers: The model's floating buffers after the shard's forward pass, [b].
+            dual: pi', [p]; sent only if this layout has room for it.
+
+        Returns:
+            `row`.
+        """
+        message = self.split(row)
+        message.buffers.copy_(buffers)
+        message.weight.fill_(1)
+        if self.dual:
+            message.dual.copy_(dual)
+        return row.mul_(alpha)
+
     def split(self, row: torch.Tensor) -> Message:
         """View a row [width] as a message."""
         sizes = [self.parameters, self.penalties, self.buffers, 1, self.parameters if self.dual else 0]
@@ -65,7 +84,7 @@ class RowLayout:
 
 
 def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
-    """W = sum alpha_i N_i / (sum alpha_i M_i + lambda sum alpha_i), the exact minimiser of the Lagrangian in w.
+    """Solve for w = sum alpha_i N_i / (sum alpha_i M_i + lambda sum alpha_i), minimising the Lagrangian.
 
     Args:
         total: The sum of all rows.
@@ -76,7 +95,7 @@ def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
         `out`.
     """
     shrink = total.weight * lam
-    for part in blocks(out.numel()):
+    for part in blocks(out):
         penalty = total.penalty if total.penalty.numel() == 1 else total.penalty[part]
         torch.div(total.numerator[part], penalty + shrink, out=out[part])
     return out
@@ -111,6 +130,8 @@ class TreeSum:
             raise ValueError(f"node {node} is not in the tree over {self.shards} shards")
         if any((up, index >> (up - level)) in self._waiting for up in range(level, self._height + 1)):
             raise ValueError(f"node {node} has been added already")
+        if any(low < level and i >> (level - low) == index for low, i in self._waiting):
+            raise ValueError(f"node {node} overlaps what has been added")
         row = _Row(values, owned)
         while level < self._height:
             sibling = (level, index ^ 1)
@@ -124,17 +145,19 @@ class TreeSum:
 
     def _plus(self, left: _Row, right: _Row) -> _Row:
         out = left.values if left.owned else right.values if right.owned else self.buffer(len(left.values), left.values)
+        if left.values.shape != right.values.shape:
+            raise ValueError(f"rows of {len(left.values)} and {len(right.values)} entries cannot be added")
         torch.add(left.values, right.values, out=out)
         if left.owned and right.owned:
             self._spare.append(right.values)
         return _Row(out, owned=True)
 
     def nodes(self) -> dict[Node, torch.Tensor]:
-        """The largest sums that can be formed from what has been added."""
+        """The largest sums that can be formed from what has been added; they live until the next add or clear."""
         return {node: row.values for node, row in sorted(self._waiting.items())}
 
     def total(self) -> torch.Tensor:
-        """The sum over all shards.
+        """The sum over all shards; it lives until the next clear.
 
         Raises:
             ValueError: Some shards' messages are missing.
@@ -146,13 +169,15 @@ class TreeSum:
     def buffer(self, width: int, like: torch.Tensor) -> torch.Tensor:
         """A row [width] to write to, of the type and device of `like`: a used one where one fits."""
         for i, spare in enumerate(self._spare):
-            if len(spare) == width:
+            if len(spare) == width and spare.dtype == like.dtype:
                 return self._spare.pop(i)
         return like.new_empty(width)
 
     def clear(self) -> None:
-        """Forget all nodes; rows of ours are kept for the next round."""
+        """Forget all nodes; our rows are kept for the next round, but for those of another width than the last."""
+        rows = [row.values for row in self._waiting.values()]
         self._spare += [row.values for row in self._waiting.values() if row.owned]
+        self._spare = [spare for spare in self._spare if not rows or len(spare) == len(rows[-1])]
         self._waiting.clear()
 
 

@@ -1,4 +1,4 @@
-"""Preconditioners Q of PISA (algorithm 2.2) and the local solve (sigma I + rho Q)^-1 d.
+"""Preconditioners Q of PISA (algorithm 2.2), and the solve for those that are products.
 
 A preconditioner is any callable that is given the Curvature of a shard's mini-batch at w and returns Q as one of
 - a number q: Q = q I;
@@ -8,6 +8,7 @@ A preconditioner is any callable that is given the Curvature of a shard's mini-b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 Q = float | torch.Tensor | Product
 Preconditioner = Callable[[Curvature], Q]
 
+#: Most parameters for which an exact diagonal is computed.
+EXACT_LIMIT = 5_000
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -29,6 +33,10 @@ class Identity:
     """
 
     q: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.q >= 0:
+            raise ValueError(f"q is {self.q}, but it must be >= 0: a preconditioner has no negative curvature")
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q, whatever the curvature."""
@@ -47,16 +55,28 @@ class HessianDiagonal:
     probes: int | None = None
     eta: float = float("inf")
 
+    def __post_init__(self) -> None:
+        if self.probes is not None and self.probes < 1:
+            raise ValueError(f"probes is {self.probes}, but it must be at least 1, or None for the exact diagonal")
+
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
         q = torch.zeros_like(curvature.w, requires_grad=False)
         if self.probes is None:
+            if q.numel() > EXACT_LIMIT:
+                raise ValueError(
+                    f"HessianDiagonal(): {q.numel()} parameters mean as many products a step; use probes=1 or more"
+                )
             unit = torch.zeros_like(q)
             for k in range(q.numel()):
                 unit[k] = 1
                 q[k] = curvature.hessian(unit)[k]
                 unit[k] = 0
         else:
+            if curvature.generator is None:
+                raise ValueError(
+                    "HessianDiagonal(probes=...) needs a Curvature with a generator, for repeatable probes"
+                )
             for _ in range(self.probes):
                 sign = torch.randint(2, q.shape, generator=curvature.generator, device=q.device).to(q) * 2 - 1
                 q += sign * curvature.hessian(sign)
@@ -94,7 +114,7 @@ class EmpiricalFisher:
 
 @dataclass(frozen=True)
 class Hessian:
-    """Q = grad^2 F, for small models; directions of negative curvature count as curvature 0 (see local_solve)."""
+    """Q = grad^2 F, for small models; the solve ends at the first direction of negative curvature."""
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q as a product."""
@@ -110,42 +130,40 @@ class GaussNewton:
         return curvature.gauss_newton
 
 
-def local_solve(Q: Q, d: torch.Tensor, sigma: float, rho: float) -> torch.Tensor:
-    """(sigma I + rho Q)^-1 d.
+def conjugate_gradients(product: Product, d: torch.Tensor, sigma: float, rho: float, most: int = 500) -> torch.Tensor:
+    """Solve (sigma I + rho Q) x = d, to 100 rounding units of d.
+
+    At the first direction in which Q shows negative curvature the solve ends with a step that counts it as 0: with a
+    non-convex loss the move becomes plain, never uphill.
 
     Args:
-        Q: What a preconditioner returned.
+        product: v -> Q v, symmetric.
         d: The direction pi + g, [p].
         sigma: Penalty of this round, > 0.
         rho: Weight of the preconditioned proximal term, >= 0.
+        most: Products at most; if they do not suffice, there is a warning and the best x so far.
 
     Returns:
-        w - w_i, [p].
-    """
-    if callable(Q):
-        return _conjugate_gradients(Q, d, sigma, rho)
-    return d / (sigma + rho * Q)
-
-
-def _conjugate_gradients(product: Product, d: torch.Tensor, sigma: float, rho: float, most: int = 500) -> torch.Tensor:
-    """Solve (sigma I + rho Q) x = d to 100 rounding units of d, in at most `most` products.
-
-    Where Q shows negative curvature, that direction gets curvature 0 (the clip of algorithm 2.2) and the solve ends
-    there: with a non-convex loss the step becomes plain, never uphill.
+        x = w - w_i, [p].
     """
     limit = 100 * torch.finfo(d.dtype).eps * d.norm()
     x, residual = torch.zeros_like(d), d.clone()
     direction, square = residual.clone(), residual.dot(residual)
     for _ in range(most):
         if square.sqrt() <= limit:
-            break
+            return x
         q_direction = product(direction)
         curvature = direction.dot(q_direction)
         length = direction.dot(direction)
         x += square / (sigma * length + rho * curvature.clamp(min=0)) * direction
         if curvature < 0:
-            break
+            return x
         residual -= square / (sigma * length + rho * curvature) * (sigma * direction + rho * q_direction)
         square, previous = residual.dot(residual), square
         direction = residual + square / previous * direction
+    warnings.warn(
+        f"conjugate gradients left {float(square.sqrt() / d.norm()):.1e} of the right-hand side after {most} products: "
+        "raise sigma or lower rho",
+        stacklevel=2,
+    )
     return x

@@ -27,7 +27,7 @@ class SecondMoment(Protocol):
 
 @dataclass(frozen=True)
 class AdaGrad:
-    """m <- m + d*d."""
+    """Sum: m <- m + d*d."""
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
@@ -37,7 +37,7 @@ class AdaGrad:
 
 @dataclass(frozen=True)
 class RMSProp:
-    """m <- beta m + (1 - beta) d*d, used as it is.
+    """Average: m <- beta m + (1 - beta) d*d, used as it is.
 
     Attributes:
         beta: Decay, in [0, 1).
@@ -74,7 +74,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class Instantaneous:
-    """m = d*d: no memory, sqrt(m) = |d|, what the authors' shipped GPT scripts use."""
+    """No memory: m = d*d, so sqrt(m) = |d|, what the authors' shipped GPT scripts use."""
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root; m is left alone."""
@@ -82,7 +82,7 @@ class Instantaneous:
 
 
 def decay(m: torch.Tensor, d: torch.Tensor, beta: float, scratch: torch.Tensor) -> torch.Tensor:
-    """M <- beta m + (1 - beta) d*d in place, each operation rounded by itself (no fused forms)."""
+    """Update m <- beta m + (1 - beta) d*d in place, each operation rounded by itself (no fused forms)."""
     torch.mul(d, d, out=scratch).mul_(1 - beta)
     return m.mul_(beta).add_(scratch)
 

@@ -46,6 +46,7 @@ class ShardState:
                 raise ValueError(
                     f"{name} is {tuple(own[name].shape)} {own[name].dtype}, not {tuple(value.shape)} {value.dtype}"
                 )
+        for name, value in tensors.items():
             own[name].copy_(value)
         for name, number in scalars.items():
             setattr(self, name, type(getattr(self, name))(number))

@@ -53,7 +53,9 @@ def curvature(
         output: torch.Tensor = functional_call(model.module, model.layout.views(w), (x,))
         return output
 
-    def sample_losses(z: torch.Tensor) -> torch.Tensor:
-        return torch.stack([job.objective.loss(z[j : j + 1], y[j : j + 1]) for j in range(len(y))])
+    def sample_loss(w: torch.Tensor, j: int) -> torch.Tensor:
+        reseed()
+        views = model.layout.views(w)
+        return job.objective.loss(functional_call(model.module, views, (x[j : j + 1],)), y[j : j + 1])
 
-    return Curvature(model.parameters, outputs, lambda z: job.objective.loss(z, y), sample_losses, generator)
+    return Curvature(model.parameters, outputs, lambda z: job.objective.loss(z, y), sample_loss, len(y), generator)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pisa_ray.algorithm import Method
 from pisa_ray.data import Preprocess, Source
 from pisa_ray.engine.flat_model import FlatModel
-from pisa_ray.engine.numerics import seed_all
+from pisa_ray.engine.numerics import seed_globals
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
@@ -82,8 +82,8 @@ class Job:
     seed: int = 0
 
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
-        """The initial model, the same in every process."""
-        seed_all(self.seed, "model")
+        """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
+        seed_globals(self.seed)
         return FlatModel(self.model(), device)
 
     def evaluation_blocks(self, source: Source) -> int:

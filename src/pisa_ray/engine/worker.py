@@ -25,7 +25,7 @@ from pisa_ray.data import BatchStream, Rows, Source, generator, key
 from pisa_ray.engine.evaluation import Sums, evaluate_rows
 from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import environment, seed_all, set_threads
+from pisa_ray.engine.numerics import environment, seed_all, set_numerics
 
 #: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
 Payload = list[tuple[Node, np.ndarray]]
@@ -82,7 +82,7 @@ class Worker:
 
     def __init__(self, job: Job, device: str = "cpu", *, process_is_ours: bool = True) -> None:
         if process_is_ours:
-            set_threads(job.threads)
+            set_numerics(job.threads)
         self.job = job
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
@@ -142,7 +142,7 @@ class Worker:
             row = self._tree.buffer(rows.width, model.parameters)
             reports[i], seconds = self._report(i, round_, sigma, rows, row, published_buffers, diagnose)
             gradient_seconds += seconds
-            self._tree.add((0, i), row.mul_(self.job.alpha[i]), owned=True)
+            self._tree.add((0, i), row, owned=True)
         payload = [(node, row.cpu().numpy()) for node, row in self._tree.nodes().items()]
         size = sum(array.nbytes for _, array in payload)
         return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start)
@@ -173,9 +173,7 @@ class Worker:
         start = time.perf_counter()
         loss = run()
         seconds = time.perf_counter() - start
-        message = rows.split(row)
-        message.buffers.copy_(model.buffers)
-        message.weight.fill_(1)
+        message, buffers = rows.split(row), model.buffers.clone()
         gap = torch.empty_like(model.parameters) if diagnose else None
         probes = torch.Generator(model.parameters.device).manual_seed(key(job.seed, "probes", i, count))
         curves = curvature(model, job, x, y, reseed, probes)
@@ -183,7 +181,6 @@ class Worker:
         momentum = job.method.step(shard.state, task, message)
         diagnostics = None
         if gap is not None:
-            message.dual.copy_(shard.state.dual)
             w = model.parameters.clone()
             model.parameters.add_(gap)
             local_loss = run()
@@ -191,6 +188,7 @@ class Worker:
                 gap, shard.state.dual, message.penalty, model.gradient, local_loss, momentum
             )
             model.parameters.copy_(w)
+        rows.complete(row, job.alpha[i], buffers, shard.state.dual)
         finite = math.isfinite(loss) and bool(torch.isfinite(row.sum()))
         return ShardReport(loss, len(y), finite, diagnostics), seconds
 

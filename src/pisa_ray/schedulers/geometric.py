@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+#: Growth ends here, far beyond the sigma at which w stops moving and short of float32's overflow.
+LARGEST = 1e30
+
 
 class SigmaSchedule(Protocol):
     """Decides the penalty round by round."""
@@ -54,4 +57,4 @@ class Geometric:
 
     def grow(self, sigma: float, round_: int) -> float:
         """See SigmaSchedule."""
-        return sigma / self.gamma if round_ % self.k0 == 0 else sigma
+        return min(sigma / self.gamma, LARGEST) if round_ % self.k0 == 0 else sigma
