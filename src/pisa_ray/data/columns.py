@@ -46,13 +46,14 @@ class Features:
             ConfigError: If a cell is null, or differs in size or mode from the first row.
         """
         if self.kind == "scalars":
-            features = np.empty((len(rows), len(self.columns)), np.float32)
+            features: np.ndarray = np.empty((len(rows), len(self.columns)), np.float32)
             for i, name in enumerate(self.columns):
                 features[:, i] = numbers(table[name], name)[rows]
             return features
         name = self.columns[0]
         if self.kind == "list":
-            return _lists(table[name], name, math.prod(self.shape), first_row)[rows].reshape(-1, *self.shape)
+            lists: np.ndarray = _lists(table[name], name, math.prod(self.shape), first_row)[rows]
+            return lists.reshape(len(rows), *self.shape)
         column = check_nulls(_image_bytes(table[name]), name)
         images = np.empty((len(rows), *self.shape), np.uint8)
         for i, row in enumerate(rows):

@@ -1,0 +1,179 @@
+"""The parts of the configuration file that choose the method: algorithm, preconditioner, sigma schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pisa_ray.algorithm import (
+    NSISA,
+    PISA,
+    SISA,
+    SISAD,
+    AdaGrad,
+    Adam,
+    EmpiricalFisher,
+    FisherDiagonal,
+    GaussNewton,
+    Hessian,
+    HessianDiagonal,
+    Identity,
+    Instantaneous,
+    Method,
+    Preconditioner,
+    RMSProp,
+    SecondMoment,
+)
+from pisa_ray.schedulers import Constant, Geometric
+from pisa_ray.schedulers import SigmaSchedule as Schedule
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MethodSection(BaseModel):
+    """What all methods share."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    lam: NotNegative = Field(default=0.0, alias="lambda")
+
+
+class PreconditionerSection(BaseModel):
+    """`preconditioner` of pisa; a name alone stands for {kind: name}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["identity", "hessian_diagonal", "fisher_diagonal", "hessian", "gauss_newton", "empirical_fisher"]
+    probes: Annotated[int, Field(ge=1)] | None = None
+    eta: Positive = float("inf")
+
+    def build(self) -> Preconditioner:
+        """As the method takes it."""
+        plain: dict[str, Preconditioner] = {
+            "identity": Identity(),
+            "hessian": Hessian(),
+            "gauss_newton": GaussNewton(),
+            "empirical_fisher": EmpiricalFisher(),
+            "fisher_diagonal": FisherDiagonal(self.eta),
+            "hessian_diagonal": HessianDiagonal(self.probes, self.eta),
+        }
+        return plain[self.kind]
+
+
+class PISASection(MethodSection):
+    """`algorithm: {kind: pisa}`."""
+
+    kind: Literal["pisa"]
+    sigma: Positive = PISA().sigma
+    rho: NotNegative = PISA().rho
+    preconditioner: PreconditionerSection = Field(default_factory=lambda: PreconditionerSection(kind="identity"))
+
+    def build(self) -> Method:
+        """As the trainer takes it."""
+        return PISA(sigma=self.sigma, rho=self.rho, lam=self.lam, preconditioner=self.preconditioner.build())
+
+
+def _second_moment(name: str, beta: float) -> SecondMoment:
+    schemes: dict[str, SecondMoment] = {
+        "adam": Adam(beta),
+        "rmsprop": RMSProp(beta),
+        "adagrad": AdaGrad(),
+        "instantaneous": Instantaneous(),
+    }
+    return schemes[name]
+
+
+class SISASection(MethodSection):
+    """`algorithm: {kind: sisa}`."""
+
+    kind: Literal["sisa"]
+    sigma: Positive = SISA().sigma
+    rho: NotNegative = SISA().rho
+    beta: Decay = 0.999
+    second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
+    eps: NotNegative = SISA().eps
+
+    def build(self) -> Method:
+        """As the trainer takes it."""
+        scheme = _second_moment(self.second_moment, self.beta)
+        return SISA(sigma=self.sigma, rho=self.rho, lam=self.lam, second_moment=scheme, eps=self.eps)
+
+
+class NSISASection(MethodSection):
+    """`algorithm: {kind: nsisa}`."""
+
+    kind: Literal["nsisa"]
+    sigma: Positive = NSISA().sigma
+    rho: NotNegative = NSISA().rho
+    beta: Decay = 0.999
+    second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
+    matrix_moment: Literal["instantaneous", "adam", "rmsprop", "adagrad"] = "instantaneous"
+    eps: NotNegative = NSISA().eps
+    mu: Decay = NSISA().mu
+    nesterov: bool = NSISA().nesterov
+    steps: Annotated[int, Field(ge=0)] = NSISA().steps
+    perturbation: Decay = NSISA().perturbation
+
+    def build(self) -> Method:
+        """As the trainer takes it."""
+        return NSISA(
+            sigma=self.sigma,
+            rho=self.rho,
+            lam=self.lam,
+            second_moment=_second_moment(self.second_moment, self.beta),
+            matrix_moment=_second_moment(self.matrix_moment, self.beta),
+            eps=self.eps,
+            mu=self.mu,
+            nesterov=self.nesterov,
+            steps=self.steps,
+            perturbation=self.perturbation,
+        )
+
+
+class SISADSection(MethodSection):
+    """`algorithm: {kind: sisa_d}`."""
+
+    kind: Literal["sisa_d"]
+    sigma: Positive = SISAD().sigma
+    rho: NotNegative = SISAD().rho
+    beta: Decay = SISAD().beta
+    eps: Positive = SISAD().eps
+
+    def build(self) -> Method:
+        """As the trainer takes it."""
+        return SISAD(sigma=self.sigma, rho=self.rho, lam=self.lam, beta=self.beta, eps=self.eps)
+
+
+Algorithm = Annotated[PISASection | SISASection | NSISASection | SISADSection, Field(discriminator="kind")]
+
+
+class ConstantSection(BaseModel):
+    """`sigma_schedule: {kind: constant}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["constant"]
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Constant()
+
+
+class GeometricSection(BaseModel):
+    """`sigma_schedule: {kind: geometric}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["geometric"]
+    gamma: Annotated[float, Field(gt=0, le=1)] = Geometric().gamma
+    k0: Annotated[int, Field(ge=1)] = Geometric().k0
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Geometric(self.gamma, self.k0)
+
+
+SigmaSchedule = Annotated[ConstantSection | GeometricSection, Field(discriminator="kind")]

@@ -1,0 +1,69 @@
+"""Measure a run's saved model: on the test data, and on each shard's own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.cli.config import load
+from pisa_ray.cli.train import job_arguments
+from pisa_ray.engine.evaluation import means
+from pisa_ray.engine.flat_model import load_weights, weights_sha256
+from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.worker import Worker
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.prepare import prepare
+from pisa_ray.trainer.run_directory import RunDirectory
+
+
+def evaluate(run_dir: Path) -> dict[str, Any]:
+    """Evaluate `model.safetensors` of a run, in this process.
+
+    Returns:
+        weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
+        metrics over each shard's own training rows.
+
+    Raises:
+        ConfigError: It is not a run of the command line, or has no saved model yet.
+    """
+    directory = RunDirectory(run_dir)
+    recorded = directory.config()
+    if "kind" not in recorded.get("data", {}) and "train" not in recorded.get("data", {}):
+        raise ConfigError(f"{run_dir} has no data section in config.yaml: evaluate runs that pisa-ray train made.")
+    if not directory.model.exists():
+        raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
+    arguments = job_arguments(load(run_dir / "config.yaml"))
+    threads = arguments.pop("threads_per_worker")
+    job = prepare(**arguments, threads=threads).job
+    with borrowed_process(threads):
+        worker = Worker(job, process_is_ours=False)
+        load_weights(worker.model.module, directory.model)
+        published = worker.model.published()
+        worker.host(range(len(job.shards)))
+        test: Mapping[str, float] = {}
+        if job.test is not None:
+            test = means(worker.evaluate(published, "test", range(job.evaluation_blocks(job.test))).values())
+        shards = worker.evaluate_shards(published, held_out=False)
+    return {
+        "weights_sha256": weights_sha256(worker.model.module),
+        "test": dict(test),
+        "shards": [{"shard": i, "rows": int(sums["rows"]), **means([sums])} for i, sums in shards.items()],
+    }
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The same as text."""
+    names = [name for name in measured["shards"][0] if name not in ("shard", "rows")]
+
+    def line(where: str, rows: str, values: Mapping[str, float]) -> str:
+        return f"{where:<12}{rows:>9}  " + "  ".join(f"{values.get(name, float('nan')):10.4f}" for name in names)
+
+    return "\n".join(
+        [
+            f"{'on':<12}{'rows':>9}  " + "  ".join(f"{name:>10}" for name in names),
+            *([line("test", "", measured["test"])] if measured["test"] else []),
+            *(line(f"shard {shard['shard']}", str(shard["rows"]), shard) for shard in measured["shards"]),
+            f"weights_sha256 {measured['weights_sha256']}",
+        ]
+    )

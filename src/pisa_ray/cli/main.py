@@ -1,0 +1,118 @@
+"""The command line: pisa-ray train, evaluate, report.
+
+Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
+lost), 130 it was interrupted and left a checkpoint to resume from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.cli.config import load
+from pisa_ray.errors import ConfigError, PisaError
+
+STATUS = {"finished": 0, "stopped": 0, "interrupted": 130}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Those after the program's name; None: sys.argv's.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    logging.getLogger("pisa_ray").setLevel(logging.WARNING)
+    sys.path.insert(0, str(Path.cwd()))  # model.factory and data.transform may live beside the user
+    try:
+        status: int = options.run(options)
+    except ConfigError as error:
+        print(f"pisa-ray: {error}", file=sys.stderr)
+        return 2
+    except PisaError as error:
+        print(f"pisa-ray: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pisa-ray: stopped at once; the last complete checkpoint is kept.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pisa-ray",
+        description="Train models with PISA, SISA, NSISA or SISA-D over data shards on Ray workers.",
+        epilog="Exit status: 0 ended as planned, 1 failed, 2 bad input, 130 interrupted (train --resume goes on).",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model as a configuration file says")
+    train.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the configuration; see docs/configuration.md")
+    train.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. algorithm.sigma=2")
+    train.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/NAME)")
+    train.add_argument("--resume", action="store_true", help="go on from the run directory's last checkpoint")
+    train.add_argument("--quiet", action="store_true", help="show no progress")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.set_defaults(run=_evaluate)
+
+    report = commands.add_parser("report", help="write a self-contained HTML page about one or more runs")
+    report.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: report.html in the first RUN_DIR)")
+    report.set_defaults(run=_report)
+    return parser
+
+
+# The commands import what they need when they run: --help and a misspelt key should not wait for torch.
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = load(options.config, options.set)
+    from pisa_ray.cli.train import train  # noqa: PLC0415
+
+    out = options.out or Path("runs") / (config.name or options.config.stem)
+    result = train(config, out, resume=options.resume, progress=not options.quiet)
+    print(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
+    for name in ("test_accuracy", "test_loss", "validation_accuracy", "train_loss", "weights_sha256"):
+        if result.metrics.get(name) is not None:
+            value = result.metrics[name]
+            print(f"  {name.replace('_', ' '):20} {value if isinstance(value, str) else f'{value:.4f}'}")
+    print(f"  {'run directory':20} {result.path}")
+    if result.status == "interrupted":
+        print(f"Go on with: pisa-ray train {options.config} --out {result.path} --resume")
+    return STATUS[result.status]
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.evaluate import evaluate, table  # noqa: PLC0415
+
+    measured = evaluate(options.run_dir)
+    print(_json(measured) if options.json else table(measured))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.report import write_report  # noqa: PLC0415
+
+    print(f"report: {write_report(options.run_dirs, options.out).resolve()}")
+    return 0
+
+
+def _json(value: Any) -> str:
+    import json  # noqa: PLC0415
+
+    return json.dumps(value, indent=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

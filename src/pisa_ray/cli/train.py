@@ -1,0 +1,104 @@
+"""From a configuration to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pisa_ray.cli.config import Config, ModelSection, WorkersSection, imported, plain
+from pisa_ray.engine.flat_model import load_weights
+from pisa_ray.errors import ConfigError
+from pisa_ray.models import build_model
+from pisa_ray.trainer import PisaTrainer, Result
+from pisa_ray.trainer.prepare import Opened
+from pisa_ray.trainer.settings import Run, Scaling
+
+
+def train(config: Config, out: Path, *, resume: bool = False, progress: bool = True) -> Result:
+    """Run a configuration.
+
+    Args:
+        config: What to run.
+        out: The run directory.
+        resume: Go on from its last checkpoint.
+        progress: Show progress.
+
+    Returns:
+        The result.
+
+    Raises:
+        ConfigError: Something in it cannot be used; nothing has been started.
+        PisaError: The run failed.
+    """
+    return PisaTrainer(
+        **job_arguments(config),
+        rounds=config.rounds,
+        sigma_schedule=config.sigma_schedule.build(),
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint.every,
+        stop_seconds=config.stop.seconds,
+        stop_test_accuracy=config.stop.test_accuracy,
+        scaling_config=_scaling(config),
+        run_config=Run(out, config.checkpoint.keep, config.max_failures),
+        resume=resume,
+        ray_address=config.ray.address,
+        progress=progress,
+        config=plain(config),
+    ).fit()
+
+
+def job_arguments(config: Config) -> dict[str, Any]:
+    """The arguments of PisaTrainer that determine the result of a round."""
+    data = config.data.build().open()
+    return {
+        "model": _model(config.model, data),
+        "data": data,
+        "partition": config.partition.build(),
+        "algorithm": config.algorithm.build(),
+        "batch_size": None if config.batch_size == "full" else config.batch_size,
+        "micro_batch_size": config.micro_batch_size,
+        "clip_norm": config.clip_norm,
+        "autocast": config.autocast == "bfloat16",
+        "shard_weights": config.shard_weights,
+        "threads_per_worker": config.threads_per_worker,
+        "seed": config.seed,
+    }
+
+
+def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
+    if (section.kind is None) == (section.factory is None):
+        raise ConfigError("model needs either kind or factory (package.module:function), and not both.")
+    if section.hidden is not None and section.kind != "mlp":
+        raise ConfigError(f"model.hidden is for kind mlp, but model.kind is {section.kind}: leave it out.")
+    if section.kind is not None:
+        kind, outputs = section.kind, data.outputs()
+        options = dict(section.args) | ({"hidden": section.hidden} if section.hidden is not None else {})
+
+        def make() -> nn.Module:
+            return build_model(kind, data.train.input_shape, outputs, **options)
+    else:
+        factory = imported(str(section.factory), "model.factory")
+
+        def make() -> nn.Module:
+            model: nn.Module = factory(**section.args)
+            return model
+
+    if section.weights is None:
+        return make
+    weights = Path(section.weights)
+
+    def warm() -> nn.Module:
+        model = make()
+        load_weights(model, weights)
+        return model
+
+    return warm
+
+
+def _scaling(config: Config) -> Scaling:
+    workers = config.workers
+    least, most = (workers.min, workers.max) if isinstance(workers, WorkersSection) else (workers, workers)
+    return Scaling(least, most, config.cpus_per_worker, config.gpus_per_worker)
