@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,13 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def vectors(shared: Path) -> dict:
     return json.loads((shared / "vectors.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of our own for all tests that need one; its cores are logical, so that five workers fit."""
+    import ray
+
+    ray.init(num_cpus=8, include_dashboard=False)
+    yield
+    ray.shutdown()

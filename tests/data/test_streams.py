@@ -42,7 +42,9 @@ def test_callers_cannot_spoil_the_cache():
 
 
 def test_seed_shard_and_epoch_each_change_the_permutation():
-    lines = {tuple(BatchStream(seed, shard, 50, 50).positions(k)) for seed in (0, 1) for shard in (0, 1) for k in (0, 1)}
+    lines = {
+        tuple(BatchStream(seed, shard, 50, 50).positions(k)) for seed in (0, 1) for shard in (0, 1) for k in (0, 1)
+    }
     assert len(lines) == 8
 
 

@@ -7,6 +7,7 @@ small reports only. It owns all references and lets go of a round's when the nex
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +35,8 @@ START_PATIENCE, PATIENCE = 600.0, 3600.0
 class WorkerActor:
     """A Worker in a Ray process; set up by a call, since Ray never frees references given to a constructor."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: list[str]) -> None:
+        _import_from(path)
         self._worker: Worker | None = None
 
     def set_up(self, job: Job, shards: list[int], gpu: bool) -> WorkerInfo:
@@ -63,7 +65,8 @@ class WorkerActor:
 class ConsensusActor:
     """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: list[str]) -> None:
+        _import_from(path)
         set_numerics(threads=1)
 
     def set_up(self, job: Job) -> np.ndarray:
@@ -112,8 +115,8 @@ class RayFleet:
         actor: Any = ray.remote(WorkerActor).options(
             num_cpus=resources.cpus, num_gpus=resources.gpus, resources=resources.other or None, max_restarts=0
         )
-        self._consensus: Any = beside.remote()
-        self._workers: list[Any] = [actor.remote() for _ in placed]
+        self._consensus: Any = beside.remote(sys.path)
+        self._workers: list[Any] = [actor.remote(sys.path) for _ in placed]
         reference = ray.put(job)
         self._published = self._consensus.set_up.remote(reference)
         gpu = resources.gpus > 0
@@ -206,6 +209,11 @@ class RayFleet:
             return list(ray.get(references, timeout=60))
         except GetTimeoutError as error:
             raise PisaError(f"the answers of workers asked to {doing} were lost: {error}") from error
+
+
+def _import_from(path: list[str]) -> None:
+    """Let a process import what the driver can: the user's own modules, where they lie at the same place."""
+    sys.path.extend(folder for folder in path if folder not in sys.path)
 
 
 def _check(reference: Any, references: list[Any], doing: str) -> None:

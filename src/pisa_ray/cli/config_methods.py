@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pisa_ray.algorithm import (
     NSISA,
@@ -33,32 +33,35 @@ NotNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class MethodSection(BaseModel):
-    """What all methods share."""
+class Section(BaseModel):
+    """Part of the file: an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class MethodSection(Section):
+    """What all methods share."""
 
     lam: NotNegative = Field(default=0.0, alias="lambda")
 
 
-class PreconditionerSection(BaseModel):
+class PreconditionerSection(Section):
     """`preconditioner` of pisa; a name alone stands for {kind: name}."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["identity", "hessian_diagonal", "fisher_diagonal", "hessian", "gauss_newton", "empirical_fisher"]
     probes: Annotated[int, Field(ge=1)] | None = None
-    eta: Positive = float("inf")
+    eta: Positive | None = None
 
     def build(self) -> Preconditioner:
         """As the method takes it."""
+        eta = float("inf") if self.eta is None else self.eta
         plain: dict[str, Preconditioner] = {
             "identity": Identity(),
             "hessian": Hessian(),
             "gauss_newton": GaussNewton(),
             "empirical_fisher": EmpiricalFisher(),
-            "fisher_diagonal": FisherDiagonal(self.eta),
-            "hessian_diagonal": HessianDiagonal(self.probes, self.eta),
+            "fisher_diagonal": FisherDiagonal(eta),
+            "hessian_diagonal": HessianDiagonal(self.probes, eta),
         }
         return plain[self.kind]
 
@@ -70,6 +73,11 @@ class PISASection(MethodSection):
     sigma: Positive = PISA().sigma
     rho: NotNegative = PISA().rho
     preconditioner: PreconditionerSection = Field(default_factory=lambda: PreconditionerSection(kind="identity"))
+
+    @field_validator("preconditioner", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     def build(self) -> Method:
         """As the trainer takes it."""
@@ -150,10 +158,8 @@ class SISADSection(MethodSection):
 Algorithm = Annotated[PISASection | SISASection | NSISASection | SISADSection, Field(discriminator="kind")]
 
 
-class ConstantSection(BaseModel):
+class ConstantSection(Section):
     """`sigma_schedule: {kind: constant}`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["constant"]
 
@@ -162,10 +168,8 @@ class ConstantSection(BaseModel):
         return Constant()
 
 
-class GeometricSection(BaseModel):
+class GeometricSection(Section):
     """`sigma_schedule: {kind: geometric}`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["geometric"]
     gamma: Annotated[float, Field(gt=0, le=1)] = Geometric().gamma

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import load
+from pisa_ray.cli.config import checked
 from pisa_ray.cli.train import job_arguments
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256
@@ -29,11 +29,16 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
-    if "kind" not in recorded.get("data", {}) and "train" not in recorded.get("data", {}):
-        raise ConfigError(f"{run_dir} has no data section in config.yaml: evaluate runs that pisa-ray train made.")
+    data = recorded.get("data")
+    if not isinstance(data, dict) or "dataset" not in data:  # PisaTrainer's own description of its arguments
+        raise ConfigError(
+            f"{run_dir} was not made by pisa-ray train: its config.yaml does not say how to open the data."
+        )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    arguments = job_arguments(load(run_dir / "config.yaml"))
+    config = checked(recorded, run_dir.resolve())
+    config.model.weights = None  # those it started from need not exist any more
+    arguments = job_arguments(config)
     threads = arguments.pop("threads_per_worker")
     job = prepare(**arguments, threads=threads).job
     with borrowed_process(threads):

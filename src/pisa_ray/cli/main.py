@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except ConfigError as error:
-        print(f"pisa-ray: {error}", file=sys.stderr)
+        print(_line(error), file=sys.stderr)
         return 2
     except PisaError as error:
-        print(f"pisa-ray: {error}", file=sys.stderr)
+        print(_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("pisa-ray: stopped at once; the last complete checkpoint is kept.", file=sys.stderr)
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# The commands import what they need when they run: --help and a misspelt key should not wait for torch.
+# The commands import what they need when they run: --help and a misspelt key should not wait for all of it.
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -89,7 +90,9 @@ def _train(options: argparse.Namespace) -> int:
             print(f"  {name.replace('_', ' '):20} {value if isinstance(value, str) else f'{value:.4f}'}")
     print(f"  {'run directory':20} {result.path}")
     if result.status == "interrupted":
-        print(f"Go on with: pisa-ray train {options.config} --out {result.path} --resume")
+        settings = [part for setting in options.set or () for part in ("--set", setting)]
+        again = ["pisa-ray", "train", str(options.config), *settings, "--out", str(result.path), "--resume"]
+        print(f"Go on with: {shlex.join(again)}")
     return STATUS[result.status]
 
 
@@ -106,6 +109,11 @@ def _report(options: argparse.Namespace) -> int:
 
     print(f"report: {write_report(options.run_dirs, options.out).resolve()}")
     return 0
+
+
+def _line(error: PisaError) -> str:
+    """An error as one line, whatever the libraries below put into it."""
+    return f"pisa-ray: {' '.join(str(error).split())}"
 
 
 def _json(value: Any) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from pisa_ray.algorithm import PISA, HessianDiagonal, Method
+from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
 from pisa_ray.cli.config import Config, ModelSection, WorkersSection, imported, plain
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.errors import ConfigError
@@ -52,12 +54,12 @@ def train(config: Config, out: Path, *, resume: bool = False, progress: bool = T
 
 def job_arguments(config: Config) -> dict[str, Any]:
     """The arguments of PisaTrainer that determine the result of a round."""
-    data = config.data.build().open()
+    data, method = config.data.build().open(), config.algorithm.build()
     return {
-        "model": _model(config.model, data),
+        "model": _small_enough(method, _model(config.model, data)),
         "data": data,
         "partition": config.partition.build(),
-        "algorithm": config.algorithm.build(),
+        "algorithm": method,
         "batch_size": None if config.batch_size == "full" else config.batch_size,
         "micro_batch_size": config.micro_batch_size,
         "clip_norm": config.clip_norm,
@@ -89,6 +91,10 @@ def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
     if section.weights is None:
         return make
     weights = Path(section.weights)
+    if not weights.is_file():
+        raise ConfigError(
+            f"model.weights is {section.weights!r}, but there is no such file: give the model.safetensors of a run."
+        )
 
     def warm() -> nn.Module:
         model = make()
@@ -96,6 +102,25 @@ def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
         return model
 
     return warm
+
+
+def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Refuse models too large for a preconditioner that needs a product for every parameter."""
+    preconditioner = method.preconditioner if isinstance(method, PISA) else None
+    if not isinstance(preconditioner, HessianDiagonal) or preconditioner.probes is not None:
+        return make
+
+    def checked() -> nn.Module:
+        model = make()
+        size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if size > EXACT_LIMIT:
+            raise ConfigError(
+                f"algorithm.preconditioner.probes is null, but the exact diagonal of {size} parameters takes as many "
+                "products a step: use 1 or more."
+            )
+        return model
+
+    return checked
 
 
 def _scaling(config: Config) -> Scaling:

@@ -55,7 +55,7 @@ def distribution_table(distribution: dict[str, Any]) -> str:
     if len(shards) > TABLE_SHARDS:
         half = TABLE_SHARDS // 2
         lines = [*lines[:half], ["..."] * len(head), *lines[-half - 1 :]]
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    widths = [max(2, *(len(line[i]) for line in [head, *lines])) for i in range(len(head))]  # room for "-:"
     rule = ["-" * (width - 1) + ":" for width in widths]
     return "\n".join(_table_line(line, widths) for line in [head, rule, *lines])
 

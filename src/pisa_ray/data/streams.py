@@ -54,9 +54,9 @@ class BatchStream:
         # A batch is no longer than an epoch, so it touches two epochs at most.
         epochs = range(start // self.rows, (stop - 1) // self.rows + 1)
         self._permutations = {epoch: self._permutation(epoch) for epoch in epochs}
-        line = np.concatenate([self._permutations[epoch] for epoch in epochs])
-        offset = epochs[0] * self.rows
-        return line[start - offset : stop - offset]
+        borders = [epoch * self.rows for epoch in epochs]
+        parts = zip(self._permutations.values(), borders, strict=True)
+        return np.concatenate([part[max(0, start - border) : stop - border] for part, border in parts])
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch in self._permutations:

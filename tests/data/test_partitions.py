@@ -1,0 +1,240 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pisa_ray.data import (
+    IID,
+    ByColumn,
+    Dirichlet,
+    FeatureNoise,
+    Indices,
+    LabelSkew,
+    QuantitySkew,
+    Source,
+    hold_out,
+    open_source,
+)
+from pisa_ray.errors import ConfigError
+
+
+def source_of(labels) -> Source:
+    labels = np.asarray(labels)
+    table = pa.table({"x": np.zeros(len(labels)), "y": labels, "site": [f"s{label}" for label in labels]})
+    return open_source(table, input="x", label="y")
+
+
+@st.composite
+def sources(draw) -> Source:
+    classes, rows = draw(st.integers(1, 8)), draw(st.integers(40, 300))
+    return source_of(np.random.default_rng(draw(st.integers(0, 9))).integers(0, classes, rows) * 3 - 4)
+
+
+kinds = st.one_of(
+    st.builds(IID, st.integers(1, 12)),
+    st.builds(LabelSkew, st.integers(1, 12), st.integers(1, 1)),
+    st.builds(Dirichlet, st.integers(1, 6), st.floats(0.05, 10), st.integers(1, 3)),
+    st.builds(QuantitySkew, st.integers(1, 6), st.floats(0.3, 10), st.integers(1, 3)),
+    st.builds(FeatureNoise, st.integers(1, 12), st.just(0.1)),
+    st.just(ByColumn("site")),
+)
+
+
+@settings(deadline=None)
+@given(source=sources(), kind=kinds, seed=st.integers(0, 2**32))
+def test_shards_are_disjoint_sorted_and_determined_by_the_seed(source, kind, seed):
+    shards = kind.split(source, seed)
+    again = kind.split(source, seed)
+    assert len(shards) == len(again)
+    for rows, same in zip(shards, again, strict=True):
+        assert rows.dtype == np.int64
+        assert len(rows) >= getattr(kind, "min_rows", 1)
+        assert (np.diff(rows) > 0).all()
+        np.testing.assert_array_equal(rows, same)
+    together = np.concatenate(shards)
+    assert len(np.unique(together)) == len(together)
+    if not isinstance(kind, LabelSkew):
+        assert sorted(together) == list(range(source.rows))
+
+
+@pytest.mark.parametrize("kind", [IID(4), LabelSkew(4, 2), Dirichlet(4), QuantitySkew(4), FeatureNoise(4, 1.0)])
+def test_another_seed_cuts_differently(kind):
+    source = source_of(np.arange(400) % 5)
+    first, second = kind.split(source, 0), kind.split(source, 1)
+    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_iid_sizes_differ_by_one_row_at_most():
+    assert sorted(len(rows) for rows in IID(7).split(source_of([0] * 50), 0)) == [7] * 6 + [8]
+
+
+@settings(deadline=None)
+@given(labels=st.integers(1, 5), shards=st.integers(1, 30), seed=st.integers(0, 1000))
+def test_label_skew(labels, shards, seed):
+    values = np.repeat([2, 3, 5, 7, 11], 60)
+    source = source_of(np.random.default_rng(0).permutation(values))
+    all_labels = source.labels()
+    parts = LabelSkew(shards, labels).split(source, seed)
+    held = [np.unique(all_labels[rows]) for rows in parts]
+    for i, names in enumerate(held):
+        assert [2, 3, 5, 7, 11][i % 5] in names
+        assert len(names) == labels
+    for label in np.unique(np.concatenate(held)):
+        counts = [
+            int((all_labels[rows] == label).sum()) for rows, names in zip(parts, held, strict=True) if label in names
+        ]
+        assert sum(counts) == 60  # a label that is held at all is used up, in equal parts
+        assert max(counts) - min(counts) <= 1
+
+
+def test_dirichlet_is_the_more_uneven_the_smaller_alpha():
+    source = source_of(np.arange(3000) % 10)
+    labels = source.labels()
+
+    def unevenness(alpha):
+        counts = np.stack([np.bincount(labels[rows], minlength=10) for rows in Dirichlet(5, alpha).split(source, 0)])
+        return (counts / counts.sum(1, keepdims=True)).std()
+
+    assert unevenness(0.1) > unevenness(1) > unevenness(100)
+    sizes = [len(rows) for rows in QuantitySkew(5, 0.3).split(source, 0)]
+    assert max(sizes) > 3 * min(sizes)
+
+
+def test_dirichlet_stands_a_tiny_alpha():
+    shards = Dirichlet(3, 1e-6, min_rows=1).split(source_of(np.arange(600) % 10), 0)
+    assert sum(map(len, shards)) == 600
+
+
+def test_by_column_has_one_shard_for_each_value_in_sorted_order():
+    source = source_of([3, 1, 2, 1, 3, 3])
+    assert [rows.tolist() for rows in ByColumn("site").split(source, 5)] == [[1, 3], [2], [0, 4, 5]]
+
+
+def test_only_feature_noise_has_noise():
+    assert FeatureNoise(5, 0.4).noise_levels(5) == pytest.approx((0, 0.1, 0.2, 0.3, 0.4))
+    assert FeatureNoise(1, 0.4).noise_levels(1) == (0.0,)
+    assert IID(3).noise_levels(3) == (0.0, 0.0, 0.0)
+    source = source_of([0] * 20)
+    for noisy, plain in zip(FeatureNoise(3, 1.0).split(source, 4), IID(3).split(source, 4), strict=True):
+        np.testing.assert_array_equal(noisy, plain)
+
+
+def test_indices_are_taken_as_they_are():
+    shards = Indices(((5, 0), (2,))).split(source_of([0] * 6), 0)
+    assert [rows.tolist() for rows in shards] == [[0, 5], [2]]
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5), share=st.floats(0, 0.999), seed=st.integers(0, 99))
+def test_hold_out_keeps_a_training_row_in_every_shard(sizes, share, seed):
+    shards = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    training, validation = hold_out(shards, share, seed)
+    for rows, kept, held in zip(shards, training, validation, strict=True):
+        assert len(kept) >= 1
+        assert abs(len(held) - share * len(rows)) <= 1
+        assert sorted([*kept, *held]) == rows.tolist()
+        assert (np.diff(kept) > 0).all()
+    for once, again in zip(validation, hold_out(shards, share, seed)[1], strict=True):
+        np.testing.assert_array_equal(once, again)
+
+
+ROWS = [0, 1, 2, 3, 4, 5] * 10
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "sentence"),
+    [
+        (lambda: IID(0), ROWS, "partition.shards is 0, but at least 1 is needed: use shards >= 1."),
+        (lambda: LabelSkew(2, 0), ROWS, "partition.labels is 0, but a shard holds at least 1 label: use labels >= 1."),
+        (
+            lambda: LabelSkew(2, 7),
+            ROWS,
+            "partition.labels is 7, but the data have 6 different labels: use labels <= 6.",
+        ),
+        (
+            lambda: LabelSkew(4),
+            [0, 1, 1, 1, 1],
+            "partition.shards is 4, but that leaves shard 2 without rows because its labels are too rare: "
+            "use fewer shards or more labels a shard.",
+        ),
+        (
+            lambda: LabelSkew(2),
+            [0.5, 1.5],
+            "The partition goes by label, but data.label is a column of real numbers: use kind iid, quantity or "
+            "by_column, or integer labels.",
+        ),
+        (lambda: Dirichlet(2, 0.0), ROWS, "partition.alpha is 0.0, but a positive number is expected: use e.g. 0.5."),
+        (
+            lambda: QuantitySkew(2, float("nan")),
+            ROWS,
+            "partition.alpha is nan, but a positive number is expected: use e.g. 0.5.",
+        ),
+        (
+            lambda: Dirichlet(2, 1.0, 0),
+            ROWS,
+            "partition.min_rows is 0, but no shard may be empty: use min_rows >= 1.",
+        ),
+        (
+            lambda: IID(61),
+            ROWS,
+            "partition.shards is 61, which takes one row a shard, but the data have 60 rows: use shards <= 60.",
+        ),
+        (
+            lambda: QuantitySkew(7),
+            ROWS,
+            "partition.shards is 7, which takes 70 rows for at least 10 a shard, but the data have 60 rows: "
+            "use shards <= 6 or smaller min_rows.",
+        ),
+        (
+            lambda: QuantitySkew(6, 0.01),
+            ROWS,
+            "partition.alpha is 0.01, but 1000 random cuts into 6 shards all left one with fewer than 10 rows: "
+            "use a larger alpha, fewer shards or a smaller min_rows.",
+        ),
+        (
+            lambda: Dirichlet(6, 0.01),
+            [0] * 60,
+            "partition.alpha is 0.01, but 1000 random cuts into 6 shards all left one with fewer than 10 rows: "
+            "use a larger alpha, fewer shards or a smaller min_rows.",
+        ),
+        (
+            lambda: FeatureNoise(2, -1.0),
+            ROWS,
+            "partition.level is -1.0, but a standard deviation is expected: use level >= 0.",
+        ),
+        (
+            lambda: Indices(()),
+            ROWS,
+            "partition.indices is empty, but at least 1 shard is needed: list each shard's rows.",
+        ),
+        (
+            lambda: Indices(((1,), ())),
+            ROWS,
+            "partition.indices has a shard 1 that is not a list of row numbers: list at least one integer.",
+        ),
+        (
+            lambda: Indices(((0, 1.5),)),
+            ROWS,
+            "partition.indices has a shard 0 that is not a list of row numbers: list at least one integer.",
+        ),
+        (
+            lambda: Indices(((3, 60),)),
+            ROWS,
+            "partition.indices has rows 3 to 60 in shard 0, but the data have rows 0 to 59: use only these.",
+        ),
+        (
+            lambda: Indices(((3, 4), (5, 3))),
+            ROWS,
+            "partition.indices lists row 3 more than once, but shards must not share rows: list each row at most once.",
+        ),
+    ],
+)
+def test_error_sentences(make, labels, sentence):
+    with pytest.raises(ConfigError) as error:
+        make().split(source_of(labels), 0)
+    assert str(error.value) == sentence
+
+
+def test_hold_out_refuses_a_share_that_leaves_nothing():
+    with pytest.raises(ConfigError, match=r"data.validation is 1.0, but a share in \[0, 1\) is expected"):
+        hold_out([np.arange(3)], 1.0, 0)

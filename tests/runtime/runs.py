@@ -1,0 +1,95 @@
+"""Small runs on real data, for tests of what must not change a bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pisa_ray import Data, Geometric, Indices, PisaTrainer, Result
+from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, FisherDiagonal, HessianDiagonal
+
+METHODS = {
+    "pisa": PISA(sigma=3.0, rho=1.0),
+    "sisa": SISA(sigma=0.3, rho=30.0, lam=1e-3),
+    "sisa_d": SISAD(),
+    "nsisa": NSISA(sigma=20.0, rho=50.0),
+    "fisher": PISA(sigma=3.0, rho=1.0, preconditioner=FisherDiagonal()),
+    "hutchinson": PISA(sigma=3.0, rho=1.0, preconditioner=HessianDiagonal(probes=2, eta=10.0)),
+}
+
+
+def plain_net() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+class Rich(nn.Module):
+    """BatchNorm, dropout, a tied and a frozen parameter, a parameter that gets no gradient, an integer buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.3)
+        self.first = nn.Linear(64, 64, bias=False)
+        self.second = nn.Linear(64, 64, bias=False)
+        self.second.weight = self.first.weight
+        self.frozen = nn.Linear(64, 64)
+        self.frozen.requires_grad_(requires_grad=False)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.head = nn.Linear(256, 10)
+        self.register_buffer("steps", torch.tensor([7, 8]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x)))) + self.frozen(x)
+        x = self.drop(torch.relu(self.norm(self.conv(x.view(-1, 1, 8, 8)))))
+        return self.head(torch.nn.functional.max_pool2d(x, 1).mean(1).flatten(1).repeat(1, 4))
+
+
+def uneven(shards: int = 7, rows: int = 500) -> Indices:
+    """Shards of unequal size over the first rows of the data; one is smaller than a batch."""
+    cuts = np.cumsum([5, *(np.arange(1, shards) ** 2)]).astype(float)
+    ends = (cuts / cuts[-1] * (rows - 5)).astype(int)
+    starts = [0, *ends[:-1]]
+    return Indices(tuple(tuple(range(a, max(b, a + 5))) for a, b in zip(starts, ends, strict=True)))
+
+
+def run(path: Path, *, workers: int = 0, method: str = "sisa", rounds: int = 6, **changes: Any) -> Result:
+    arguments: dict[str, Any] = {
+        "model": plain_net,
+        "data": Data(train="digits", test="digits:test"),
+        "partition": uneven(),
+        "algorithm": METHODS[method],
+        "sigma_schedule": Geometric(0.9, 2),
+        "rounds": rounds,
+        "batch_size": 16,
+        "evaluate_every": 3,
+        "checkpoint_every": None,
+        "scaling_config": workers,
+        "run_config": path,
+        "progress": False,
+        **changes,
+    }
+    return PisaTrainer(**arguments).fit()
+
+
+def recomputed_sha256(result: Result, module: nn.Module) -> str:
+    """weights_sha256 by the contract's own words, from the saved file."""
+    tensors = load_file(result.model_path)
+    names = [name for name, _ in module.named_parameters()]
+    names += [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+    return hashlib.sha256(b"".join(tensors[n].numpy().astype("<f4").tobytes() for n in names)).hexdigest()
+
+
+#: Fields of a row that tell of time and place, not of the trajectory.
+PLACE = {"seconds", "gradient_seconds", "workers", "bytes_sent"}
+
+
+def trajectory(result: Result) -> list[Mapping[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in PLACE} for row in result.history]

@@ -1,0 +1,157 @@
+"""The result is a function of configuration, data and seed: not of workers, placement, evaluations or stops."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from runs import METHODS, Rich, recomputed_sha256, run, trajectory
+
+from pisa_ray import Data, FeatureNoise, LabelSkew
+from pisa_ray.trainer import checkpoint
+
+
+def states(result):
+    """The hashes of all shards' tensors and of w in the last checkpoint, whoever wrote which file."""
+    from safetensors.torch import load_file
+
+    saved = checkpoint.latest(result.path / "checkpoints")
+    found = {}
+    for entry in saved.manifest["files"]["shards"]:
+        found |= {k: v.numpy().tobytes() for k, v in load_file(saved.path / entry["file"]).items()}
+        found |= {f"{i}/scalars": json.dumps(s, sort_keys=True) for i, s in entry["shards"].items()}
+    return found | {"w": load_file(saved.path / "consensus.safetensors")["published"].numpy().tobytes()}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("method", "sizes"), [("sisa", (0, 1, 2, 5)), ("sisa_d", (0, 3)), ("nsisa", (0, 2))])
+def test_any_number_of_workers_gives_the_same_bits(tmp_path, method, sizes):
+    """Seven shards of unequal size; a model with BatchNorm, dropout, tied, frozen and unused parameters."""
+    results = {w: run(tmp_path / str(w), workers=w, method=method, model=Rich) for w in sizes}
+    for workers, result in results.items():
+        events = [json.loads(line) for line in (result.path / "events.jsonl").read_text().splitlines()]
+        pids = {event["pid"] for event in events if event["kind"] == "worker_started"}
+        assert len(pids) == max(workers, 1)
+        assert result.weights_sha256 == results[0].weights_sha256
+        assert trajectory(result) == trajectory(results[0])
+        assert states(result) == states(results[0])
+    assert recomputed_sha256(results[max(sizes)], Rich()) == results[0].weights_sha256
+
+
+def test_two_runs_agree_and_another_seed_differs(tmp_path):
+    one, again, other = (run(tmp_path / str(k), seed=seed) for k, seed in enumerate((3, 3, 4)))
+    assert one.weights_sha256 == again.weights_sha256 != other.weights_sha256
+    assert trajectory(one) == trajectory(again) != trajectory(other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
+    often = run(tmp_path / "a", method=method, rounds=5, evaluate_every=1, checkpoint_every=1, model=Rich)
+    seldom = run(tmp_path / "b", method=method, rounds=5, evaluate_every=5, model=Rich)
+    assert often.weights_sha256 == seldom.weights_sha256
+    assert trajectory(often)[-1] == trajectory(seldom)[-1]
+    assert len(often.history) == 5
+
+
+@pytest.mark.parametrize("stops", [(2,), (1, 4), (1, 2, 5)])
+def test_a_run_resumed_once_twice_or_three_times_ends_in_the_same_bits(tmp_path, stops):
+    straight = run(tmp_path / "straight", rounds=6, model=Rich)
+    for rounds in stops:
+        run(tmp_path / "resumed", rounds=rounds, model=Rich, resume=True)
+    resumed = run(tmp_path / "resumed", rounds=6, model=Rich, resume=True)
+    assert resumed.weights_sha256 == straight.weights_sha256
+    assert states(resumed) == states(straight)
+    assert trajectory(resumed)[-1] == trajectory(straight)[-1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_resumed_at_another_size_ends_in_the_same_bits(tmp_path):
+    straight = run(tmp_path / "straight", rounds=6, model=Rich)
+    for workers, rounds in ((1, 2), (3, 6)):
+        resumed = run(tmp_path / "resumed", workers=workers, rounds=rounds, model=Rich, resume=True)
+    assert resumed.weights_sha256 == straight.weights_sha256
+    assert states(resumed) == states(straight)
+
+
+def augment(x: torch.Tensor, training: bool) -> torch.Tensor:
+    return x + 0.1 * torch.randn_like(x) * np.random.rand() if training else x
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "partition": FeatureNoise(shards=5, level=0.5),
+            "data": Data(train="digits", test="digits:test", validation=0.2),
+            "batch_size": None,
+            "micro_batch_size": 40,
+            "clip_norm": 0.5,
+            "shard_weights": "uniform",
+        },
+        {
+            "data": Data(train="digits", test="digits:test", transform=augment),
+            "autocast": True,
+            "model": Rich(),
+            "threads_per_worker": 2,
+        },
+    ],
+    ids=["noise-validation-full-clip", "augment-autocast-instance-threads"],
+)
+def test_options_keep_the_promise(tmp_path, changes):
+    here, there = (run(tmp_path / str(w), workers=w, **{"model": Rich, **changes}) for w in (0, 2))
+    assert here.weights_sha256 == there.weights_sha256
+    assert trajectory(here) == trajectory(there)
+
+
+def test_options_do_something(tmp_path):
+    plain = run(tmp_path / "plain").weights_sha256
+    for k, changes in enumerate(
+        [
+            {"partition": FeatureNoise(shards=7, level=0.5)},
+            {"data": Data(train="digits", test="digits:test", transform=augment)},
+            {"clip_norm": 0.1},
+            {"autocast": True},
+            {"shard_weights": "uniform"},
+            {"batch_size": None},
+            {"method": "sisa_d"},
+        ]
+    ):
+        assert run(tmp_path / str(k), **changes).weights_sha256 != plain, changes
+
+
+def test_the_process_is_left_as_it_was_found(tmp_path):
+    torch.set_num_threads(2)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
+    run(tmp_path / "run")
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tobytes() == before[1]
+    assert float(torch.tensor(1e-39) * 0.5) > 0  # denormals are back
+
+
+def test_the_initial_model_is_what_torch_makes_of_the_seed(tmp_path):
+    """One round of SISA with a huge penalty leaves w at the initial model: the user can make it outside the library."""
+    from pisa_ray import SISA
+
+    result = run(tmp_path / "run", rounds=1, algorithm=SISA(sigma=1e20), seed=5)
+    torch.manual_seed(5)
+    from runs import plain_net
+    from safetensors.torch import load_file
+
+    saved = load_file(result.model_path)
+    for name, parameter in plain_net().named_parameters():
+        torch.testing.assert_close(saved[name], parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_learning_really_happens(tmp_path):
+    result = run(tmp_path / "run", partition=LabelSkew(10, 1), batch_size=32, rounds=150, evaluate_every=50)
+    assert result.metrics["test_accuracy"] > 0.93
+    assert [row["round"] for row in result.history] == [50, 100, 150]
