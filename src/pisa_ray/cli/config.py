@@ -392,7 +392,7 @@ def _sentence(error: ValidationError, values: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         known = _keys(_sections(path[:-1], values))
         near = difflib.get_close_matches(path[-1], known, n=1)
-        return f"{key} is not a setting: " + (f"did you mean {near[0]}?" if near else f"use {_any(known)}.")
+        return f"{key} is not a setting: " + (f"the nearest one is {near[0]}." if near else f"use {_any(known)}.")
     if kind == "missing":
         name = str(first["loc"][-1])
         kinds = _kinds(_sections(path, values)) if name == "kind" else []
@@ -410,7 +410,7 @@ def _sentence(error: ValidationError, values: Mapping[str, Any]) -> str:
 
 
 def _depth(path: list[str], error: Any) -> int:
-    return len(path) + (error["type"] == "missing")
+    return len(path) + int(error["type"] == "missing")
 
 
 def _rule(error: Any, sections: list[type[BaseModel]]) -> str:
@@ -422,7 +422,7 @@ def _rule(error: Any, sections: list[type[BaseModel]]) -> str:
         return f"a section such as {{kind: {kinds[0]}}}" if kinds else f"a section with {keys}"
     rule = _RULES.get(kind)
     if kind == "string_type" and isinstance(error["input"], int | float):
-        return "text: put it in quotes"
+        return "text in quotes"
     if rule is None:
         return re.sub(r"^(Value error, must be |Input should be )", "", error["msg"])
     return rule.format(**error.get("ctx", {})).replace("False", "false")

@@ -1,0 +1,615 @@
+"""The configuration file: defaults, numbers, overrides, and one sentence for everything that is wrong."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pisa_ray.algorithm import (
+    NSISA,
+    PISA,
+    SISA,
+    SISAD,
+    AdaGrad,
+    Adam,
+    EmpiricalFisher,
+    FisherDiagonal,
+    GaussNewton,
+    Hessian,
+    HessianDiagonal,
+    Identity,
+    Instantaneous,
+    RMSProp,
+)
+from pisa_ray.cli.config import Config, WorkersSection, imported, load, plain
+from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import Constant, Geometric
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+SMALLEST = "data: {dataset: digits}\npartition: {kind: iid, shards: 2}\nmodel: {kind: mlp}\n"
+
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Load:
+    """Loads settings on top of the smallest file, or another file's text."""
+
+    def load_text(*settings: str, text: str = SMALLEST) -> Config:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return load(path, list(settings))
+
+    return load_text
+
+
+def refused(read: Load, *settings: str, text: str = SMALLEST) -> str:
+    """The sentence that refuses some settings."""
+    with pytest.raises(ConfigError) as caught:
+        read(*settings, text=text)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert not re.search(r"pydantic|Section|\bvalid (integer|number|list|string|dictionary)|extract|parse", sentence)
+    return sentence
+
+
+# What is left out
+
+
+def test_the_smallest_file_has_every_default(read: Load) -> None:
+    config = read()
+
+    assert plain(config) == {
+        "name": None,
+        "seed": 0,
+        "data": dict.fromkeys(
+            ("train", "test", "input", "label", "validation", "scale", "mean", "std", "transform"), None
+        )
+        | {"dataset": "digits"},
+        "partition": {"kind": "iid", "shards": 2},
+        "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
+        "algorithm": {"kind": "sisa_d", "sigma": 60, "rho": 540, "beta": 0.99, "eps": 1e-4, "lambda": 0},
+        "sigma_schedule": {"kind": "constant"},
+        "rounds": 200,
+        "batch_size": 64,
+        "micro_batch_size": None,
+        "clip_norm": None,
+        "autocast": False,
+        "shard_weights": "size",
+        "participation": 1.0,
+        "evaluate_every": 20,
+        "workers": 1,
+        "threads_per_worker": 1,
+        "cpus_per_worker": 1.0,
+        "gpus_per_worker": 0.0,
+        "max_failures": -1,
+        "stop": {"seconds": None, "test_accuracy": None},
+        "checkpoint": {"every": 50, "keep": 2},
+        "ray": {"address": None},
+    }
+    assert config.algorithm.build() == SISAD()
+    assert config.sigma_schedule.build() == Constant()
+
+
+@pytest.mark.parametrize("section", ["algorithm", "sigma_schedule", "stop", "checkpoint", "ray"])
+def test_an_empty_section_means_its_defaults(read: Load, section: str) -> None:
+    assert read(text=f"{SMALLEST}{section}:\n  # all commented out\n") == read()
+    assert read(f"{section}=null") == read()
+
+
+# What is built
+
+
+@pytest.mark.parametrize(
+    ("section", "built"),
+    [
+        ("{kind: pisa}", PISA()),
+        ("{kind: pisa, sigma: 2, rho: 3, lambda: 0.1}", PISA(sigma=2, rho=3, lam=0.1)),
+        ("{kind: sisa}", SISA()),
+        ("{kind: sisa, second_moment: rmsprop, beta: 0.9}", SISA(second_moment=RMSProp(0.9))),
+        ("{kind: sisa, second_moment: adagrad, eps: 1e-6}", SISA(second_moment=AdaGrad(), eps=1e-6)),
+        ("{kind: nsisa}", NSISA()),
+        ("{kind: nsisa, mu: 0.5, nesterov: false, steps: 3}", NSISA(mu=0.5, nesterov=False, steps=3)),
+        ("{kind: nsisa, matrix_moment: adam, perturbation: 0}", NSISA(matrix_moment=Adam(), perturbation=0.0)),
+        ("{kind: nsisa, matrix_moment: instantaneous}", NSISA(matrix_moment=Instantaneous())),
+        ("{kind: sisa_d}", SISAD()),
+        ("{kind: sisa_d, sigma: 1, rho: 2, beta: 0.5, eps: 1e-3}", SISAD(sigma=1, rho=2, beta=0.5, eps=1e-3)),
+    ],
+)
+def test_algorithms(read: Load, section: str, built: Any) -> None:
+    assert read(f"algorithm={section}").algorithm.build() == built
+
+
+@pytest.mark.parametrize(
+    ("section", "built"),
+    [
+        ("identity", Identity()),
+        ("hessian", Hessian()),
+        ("gauss_newton", GaussNewton()),
+        ("empirical_fisher", EmpiricalFisher()),
+        ("fisher_diagonal", FisherDiagonal()),
+        ("hessian_diagonal", HessianDiagonal()),
+        ("{kind: fisher_diagonal, eta: 3}", FisherDiagonal(3.0)),
+        ("{kind: hessian_diagonal, probes: 2, eta: null}", HessianDiagonal(2, math.inf)),
+    ],
+)
+def test_preconditioners_by_name_or_section(read: Load, section: str, built: Any) -> None:
+    config = read("algorithm.kind=pisa", f"algorithm.preconditioner={section}")
+
+    assert config.algorithm.build() == PISA(preconditioner=built)
+
+
+@pytest.mark.parametrize(
+    ("section", "built"),
+    [
+        ("{kind: iid, shards: 3}", IID(3)),
+        ("{kind: labels_per_shard, shards: 3}", LabelSkew(3, 1)),
+        ("{kind: labels_per_shard, shards: 3, labels: 2}", LabelSkew(3, 2)),
+        ("{kind: dirichlet, shards: 3}", Dirichlet(3, 0.5, 10)),
+        ("{kind: dirichlet, shards: 3, alpha: 1e-1, min_rows: 1}", Dirichlet(3, 0.1, 1)),
+        ("{kind: quantity, shards: 3}", QuantitySkew(3, 0.5, 10)),
+        ("{kind: by_column, column: site}", ByColumn("site")),
+        ("{kind: feature_noise, shards: 3, level: 0.2}", FeatureNoise(3, 0.2)),
+        ("{kind: indices, shards: [[0, 1], [2]]}", Indices(((0, 1), (2,)))),
+    ],
+)
+def test_partitions(read: Load, section: str, built: Any) -> None:
+    assert read(f"partition={section}").partition.build() == built
+
+
+def test_sigma_schedules(read: Load) -> None:
+    assert read("sigma_schedule.kind=geometric").sigma_schedule.build() == Geometric()
+    assert read("sigma_schedule={kind: geometric, gamma: 0.5, k0: 3}").sigma_schedule.build() == Geometric(0.5, 3)
+
+
+def test_data_section_builds(read: Load, tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").touch()
+    section = "{train: rows.parquet, input: [a, b], label: y, scale: 2, mean: [1, 2], std: [3, 4], validation: 0.1}"
+
+    data = read(f"data={section}").data.build()
+
+    assert dataclasses.asdict(data) == {
+        "train": str(tmp_path / "rows.parquet"),
+        "test": None,
+        "input": ["a", "b"],
+        "label": "y",
+        "validation": 0.1,
+        "scale": 2.0,
+        "mean": (1.0, 2.0),
+        "std": (3.0, 4.0),
+        "transform": None,
+    }
+    digits = read().data.build()
+    assert (digits.train, digits.test) == ("digits", "digits:test")
+    assert read("data.transform=math:prod").data.build().transform is math.prod
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ("{}", "data needs either train (a Parquet file or folder) or dataset: digits, and not both."),
+        ("{dataset: digits, train: a.parquet}", "data needs either train"),
+        ("{dataset: digits, test: a.parquet}", "data.test is given, but data.dataset digits has its own: leave it out"),
+        ("{dataset: digits, label: y}", "data.label is given, but"),
+        ("{dataset: digits, transform: nowhere:f}", "data.transform is 'nowhere:f', but it must be 'package.module:fu"),
+        ("{dataset: digits, validation: rows.parquet}", "data.validation is '"),
+    ],
+)
+def test_data_that_cannot_be_used(read: Load, section: str, sentence: str) -> None:
+    data = read(f"data={section}").data
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}"):
+        data.build()
+
+
+@pytest.mark.parametrize(
+    ("reference", "rest"),
+    [
+        ("nowhere:f", "must be 'package.module:function' (ModuleNotFoundError: "),
+        ("math", "must be 'package.module:function' ("),
+        ("math:", "must be 'package.module:function' ("),
+        (":f", "must be 'package.module:function' (ValueError: "),
+        ("math:nothing", "must be 'package.module:function' (AttributeError: "),
+        ("math:pi", "that is a float: name a function."),
+    ],
+)
+def test_functions_that_are_not_there(reference: str, rest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        imported(reference, "model.factory")
+    assert str(caught.value).startswith(f"model.factory is {reference!r}, but ")
+    assert rest in str(caught.value)
+
+
+# Numbers, overrides, paths
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e-3", 1e-3), ("1E+5", 1e5), (".5e2", 50), ("5.e1", 50), ("1e3", 1000), ("+2e0", 2), ("0.25", 0.25), ("7", 7)],
+)
+def test_every_way_to_write_a_number(read: Load, text: str, number: float) -> None:
+    file = f"{SMALLEST}clip_norm: {text}\nalgorithm: {{kind: sisa, sigma: {text}}}\n"
+
+    assert read(text=file).clip_norm == number
+    assert read(text=file).algorithm.sigma == number
+    assert read(f"clip_norm={text}").clip_norm == number
+
+
+def test_whole_numbers_may_be_written_as_powers(read: Load) -> None:
+    rounds = read("rounds=1e3").rounds
+
+    assert rounds == 1000
+    assert isinstance(rounds, int)
+
+
+@pytest.mark.parametrize("text", ["1e-3x", "e5", "v1e5", "1e", "a-1"])
+def test_other_text_stays_text(read: Load, text: str) -> None:
+    assert read(f"name={text}").name == text
+
+
+def test_settings_override_and_add_keys(read: Load) -> None:
+    text = f"{SMALLEST}stop:\nclip_norm: 3\nalgorithm: {{kind: sisa, sigma: 5}}\n"
+
+    config = read(
+        "algorithm.rho=7",
+        "model.hidden=[32, 16]",
+        "model.args={a: [1, 2]}",
+        "stop.seconds=1e2",
+        "clip_norm=null",
+        "workers={min: 1, max: 4}",
+        "batch_size=full",
+        "name=a=b",
+        "rounds=5",
+        "rounds=6",
+        text=text,
+    )
+
+    assert config.algorithm.build() == SISA(sigma=5, rho=7)
+    assert (config.model.hidden, config.model.args) == ([32, 16], {"a": [1, 2]})
+    assert (config.stop.seconds, config.clip_norm) == (100, None)
+    assert config.workers == WorkersSection(min=1, max=4)
+    assert (config.batch_size, config.name, config.rounds) == ("full", "a=b", 6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("rounds", "--set rounds is not a setting: write --set key.path=value."),
+        ("=5", "--set =5 is not a setting: write"),
+        ("stop..seconds=5", "--set stop..seconds=5 is not a setting: write"),
+        ("partition.shards.more=1", "--set partition.shards.more: partition.shards is 2 and has no keys of its own."),
+        ("model.hidden=[1", "--set model.hidden=[1: the value is not valid YAML (expected ',' or ']', but got"),
+    ],
+)
+def test_overrides_that_are_none(read: Load, setting: str, sentence: str) -> None:
+    assert refused(read, setting).startswith(sentence)
+
+
+def test_data_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    path = tmp_path / "conf" / "config.yaml"
+    path.write_text(
+        "data: {train: ../rows/train.parquet, test: 's3://bucket/test', validation: val.parquet}\n"
+        "partition: {kind: iid, shards: 2}\nmodel: {kind: mlp, weights: ../old.safetensors}\n"
+    )
+
+    config = load(path, ["data.label=y"])
+
+    assert config.data.train == str(tmp_path / "rows" / "train.parquet")
+    assert config.data.test == "s3://bucket/test"
+    assert config.data.validation == str(tmp_path / "conf" / "val.parquet")
+    assert config.model.weights == str(tmp_path / "old.safetensors")
+    assert load(path, [f"data.train={tmp_path / 'x'}"]).data.train == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("algorithm={kind: pisa, preconditioner: fisher_diagonal}",),
+        ("algorithm={kind: nsisa, lambda: 1e-6}", "sigma_schedule.kind=geometric", "workers={max: 3}"),
+        ("batch_size=full", "autocast=bfloat16", "clip_norm=1e-12", "checkpoint={every: null, keep: null}"),
+        (
+            "partition={kind: indices, shards: [[0], [1, 2]]}",
+            "data={train: a, test: 'gs://b', input: [c, d]}",
+        ),
+        ("model={factory: 'a.b:c', args: {x: 1e-7, y: [1, {z: true}]}, weights: w.safetensors}", "name=1e-3x"),
+    ],
+)
+def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    config = read(*settings)
+    written = tmp_path / "elsewhere" / "config.yaml"
+    written.parent.mkdir()
+    written.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+
+    assert load(written) == config
+    assert plain(load(written)) == plain(config)
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("rouns=5", "rouns is not a setting: the nearest one is rounds."),
+        ("zzz=5", "zzz is not a setting: use one of name, seed, data, partition,"),
+        ("7=5", "7 is not a setting: use one of name,"),
+        ("data.lable=y", "data.lable is not a setting: the nearest one is label."),
+        ("partition.shard=2", "partition.shard is not a setting: the nearest one is shards."),
+        ("partition.labels=2", "partition.labels is not a setting: use one of kind, shards."),
+        ("model.kin=mlp", "model.kin is not a setting: the nearest one is kind."),
+        ("algorithm={kind: sisa, lam: 1}", "algorithm.lam is not a setting: the nearest one is lambda."),
+        ("algorithm={kind: sisa, mu: 1}", "algorithm.mu is not a setting: use one of lambda, kind, sigma, rho, beta,"),
+        (
+            "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, probe: 1}}",
+            "algorithm.preconditioner.probe",
+        ),
+        (
+            "algorithm={kind: pisa, preconditioner: {kind: identity, x: 1}}",
+            "algorithm.preconditioner.x is not a setting: ",
+        ),
+        (
+            "sigma_schedule={kind: geometric, gama: 1}",
+            "sigma_schedule.gama is not a setting: the nearest one is",
+        ),
+        ("sigma_schedule={kind: constant, gamma: 1}", "sigma_schedule.gamma is not a setting: use kind."),
+        ("workers={mn: 1, max: 2}", "workers.mn is not a setting: the nearest one is min."),
+        ("stop.second=1", "stop.second is not a setting: the nearest one is seconds."),
+        ("checkpoint.evry=1", "checkpoint.evry is not a setting: the nearest one is every."),
+        ("ray.adress=auto", "ray.adress is not a setting: the nearest one is address."),
+    ],
+)
+def test_unknown_keys(read: Load, setting: str, sentence: str) -> None:
+    assert refused(read, setting).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{}", "data is missing and has no default: add it, such as data: {dataset: digits}."),
+        (
+            "data: {dataset: digits}",
+            "partition is missing and has no default: add it, such as partition: {kind:",
+        ),
+        (
+            SMALLEST.replace("model: {kind: mlp}", ""),
+            "model is missing and has no default: add it, such as model: {",
+        ),
+        (SMALLEST.replace("model:", "modell:"), "modell is not a setting: the nearest one is model."),
+        (SMALLEST.replace("shards", "shard"), "partition.shard is not a setting: the nearest one is shards."),
+        (SMALLEST.replace(", shards: 2", ""), "partition.shards is missing and has no default: add it."),
+        (SMALLEST.replace("iid", "feature_noise"), "partition.level is missing and has no default: add it."),
+        (SMALLEST + "workers: {min: 1}", "workers.max is missing and has no default: add it."),
+        # kind
+        (
+            SMALLEST.replace("kind: iid, ", ""),
+            "partition.kind is missing: use one of iid, labels_per_shard,",
+        ),
+        (SMALLEST.replace("iid", "idd"), "partition.kind is 'idd', but it must be one of iid, labels_per_shard,"),
+        (SMALLEST.replace("mlp", "lenett"), "model.kind is 'lenett', but it must be one of mlp, lenet, resnet18,"),
+        (SMALLEST + "algorithm: {sigma: 1}", "algorithm.kind is missing: use one of pisa, sisa, nsisa, sisa_d."),
+        (
+            SMALLEST + "algorithm: {kind: adam}",
+            "algorithm.kind is 'adam', but it must be one of pisa, sisa,",
+        ),
+        (SMALLEST + "sigma_schedule: {k0: 1}", "sigma_schedule.kind is missing: use one of constant, geometric."),
+        (
+            SMALLEST + "sigma_schedule: {kind: x}",
+            "sigma_schedule.kind is 'x', but it must be one of constant,",
+        ),
+        (
+            SMALLEST + "algorithm: {kind: pisa, preconditioner: {probes: 1}}",
+            "algorithm.preconditioner.kind is missing: use one of identity, hessian_diagonal, fisher_diagonal,",
+        ),
+        (
+            SMALLEST + "algorithm: {kind: pisa, preconditioner: {kind: x}}",
+            "algorithm.preconditioner.kind is 'x', but it must be 'identity', 'hessian_diagonal', ",
+        ),
+        (
+            SMALLEST + "algorithm: {kind: pisa, preconditioner: x}",
+            "algorithm.preconditioner is 'x', but it must be 'identity', 'hessian_diagonal', ",
+        ),
+    ],
+)
+def test_missing_keys_and_kinds(read: Load, text: str, sentence: str) -> None:
+    assert refused(read, text=text).startswith(sentence)
+
+
+WHOLE, POSITIVE, NUMBER = "a whole number", "above 0", "a number"
+SISA_, NSISA_ = "algorithm={kind: sisa, %s}", "algorithm={kind: nsisa, %s}"
+PISA_, PROBES = "algorithm={kind: pisa, %s}", "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, %s}}"
+
+#: setting, the key it names, the value it shows, what it asks for
+WRONG = [
+    ("name=5", "name", "5", "text in quotes"),
+    ("name=true", "name", "true", "text in quotes"),
+    ("name=[a]", "name", "['a']", "text"),
+    ("seed=x", "seed", "'x'", WHOLE),
+    ("seed=-1", "seed", "-1", "at least 0"),
+    ("seed=1.5", "seed", "1.5", WHOLE),
+    ("seed=9223372036854775808", "seed", "9223372036854775808", "below 9.22337e+18"),
+    (
+        "data=digits",
+        "data",
+        "'digits'",
+        "a section with dataset, train, test, input, label, validation, scale, mean, std and transform",
+    ),
+    ("data.dataset=mnist", "data.dataset", "'mnist'", "'digits'"),
+    ("data.train=5", "data.train", "5", "text in quotes"),
+    ("data.test=[a]", "data.test", "['a']", "text"),
+    ("data.input=5", "data.input", "5", "text in quotes or a list, such as [1, 2]"),
+    ("data.input=[5]", "data.input.0", "5", "text in quotes"),
+    ("data.label=5", "data.label", "5", "text in quotes"),
+    ("data.validation=[1]", "data.validation", "[1]", "a number or text"),
+    ("data.validation=true", "data.validation", "true", NUMBER),
+    ("data.scale=x", "data.scale", "'x'", NUMBER),
+    ("data.scale=.inf", "data.scale", "inf", "a finite number"),
+    ("data.mean=5", "data.mean", "5", "a list, such as [1, 2]"),
+    ("data.mean=[x]", "data.mean.0", "'x'", NUMBER),
+    ("data.std=[1, x]", "data.std.1", "'x'", NUMBER),
+    ("data.transform=5", "data.transform", "5", "text in quotes"),
+    ("partition=iid", "partition", "'iid'", "a section such as {kind: iid}"),
+    ("partition.shards=0", "partition.shards", "0", "at least 1"),
+    ("partition.shards=ten", "partition.shards", "'ten'", WHOLE),
+    ("partition={kind: labels_per_shard, shards: 2, labels: 0}", "partition.labels", "0", "at least 1"),
+    ("partition={kind: dirichlet, shards: 2, alpha: 0}", "partition.alpha", "0", POSITIVE),
+    ("partition={kind: quantity, shards: 2, alpha: .inf}", "partition.alpha", "inf", "a finite number"),
+    ("partition={kind: quantity, shards: 2, min_rows: 0}", "partition.min_rows", "0", "at least 1"),
+    ("partition={kind: by_column, column: 5}", "partition.column", "5", "text in quotes"),
+    ("partition={kind: feature_noise, shards: 2, level: -1}", "partition.level", "-1", "at least 0"),
+    ("partition={kind: indices, shards: 5}", "partition.shards", "5", "a list, such as [1, 2]"),
+    ("partition={kind: indices, shards: []}", "partition.shards", "[]", "a list of at least 1 item"),
+    ("partition={kind: indices, shards: [[1], []]}", "partition.shards.1", "[]", "a list of at least 1 item"),
+    ("partition={kind: indices, shards: [[1], [-2]]}", "partition.shards.1.0", "-2", "at least 0"),
+    ("partition={kind: indices, shards: [[true]]}", "partition.shards.0.0", "true", NUMBER),
+    ("model=mlp", "model", "'mlp'", "a section with kind, hidden, factory, args and weights"),
+    ("model.kind=5", "model.kind", "5", "text in quotes"),
+    ("model.hidden=64", "model.hidden", "64", "a list, such as [1, 2]"),
+    ("model.hidden=[64, 0]", "model.hidden.1", "0", "at least 1"),
+    ("model.factory=5", "model.factory", "5", "text in quotes"),
+    ("model.args=5", "model.args", "5", "a section of `key: value` lines"),
+    ("model.weights=5", "model.weights", "5", "text in quotes"),
+    ("algorithm=sisa", "algorithm", "'sisa'", "a section such as {kind: pisa}"),
+    (SISA_ % "sigma: 0", "algorithm.sigma", "0", POSITIVE),
+    (SISA_ % "sigma: -1e-3", "algorithm.sigma", "-0.001", POSITIVE),
+    (SISA_ % "sigma: .nan", "algorithm.sigma", "nan", "a finite number"),
+    (SISA_ % "sigma: .inf", "algorithm.sigma", "inf", "a finite number"),
+    (SISA_ % "sigma: true", "algorithm.sigma", "true", NUMBER),
+    (SISA_ % "sigma: one", "algorithm.sigma", "'one'", NUMBER),
+    (SISA_ % "rho: -1", "algorithm.rho", "-1", "at least 0"),
+    (SISA_ % "beta: 1", "algorithm.beta", "1", "below 1"),
+    (SISA_ % "eps: -1", "algorithm.eps", "-1", "at least 0"),
+    (SISA_ % "lambda: -1", "algorithm.lambda", "-1", "at least 0"),
+    (SISA_ % "second_moment: sgd", "algorithm.second_moment", "'sgd'", "'adam', 'rmsprop' or 'adagrad'"),
+    (
+        NSISA_ % "matrix_moment: x",
+        "algorithm.matrix_moment",
+        "'x'",
+        "'instantaneous', 'adam', 'rmsprop' or 'adagrad'",
+    ),
+    (NSISA_ % "mu: 1", "algorithm.mu", "1", "below 1"),
+    (NSISA_ % "nesterov: 2", "algorithm.nesterov", "2", "true or false"),
+    (NSISA_ % "steps: -1", "algorithm.steps", "-1", "at least 0"),
+    (NSISA_ % "perturbation: -1", "algorithm.perturbation", "-1", "at least 0"),
+    ("algorithm={kind: sisa_d, eps: 0}", "algorithm.eps", "0", POSITIVE),
+    ("algorithm={kind: sisa_d, beta: -1}", "algorithm.beta", "-1", "at least 0"),
+    (PISA_ % "preconditioner: 5", "algorithm.preconditioner", "5", "a section such as {kind: identity}"),
+    (PROBES % "probes: 0", "algorithm.preconditioner.probes", "0", "at least 1"),
+    (PROBES % "eta: 0", "algorithm.preconditioner.eta", "0", POSITIVE),
+    (PROBES % "eta: .inf", "algorithm.preconditioner.eta", "inf", "a finite number"),
+    ("sigma_schedule=constant", "sigma_schedule", "'constant'", "a section such as {kind: constant}"),
+    ("sigma_schedule={kind: geometric, gamma: 0}", "sigma_schedule.gamma", "0", POSITIVE),
+    ("sigma_schedule={kind: geometric, gamma: 2}", "sigma_schedule.gamma", "2", "at most 1"),
+    ("sigma_schedule={kind: geometric, k0: 0}", "sigma_schedule.k0", "0", "at least 1"),
+    ("rounds=0", "rounds", "0", "at least 1"),
+    ("rounds=null", "rounds", "null", WHOLE),
+    ("rounds=true", "rounds", "true", NUMBER),
+    ("batch_size=half", "batch_size", "'half'", "a whole number or 'full'"),
+    ("batch_size=0", "batch_size", "0", "at least 1 or 'full'"),
+    ("micro_batch_size=0", "micro_batch_size", "0", "at least 1"),
+    ("clip_norm=0", "clip_norm", "0", POSITIVE),
+    ("autocast=true", "autocast", "true", "false or 'bfloat16'"),
+    ("autocast=float16", "autocast", "'float16'", "false or 'bfloat16'"),
+    ("shard_weights=equal", "shard_weights", "'equal'", "'size' or 'uniform'"),
+    (
+        "participation=0.5",
+        "participation",
+        "0.5",
+        "1.0: rounds in which only some shards report are not supported yet",
+    ),
+    ("evaluate_every=0", "evaluate_every", "0", "at least 1"),
+    ("workers=-1", "workers", "-1", "at least 0 or a section with min and max"),
+    ("workers=two", "workers", "'two'", "a whole number or a section with min and max"),
+    ("workers={min: 0, max: 2}", "workers.min", "0", "at least 1"),
+    ("workers={min: 3, max: 2}", "workers", "{'min': 3, 'max': 2}", "a range whose max is at least its min"),
+    ("threads_per_worker=0", "threads_per_worker", "0", "at least 1"),
+    ("cpus_per_worker=-1", "cpus_per_worker", "-1", "at least 0"),
+    ("gpus_per_worker=-1", "gpus_per_worker", "-1", "at least 0"),
+    ("max_failures=-2", "max_failures", "-2", "at least -1"),
+    ("stop=5", "stop", "5", "a section with seconds and test_accuracy"),
+    ("stop.seconds=0", "stop.seconds", "0", POSITIVE),
+    ("stop.test_accuracy=97", "stop.test_accuracy", "97", "at most 1"),
+    ("checkpoint=5", "checkpoint", "5", "a section with every and keep"),
+    ("checkpoint.every=0", "checkpoint.every", "0", "at least 1"),
+    ("checkpoint.keep=0", "checkpoint.keep", "0", "at least 1"),
+    ("ray=auto", "ray", "'auto'", "a section with address"),
+    ("ray.address=5", "ray.address", "5", "text in quotes"),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "shown", "rule"), WRONG, ids=[setting for setting, *_ in WRONG])
+def test_wrong_types_and_impossible_values(read: Load, setting: str, key: str, shown: str, rule: str) -> None:
+    base = SMALLEST.replace("dataset: digits", "train: a") if key.startswith("data.") else SMALLEST
+
+    assert refused(read, setting, text=base) == f"{key} is {shown}, but it must be {rule}."
+
+
+def test_the_table_of_wrong_values_has_every_key() -> None:
+    tried = {re.sub(r"\.\d+", "", key) for _, key, _, _ in WRONG}
+
+    missing = {key for key in keys(Config) if not key.endswith(".kind")} - tried
+    assert missing == {"workers.max"}  # wrong only together with min
+
+
+def test_long_values_are_cut(read: Load) -> None:
+    assert len(refused(read, f"rounds={list(range(1000))}")) < 120
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no settings: it should be a list of `key: value` lines."),
+        ("- a", "holds no settings"),
+        ("data: {dataset: digits", "is not valid YAML: expected ',' or '}', but got '<stream end>' in line 1."),
+        ("name: a\nname: b", "is not valid YAML: the key name is there twice in line 2."),
+        ("a: 1\n---\nb: 2", "is not valid YAML: "),
+        ("name: !!python/object:os.system {}", "is not valid YAML: could not determine a constructor"),
+    ],
+)
+def test_files_that_are_no_configuration(read: Load, tmp_path: Path, text: str, sentence: str) -> None:
+    assert refused(read, text=text).startswith(f"{tmp_path / 'config.yaml'} {sentence}")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\): give the path of a YAML"):
+        load(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ConfigError, match=r"is not text in UTF-8"):
+        load(tmp_path / "binary.yaml")
+
+
+# The document
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models(part)
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a section, dotted."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key
+        for below in models(field.annotation):
+            yield from keys(below, f"{key}.")
+
+
+def test_the_document_has_every_key_and_no_other() -> None:
+    text = DOCUMENT.read_text().partition("## The configuration file")[2].partition("## The run directory")[0]
+    documented = re.findall(r"^\| `([a-z0-9_.]+)` \| .* \| .* \| .* \|$", text, re.MULTILINE)
+
+    assert set(documented) == set(keys(Config))
+    assert len(documented) == len(set(documented))

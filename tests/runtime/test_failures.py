@@ -1,0 +1,154 @@
+"""What goes wrong in a run: processes die, user code raises, numbers stop being finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from runs import run
+from torch import nn
+
+from pisa_ray import ConfigError, NonFiniteError, PisaError, Result
+from pisa_ray.errors import WorkerDiedError
+from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.settings import Run
+
+
+class Counting(nn.Module):
+    """A linear model whose third training batch and those after are not what they should be."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.layer, self.fault = nn.Linear(64, 10), fault
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1
+        if self.seen >= 3:
+            if self.fault == "raise":
+                raise KeyError("a bug of the user's")
+            return self.layer(x) * float(self.fault)
+        return self.layer(x)
+
+
+def events(path: Path, kind: str) -> list[dict]:
+    lines = (path / "events.jsonl").read_text().splitlines() if (path / "events.jsonl").exists() else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf"])
+def test_a_run_that_goes_non_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, fault):
+    with pytest.raises(NonFiniteError, match=r"round 3 .*shard 0 .*sigma .*usually helps"):
+        run(tmp_path / "run", model=lambda: Counting(fault), checkpoint_every=1, evaluate_every=1)
+    saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert saved.progress.round == 2
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "round 3" in result["message"]
+    with pytest.raises(NonFiniteError, match="round 3"):  # and it can be resumed, to the same end
+        run(tmp_path / "run", model=lambda: Counting(fault), checkpoint_every=1, evaluate_every=1, resume=True)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_an_exception_in_user_code_is_told_as_such(tmp_path):
+    with pytest.raises(PisaError, match=r"worker . failed to finish its round: KeyError\(.a bug of the user's.\)"):
+        run(tmp_path / "run", workers=2, model=lambda: Counting("raise"))
+
+
+def kill_a_worker(path: Path, after: int, done: threading.Event) -> threading.Thread:
+    """Wait for rows in metrics.jsonl, then SIGKILL the first worker that was started."""
+
+    def wait_and_kill() -> None:
+        while not done.wait(0.02):
+            rows = path / "metrics.jsonl"
+            if rows.exists() and len(rows.read_text().splitlines()) >= after:
+                os.kill(events(path, "worker_started")[0]["pid"], signal.SIGKILL)
+                return
+
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
+    return thread
+
+
+def run_with_a_kill(path: Path, max_failures: int) -> Result:
+    done = threading.Event()
+    killer = kill_a_worker(path, 7, done)
+    try:
+        settings = Run(path, keep=2, max_failures=max_failures)
+        return run(path, workers=2, rounds=40, run_config=settings, checkpoint_every=5, evaluate_every=1)
+    finally:
+        done.set()
+        killer.join()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_is_replaced_and_the_result_is_the_same(tmp_path):
+    undisturbed = run(tmp_path / "undisturbed", rounds=40, evaluate_every=1)
+    result = run_with_a_kill(tmp_path / "killed", max_failures=-1)
+    assert len(events(tmp_path / "killed", "worker_died")) == 1
+    assert len(events(tmp_path / "killed", "worker_started")) == 4
+    assert events(tmp_path / "killed", "resumed")[0]["round"] >= 5
+    assert result.weights_sha256 == undisturbed.weights_sha256
+    assert [row["round"] for row in result.history] == list(range(1, 41))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_max_failures_is_obeyed(tmp_path):
+    with pytest.raises(WorkerDiedError, match=r"worker 0 died .* --resume"):
+        run_with_a_kill(tmp_path / "killed", max_failures=0)
+    assert json.loads((tmp_path / "killed" / "result.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damaged_checkpoints_are_refused(tmp_path, damage):
+    result = run(tmp_path / "run", rounds=4)
+    file = result.checkpoint / "shards-0.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "truncate":
+        file.write_bytes(content[:-1])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"missing or cut off|has been altered"):
+        run(tmp_path / "run", rounds=8, resume=True)
+
+
+def test_an_unfinished_checkpoint_is_not_one(tmp_path):
+    straight = run(tmp_path / "straight", rounds=8)
+    run(tmp_path / "run", rounds=4)
+    part = tmp_path / "run" / "checkpoints" / ".round-000006-aaaa"
+    part.mkdir()
+    (part / "shards-0.safetensors").write_bytes(b"half")
+    (tmp_path / "run" / "checkpoints" / "round-000007").mkdir()  # no manifest
+    assert run(tmp_path / "run", rounds=8, resume=True).weights_sha256 == straight.weights_sha256
+
+
+def test_other_data_or_settings_are_refused_on_resume(tmp_path):
+    run(tmp_path / "run", rounds=2)
+    with pytest.raises(ConfigError, match="batch_size = 16, not 8"):
+        run(tmp_path / "run", rounds=4, resume=True, batch_size=8)
+    with pytest.raises(ConfigError, match="rounds is 1, but the run was started with 2"):
+        run(tmp_path / "run", rounds=1, resume=True)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run(tmp_path / "run", rounds=4)
+
+
+def test_resume_without_a_checkpoint_starts_from_round_0(tmp_path, capsys):
+    straight = run(tmp_path / "straight", rounds=3)
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "partition.json"):
+        (tmp_path / "run" / name).write_text((straight.path / name).read_text())
+    result = run(tmp_path / "run", rounds=3, resume=True, progress=True)
+    assert "no complete checkpoint: starting from round 0" in capsys.readouterr().err
+    assert result.weights_sha256 == straight.weights_sha256
