@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py [--rounds 30] [--repeats 5]
 
-Blocks of rounds alternate between the fleet and one plain torch process (this one) that computes the same gradients, the
-same batches at w^init, with as many threads as there are workers. Reported: ratios per block, medians, and where a
-round's time goes.
+Blocks of rounds alternate between the fleet and one plain torch process (this one) that computes the same gradients,
+the same batches at w^init, with as many threads as there are workers. Reported: ratios per block, medians, and where
+a round's time goes.
 """
 
 from __future__ import annotations
@@ -87,8 +87,10 @@ def main() -> None:
     total = statistics.median(ours / n for ours, _ in blocks)
     gradients, slowest, consensus = (float(np.median([p[k] for p in parts])) for k in range(3))
     even = gradients / WORKERS
-    print(f"\nround time / same gradients in one process with {WORKERS} threads: median {statistics.median(ratio):.2f}"
-          f" (from {min(ratio):.2f} to {max(ratio):.2f})")
+    print(
+        f"\nround time / same gradients in one process with {WORKERS} threads: median {statistics.median(ratio):.2f}"
+        f" (from {min(ratio):.2f} to {max(ratio):.2f})"
+    )
     print(f"a round is {1e3 * total:.1f} ms; of it (medians)")
     for name, seconds in [
         (f"gradients, evenly over {WORKERS} workers", even),
@@ -97,8 +99,10 @@ def main() -> None:
         ("calls and copies between processes", total - slowest - consensus),
     ]:
         print(f"  {1e3 * seconds:7.1f} ms  {100 * seconds / total:5.1f} %  {name}")
-    print(f"the limit: gradients alone, {1e3 * even:.1f} ms; one empty actor call and answer takes {1e3 * latency:.2f} ms here,")
-    print("and a round has three of them one after the other (step, add, update).")
+    print(
+        f"the limit: gradients alone, {1e3 * even:.1f} ms; one empty actor call and answer takes {1e3 * latency:.2f} ms"
+    )
+    print("here, and a round has three of them one after the other (step, add, update).")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

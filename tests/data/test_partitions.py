@@ -205,27 +205,27 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         (
             lambda: Indices(()),
             ROWS,
-            "partition.indices is empty, but at least 1 shard is needed: list each shard's rows.",
+            "partition.shards is empty, but at least 1 shard is needed: list each shard's rows.",
         ),
         (
             lambda: Indices(((1,), ())),
             ROWS,
-            "partition.indices has a shard 1 that is not a list of row numbers: list at least one integer.",
+            "partition.shards has a shard 1 that is not a list of row numbers: list at least one integer.",
         ),
         (
             lambda: Indices(((0, 1.5),)),
             ROWS,
-            "partition.indices has a shard 0 that is not a list of row numbers: list at least one integer.",
+            "partition.shards has a shard 0 that is not a list of row numbers: list at least one integer.",
         ),
         (
             lambda: Indices(((3, 60),)),
             ROWS,
-            "partition.indices has rows 3 to 60 in shard 0, but the data have rows 0 to 59: use only these.",
+            "partition.shards has rows 3 to 60 in shard 0, but the data have rows 0 to 59: use only these.",
         ),
         (
             lambda: Indices(((3, 4), (5, 3))),
             ROWS,
-            "partition.indices lists row 3 more than once, but shards must not share rows: list each row at most once.",
+            "partition.shards lists row 3 more than once, but shards must not share rows: list each row at most once.",
         ),
     ],
 )

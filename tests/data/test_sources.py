@@ -325,7 +325,7 @@ def test_errors_of_files(tmp_path):
 
 def test_errors_of_columns():
     table = open_source(with_column([[1]] * ROWS), input="image", label="label")
-    with pytest.raises(ConfigError, match="The partition's column is 'q', but The table has no such column"):
+    with pytest.raises(ConfigError, match="partition.column is 'q', but The table has no such column"):
         table.column("q")
     with pytest.raises(ConfigError, match="Column 'x' is of type list<item: int64>, but only numbers or text"):
         table.column("x")

@@ -1,12 +1,15 @@
 """What each shard holds, for files, terminals and reports."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LABEL_COLUMNS = 12  # with more labels the table shows each shard's main ones
 TABLE_SHARDS = 40  # with more shards the table leaves out the middle
@@ -74,6 +77,9 @@ def plot_distribution(distribution: dict[str, Any]) -> Figure:
     counts = np.array([[_count(shard, name) for name in names] for shard in shards])
     x, y = np.nonzero(counts)
     width, height = np.clip([0.25 * len(shards) + 2, 0.25 * len(names) + 1.5], [5, 2.5], [16, 10])
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and workers never draw
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     # The largest dot fills its cell (72 points to the inch); small counts stay visible.

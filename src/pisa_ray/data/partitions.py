@@ -237,22 +237,22 @@ class Indices(Partition):
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Checks and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
         if len(self.shards) < 1:
-            raise ConfigError("partition.indices is empty, but at least 1 shard is needed: list each shard's rows.")
+            raise ConfigError("partition.shards is empty, but at least 1 shard is needed: list each shard's rows.")
         parts = [np.sort(np.asarray(shard)) for shard in self.shards]
         for i, part in enumerate(parts):
             if part.size == 0 or part.ndim != 1 or part.dtype.kind not in "iu":
                 raise ConfigError(
-                    f"partition.indices has a shard {i} that is not a list of row numbers: list at least one integer."
+                    f"partition.shards has a shard {i} that is not a list of row numbers: list at least one integer."
                 )
             if part[0] < 0 or part[-1] >= source.rows:
                 raise ConfigError(
-                    f"partition.indices has rows {part[0]} to {part[-1]} in shard {i}, but the data have rows 0 to "
+                    f"partition.shards has rows {part[0]} to {part[-1]} in shard {i}, but the data have rows 0 to "
                     f"{source.rows - 1}: use only these."
                 )
         values, counts = np.unique(np.concatenate(parts), return_counts=True)
         if counts.max() > 1:
             raise ConfigError(
-                f"partition.indices lists row {values[counts.argmax()]} more than once, but shards must not share "
+                f"partition.shards lists row {values[counts.argmax()]} more than once, but shards must not share "
                 "rows: list each row at most once."
             )
         return [part.astype(np.int64) for part in parts]

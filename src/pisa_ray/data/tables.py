@@ -82,7 +82,7 @@ class TableSource(Source):
 
     def column(self, name: str) -> np.ndarray:
         """Reads one column over all rows; see `Source.column`."""
-        self._check_column("The partition's column", name)
+        self._check_column("partition.column", name)
         return np.concatenate([partition_values(self.load(p, [name])[name], name) for p in range(len(self.piece_rows))])
 
     def labels(self) -> np.ndarray:

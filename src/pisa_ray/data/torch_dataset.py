@@ -49,7 +49,7 @@ class TorchSource(Source):
     def column(self, name: str) -> np.ndarray:
         """Refuses: a torch dataset has no named columns."""
         raise ConfigError(
-            f"The partition's column is {name!r}, but a {type(self._dataset).__name__} has no columns: use another "
+            f"partition.column is {name!r}, but a {type(self._dataset).__name__} has no columns: use another "
             "partition, e.g. indices, or give the data as a table."
         )
 

@@ -33,7 +33,10 @@ def seed_all(seed: int, purpose: str, *ids: int) -> None:
 
 def seed_globals(number: int) -> None:
     """Seed the global generators of torch, Python and numpy with one number."""
-    torch.manual_seed(number)
+    # Not torch.manual_seed: where CUDA is built in but not in use, each call queues a stack trace, for ever.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(number)
     random.seed(number)
     np.random.seed(number % 2**32)
 

@@ -137,6 +137,7 @@ class Worker:
             dual=diagnose,
         )
         self._tree.clear()
+        model.module.train()
         reports, gradient_seconds = {}, 0.0
         for i in sorted(self.shards):
             row = self._tree.buffer(rows.width, model.parameters)
@@ -166,7 +167,6 @@ class Worker:
         def run() -> float:
             model.buffers.copy_(published_buffers)
             model.count_batches(round_ - 1)
-            model.module.train()
             reseed()
             return gradient(model, job, x, y)
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 from math import prod
 
 import torch
-import torchvision
 from torch import nn
 
 from pisa_ray.errors import ConfigError
@@ -60,6 +59,8 @@ def lenet(input_shape: Sequence[int], outputs: int) -> nn.Module:
 
 def _torchvision(name: str) -> Callable[..., nn.Module]:
     def build(input_shape: Sequence[int], outputs: int) -> nn.Module:
+        import torchvision  # noqa: PLC0415 - seconds to import, and most models do without
+
         channels, height, width = _image(input_shape, name, 32)
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=outputs)
         small = min(height, width) < 64

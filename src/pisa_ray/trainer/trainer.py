@@ -182,11 +182,11 @@ class PisaTrainer:
                     failures += 1
                     directory.add_event("worker_died", self._last_round(directory), message=str(error))
                     if 0 <= self._run.max_failures < failures:
-                        self._end(directory, "failed", {"message": str(error)})
+                        self._fail(directory, error)
                         raise
                     resuming = True
                 except PisaError as error:
-                    self._end(directory, "failed", {"message": str(error)})
+                    self._fail(directory, error)
                     raise
 
     def _attempt(self, directory: RunDirectory, stop_requested: Callable[[], bool], resuming: bool) -> Result:
@@ -266,6 +266,10 @@ class PisaTrainer:
         directory.write("result.json", metrics)
         directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
         return metrics
+
+    def _fail(self, directory: RunDirectory, error: PisaError) -> None:
+        *_, last = [{}, *directory.rows()]
+        self._end(directory, "failed", {"message": str(error), "rounds": last.get("round", 0), **last})
 
     def _last_round(self, directory: RunDirectory) -> int:
         return max((int(row["round"]) for row in directory.rows()), default=0)
