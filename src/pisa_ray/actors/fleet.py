@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,9 +40,7 @@ class WorkerActor:
 
     def set_up(self, job: Job, shards: list[int], gpu: bool) -> WorkerInfo:
         """Build the model and read the shards' rows."""
-        if gpu and not torch.cuda.is_available():
-            raise PisaError("a GPU was reserved for this worker, but torch sees none: install a CUDA build of torch.")
-        self._worker = Worker(job, "cuda" if gpu else "cpu")
+        self._worker = Worker(job, gpu=gpu)
         self._worker.host(shards)
         return self._worker.info()
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pisa_ray.data import Rows
+from pisa_ray.engine.device import to_device
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
 
@@ -23,7 +24,7 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows) -> Sums:
     device = model.parameters.device
     for start in range(0, len(rows), job.evaluation_rows):
         x, y = rows.batch(np.arange(start, min(start + job.evaluation_rows, len(rows))))
-        x, y = job.preprocess(x.to(device, non_blocking=True), training=False), y.to(device, non_blocking=True)
+        x, y = job.preprocess(to_device(x, device), training=False), to_device(y, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.autocast):
             output = model.module(x)
             loss = job.objective.loss(output, y)

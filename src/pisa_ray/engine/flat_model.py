@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pisa_ray.algorithm import Layout
+from pisa_ray.engine.device import to_host
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError
 
@@ -65,8 +66,7 @@ class FlatModel:
 
     def published(self) -> np.ndarray:
         """W and the floating buffers as one new array [p + b]."""
-        both: np.ndarray = torch.cat([self.parameters, self.buffers]).cpu().numpy()
-        return both
+        return to_host(torch.cat([self.parameters, self.buffers]))
 
     def count_batches(self, batches: int) -> None:
         """Set BatchNorm's batch counters: integers are not averaged, they take the round count."""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from pisa_ray.engine.consensus import Consensus, ConsensusReport
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.job import Job
@@ -76,9 +74,8 @@ class Fleet(Protocol):
 class LocalFleet:
     """One worker and the consensus in this process, without Ray: the same bits as any number of Ray workers."""
 
-    def __init__(self, job: Job) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._job, self._worker = job, Worker(job, device, process_is_ours=False)
+    def __init__(self, job: Job, *, gpu: bool = False) -> None:
+        self._job, self._worker = job, Worker(job, gpu=gpu, process_is_ours=False)
         self._worker.host(range(len(job.shards)))
         model = self._worker.model
         self._consensus = Consensus(job.method, len(job.shards), model.layout.size, model.published())

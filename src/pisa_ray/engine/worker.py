@@ -22,6 +22,7 @@ from pisa_ray.algorithm import RowLayout, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node
 from pisa_ray.data import BatchStream, Rows, Source, generator, key
+from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.evaluation import Sums, evaluate_rows
 from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
@@ -76,15 +77,15 @@ class Worker:
 
     Args:
         job: What is trained.
-        device: Where the model and the states live.
+        gpu: Whether the model and the states live on a GPU.
         process_is_ours: Whether the thread count may be set for good.
     """
 
-    def __init__(self, job: Job, device: str = "cpu", *, process_is_ours: bool = True) -> None:
+    def __init__(self, job: Job, *, gpu: bool = False, process_is_ours: bool = True) -> None:
         if process_is_ours:
             set_numerics(job.threads)
         self.job = job
-        self.model = job.build_model(device)
+        self.model = job.build_model(choose_device(gpu))
         self.shards: dict[int, HostedShard] = {}
         self._tree = TreeSum(len(job.shards))
         self._blocks: dict[tuple[str, int], Rows] = {}
@@ -144,7 +145,7 @@ class Worker:
             reports[i], seconds = self._report(i, round_, sigma, rows, row, published_buffers, diagnose)
             gradient_seconds += seconds
             self._tree.add((0, i), row, owned=True)
-        payload = [(node, row.cpu().numpy()) for node, row in self._tree.nodes().items()]
+        payload = [(node, to_host(row)) for node, row in self._tree.nodes().items()]
         size = sum(array.nbytes for _, array in payload)
         return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start)
 
@@ -197,11 +198,11 @@ class Worker:
         job, shard, device = self.job, self.shards[i], self.model.parameters.device
         x, y = shard.rows.batch(shard.stream.positions(count))
         seed_all(job.seed, "augment", i, count)
-        x = job.preprocess(x.to(device, non_blocking=True), training=True)
+        x = job.preprocess(to_device(x, device), training=True)
         if job.noise[i]:
             noise = generator(job.seed, "feature_noise", i, count).standard_normal(x.shape, dtype=np.float32)
-            x = x + torch.from_numpy(noise).to(device) * job.noise[i]
-        return x, y.to(device, non_blocking=True)
+            x = x + to_device(torch.from_numpy(noise), device) * job.noise[i]
+        return x, to_device(y, device)
 
     def evaluate(self, published: np.ndarray, split: str, blocks: Sequence[int]) -> dict[int, Sums]:
         """Evaluate blocks of a split ("test" or "validation", a separate source) at a published w."""

@@ -248,7 +248,7 @@ class PisaTrainer:
         scaling = self._scaling
         if scaling.most == 0:
             with borrowed_process(job.threads):
-                yield LocalFleet(job)
+                yield LocalFleet(job, gpu=scaling.gpus > 0)
             return
         # Here, so that a run without workers needs no Ray.
         from pisa_ray.actors import RayFleet, RayResources, ray_session  # noqa: PLC0415

@@ -1,0 +1,82 @@
+"""Ray Train's configs are honoured, and placement keeps its promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from runs import run
+
+from pisa_ray import ConfigError
+from pisa_ray.actors import place
+from pisa_ray.trainer.settings import Run, Scaling
+
+
+def test_scaling_config():
+    assert Scaling.of(None) == Scaling(1, 1)
+    assert Scaling.of(0) == Scaling(0, 0)
+    assert Scaling.of(ScalingConfig(num_workers=3)) == Scaling(3, 3)
+    assert Scaling.of(ScalingConfig(num_workers=(2, 8))) == Scaling(2, 8)
+    assert Scaling.of(ScalingConfig(num_workers=2, use_gpu=True)) == Scaling(2, 2, cpus=0, gpus=1)
+    each = {"CPU": 2, "GPU": 0.5, "big": 1}
+    assert Scaling.of(ScalingConfig(num_workers=2, resources_per_worker=each, use_gpu=True)) == Scaling(
+        2, 2, 2, 0.5, {"big": 1}
+    )
+    for bad in (Scaling, lambda *a: Scaling(*a, cpus=1)):
+        with pytest.raises(ConfigError, match="workers is 3 to 2"):
+            bad(3, 2)
+    with pytest.raises(ConfigError, match="0 for this process"):
+        Scaling(0, 2)
+
+
+def test_run_config(tmp_path):
+    config = RunConfig(
+        name="n",
+        storage_path=str(tmp_path),
+        checkpoint_config=CheckpointConfig(num_to_keep=3),
+        failure_config=FailureConfig(max_failures=1),
+    )
+    assert Run.of(config) == Run(tmp_path / "n", 3, 1)
+    assert Run.of(str(tmp_path)) == Run(tmp_path, 2, -1)
+    assert Run.of(None).path.parent == Path("runs")
+    with pytest.raises(ConfigError, match="local or shared folder"):
+        Run.of(RunConfig(name="n", storage_path="s3://bucket/x"))
+
+
+def test_num_to_keep(tmp_path):
+    config = RunConfig(name="run", storage_path=str(tmp_path), checkpoint_config=CheckpointConfig(num_to_keep=2))
+    result = run(tmp_path, rounds=5, run_config=config, checkpoint_every=1)
+    assert result.path == tmp_path / "run"
+    kept = sorted(folder.name for folder in (result.path / "checkpoints").iterdir())
+    assert kept == ["round-000004", "round-000005"]
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=60), st.data())
+def test_placement_covers_all_shards_in_order_and_leaves_no_worker_idle(costs, data):
+    workers = data.draw(st.integers(1, len(costs)))
+    placed = place(costs, workers)
+    assert [i for shards in placed for i in shards] == list(range(len(costs)))
+    assert len(placed) == workers
+    assert all(placed)
+
+
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_equal_costs_are_spread_evenly(shards, workers):
+    workers = min(workers, shards)
+    sizes = [len(part) for part in place([1.0] * shards, workers)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_range_takes_what_there_is_and_too_many_workers_are_refused(tmp_path):
+    wide = run(tmp_path / "wide", scaling_config=ScalingConfig(num_workers=(1, 3)), rounds=2)
+    assert wide.metrics["workers"] == 3
+    with pytest.raises(ConfigError, match="9 workers need 9 CPU, but the Ray cluster has"):
+        run(tmp_path / "too-many", workers=9, rounds=2)
+    impossible = ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1, "gold": 1})
+    with pytest.raises(ConfigError, match="1 workers need 1 gold"):
+        run(tmp_path / "gold", scaling_config=impossible, rounds=2)
