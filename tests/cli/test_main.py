@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert train(config, "whole", seed) == 0
     asked = iter([False, False, True])
     with monkeypatch.context() as patch:
-        patch.setattr("pisa_ray.trainer.trainer.stop_requests", lambda: nullcontext(lambda: next(asked)))
+        patch.setattr("pisa_ray.trainer.interrupt.StopRequests.__call__", lambda _: next(asked))
         assert train(config, "run", seed) == 130
 
     run = config.parent / "run"
@@ -477,27 +477,36 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
     assert "usage: pisa-ray" in capsys.readouterr().err
 
 
-# As processes
+# As a process
 
 
-def test_as_processes_and_bad_input_does_not_even_import_ray(config: Path) -> None:
+def test_the_module_is_the_command_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["pisa_ray", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("pisa_ray", run_name="__main__")
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: pisa-ray")
+
+
+def test_bad_input_does_not_even_import_ray(config: Path) -> None:
     script = Path(sys.executable).with_name("pisa-ray")
     if not script.exists():
         pytest.skip("the pisa-ray script is not installed")
     bad = ["train", str(config), "--set", "partition.labels=12", "--set", "workers=2", "--out", "run"]
-    pipes = {"cwd": config.parent, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with (
-        subprocess.Popen([sys.executable, "-m", "pisa_ray", "--help"], **pipes) as module,
-        subprocess.Popen([sys.executable, "-X", "importtime", str(script), *bad], **pipes) as command,
-    ):
-        (usage, _), (_, errors) = module.communicate(), command.communicate()
+    command = subprocess.run(
+        [sys.executable, "-X", "importtime", str(script), *bad],
+        cwd=config.parent,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
-    assert module.returncode == 0
-    assert usage.startswith("usage: pisa-ray")
     assert command.returncode == 2
+    errors = command.stderr
     said = [line for line in errors.splitlines() if not line.startswith("import time:")]
     assert said == ["pisa-ray: partition.labels is 12, but the data have 10 different labels: use labels <= 10."]
     imported = {line.rpartition("|")[2].strip() for line in errors.splitlines()}
     assert "torch" in imported
-    assert "ray" not in imported
+    assert not imported & {"ray", "matplotlib"}
     assert not (config.parent / "run").exists()

@@ -30,9 +30,12 @@ def plain_net() -> nn.Module:
 
 
 class Rich(nn.Module):
-    """BatchNorm, dropout, a tied and a frozen parameter, a parameter that gets no gradient, an integer buffer."""
+    """All that could make one shard's gradient depend on another's.
 
-    def __init__(self) -> None:
+    BatchNorm, dropout, a tied, a frozen and an unused parameter, constant buffers, an embedding that forward writes to.
+    """
+
+    def __init__(self, max_norm: float | None = 0.5) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
@@ -45,10 +48,15 @@ class Rich(nn.Module):
         self.unused = nn.Parameter(torch.ones(3))
         self.head = nn.Linear(256, 10)
         self.register_buffer("steps", torch.tensor([7, 8]))
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+        self.table = nn.Embedding(4, 10, max_norm=max_norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.second(torch.relu(self.first(x)))) + self.frozen(x)
         x = self.drop(torch.relu(self.norm(self.conv(x.view(-1, 1, 8, 8)))))
+        self.steps += 1  # state that a worker must not carry from one shard to the next
+        self.scale *= 1.1
+        x = x * (1 + 0.01 * self.steps[0]) * self.scale + self.table(torch.tensor([1, 2])).mean()
         return self.head(torch.nn.functional.max_pool2d(x, 1).mean(1).flatten(1).repeat(1, 4))
 
 
@@ -83,7 +91,7 @@ def recomputed_sha256(result: Result, module: nn.Module) -> str:
     """weights_sha256 by the contract's own words, from the saved file."""
     tensors = load_file(result.model_path)
     names = [name for name, _ in module.named_parameters()]
-    names += [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+    names += [name for name, buffer in module.named_buffers() if buffer.is_floating_point() and name in tensors]
     return hashlib.sha256(b"".join(tensors[n].numpy().astype("<f4").tobytes() for n in names)).hexdigest()
 
 

@@ -31,6 +31,8 @@ class Counting(nn.Module):
         if self.training:
             self.seen += 1
         if self.seen >= 3:
+            if self.fault == "crash":
+                os._exit(1)
             if self.fault == "raise":
                 raise KeyError("a bug of the user's")
             return self.layer(x) * float(self.fault)
@@ -58,7 +60,10 @@ def test_a_run_that_goes_non_finite_stops_and_keeps_the_last_good_checkpoint(tmp
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_an_exception_in_user_code_is_told_as_such(tmp_path):
-    with pytest.raises(PisaError, match=r"worker . failed to finish its round: KeyError\(.a bug of the user's.\)"):
+    with pytest.raises(
+        PisaError,
+        match=r"^shard 0 in round 3: KeyError: .a bug of the user's. \(at test_failures.py:\d+ in forward\)\.$",
+    ):
         run(tmp_path / "run", workers=2, model=lambda: Counting("raise"))
 
 
@@ -103,9 +108,31 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_max_failures_is_obeyed(tmp_path):
-    with pytest.raises(WorkerDiedError, match=r"worker 0 died .* --resume"):
+    with pytest.raises(WorkerDiedError, match=r"a process died .* --resume"):
         run_with_a_kill(tmp_path / "killed", max_failures=0)
     assert json.loads((tmp_path / "killed" / "result.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_crash_that_always_comes_back_ends_the_run(tmp_path):
+    with pytest.raises(PisaError, match="processes died 3 times after round 2 without a newer checkpoint"):
+        run(tmp_path / "run", workers=1, model=lambda: Counting("crash"), checkpoint_every=1)
+    assert len(events(tmp_path / "run", "worker_died")) == 3
+
+
+def test_an_exception_in_this_process_is_recorded(tmp_path):
+    with pytest.raises(PisaError, match="shard 0 in round 3: KeyError"):
+        run(tmp_path / "run", model=lambda: Counting("raise"), evaluate_every=1)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["rounds"]) == ("failed", 2)
+    assert "KeyError" in result["message"]
+
+
+def test_another_model_is_refused_on_resume(tmp_path):
+    run(tmp_path / "run", rounds=2, config={"rounds": 2})
+    with pytest.raises(ConfigError, match="made with other model"):
+        run(tmp_path / "run", rounds=4, resume=True, model=lambda: nn.Linear(64, 10), config={"rounds": 2})
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

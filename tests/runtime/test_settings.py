@@ -41,6 +41,11 @@ def test_run_config(tmp_path):
     )
     assert Run.of(config) == Run(tmp_path / "n", 3, 1)
     assert Run.of(str(tmp_path)) == Run(tmp_path, 2, -1)
+    assert Run.of(RunConfig(name="n", storage_path=str(tmp_path))) == Run(tmp_path / "n", 2, -1)
+    with pytest.raises(ConfigError, match=r"CheckpointConfig.checkpoint_score_attribute"):
+        Run.of(RunConfig(name="n", checkpoint_config=CheckpointConfig(checkpoint_score_attribute="loss")))
+    with pytest.raises(ConfigError, match=r"ScalingConfig.accelerator_type is set"):
+        Scaling.of(ScalingConfig(num_workers=1, use_gpu=True, accelerator_type="T4"))
     assert Run.of(None).path.parent == Path("runs")
     with pytest.raises(ConfigError, match="local or shared folder"):
         Run.of(RunConfig(name="n", storage_path="s3://bucket/x"))
@@ -75,8 +80,10 @@ def test_equal_costs_are_spread_evenly(shards, workers):
 def test_a_range_takes_what_there_is_and_too_many_workers_are_refused(tmp_path):
     wide = run(tmp_path / "wide", scaling_config=ScalingConfig(num_workers=(1, 3)), rounds=2)
     assert wide.metrics["workers"] == 3
-    with pytest.raises(ConfigError, match="9 workers need 9 CPU, but the Ray cluster has"):
+    again = run(tmp_path / "again", workers=7, rounds=1)  # at once: what the first run freed must be waited for
+    assert again.metrics["workers"] == 7
+    with pytest.raises(ConfigError, match="9 workers of 1 CPU each are asked for, but the Ray cluster has room for"):
         run(tmp_path / "too-many", workers=9, rounds=2)
     impossible = ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1, "gold": 1})
-    with pytest.raises(ConfigError, match="1 workers need 1 gold"):
+    with pytest.raises(ConfigError, match="1 workers of 1 CPU, 1 gold each"):
         run(tmp_path / "gold", scaling_config=impossible, rounds=2)

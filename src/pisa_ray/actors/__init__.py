@@ -2,6 +2,6 @@
 
 from pisa_ray.actors.fleet import RayFleet
 from pisa_ray.actors.placement import place
-from pisa_ray.actors.session import RayResources, ray_session
+from pisa_ray.actors.session import RayResources, ray_session, room
 
-__all__ = ["RayFleet", "RayResources", "place", "ray_session"]
+__all__ = ["RayFleet", "RayResources", "place", "ray_session", "room"]

@@ -7,6 +7,7 @@ small reports only. It owns all references and lets go of a round's when the nex
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,7 +15,14 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pisa_ray.actors.placement import place
@@ -30,11 +38,15 @@ from pisa_ray.errors import PisaError, WorkerDiedError
 #: Seconds a start may take (a cluster may have to import torch from cold disks), and any single answer.
 START_PATIENCE, PATIENCE = 600.0, 3600.0
 
+#: What Ray raises when a process or its objects are gone, by whoever's fault.
+GONE = (RayActorError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
+
 
 class WorkerActor:
     """A Worker in a Ray process; set up by a call, since Ray never frees references given to a constructor."""
 
     def __init__(self, path: list[str]) -> None:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on GPUs
         _import_from(path)
         self._worker: Worker | None = None
 
@@ -63,6 +75,7 @@ class ConsensusActor:
     """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
 
     def __init__(self, path: list[str]) -> None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
         _import_from(path)
         set_numerics(threads=1)
 
@@ -118,8 +131,12 @@ class RayFleet:
         self._published = self._consensus.set_up.remote(reference)
         gpu = resources.gpus > 0
         ready = [w.set_up.remote(reference, s, gpu) for w, s in zip(self._workers, placed, strict=True)]
-        self._infos: list[WorkerInfo] = self._get(ready, "start", START_PATIENCE)
-        self._get([self._published], "start", START_PATIENCE)
+        try:
+            self._infos: list[WorkerInfo] = self._get(ready, "start", START_PATIENCE)
+            self._get([self._published], "start", START_PATIENCE)
+        except BaseException:
+            self.close()
+            raise
         self._round: tuple[list[Any], Any, Any] | None = None
 
     def workers(self) -> list[WorkerInfo]:
@@ -141,8 +158,8 @@ class RayFleet:
         if self._round is None:
             raise RuntimeError("end() without begin()")
         (reports, published, consensus), self._round = self._round, None
-        workers: list[WorkerReport] = self._get(reports, "finish its round")
-        (summary,) = self._get([consensus], "finish the consensus")
+        workers: list[WorkerReport]
+        *workers, summary = self._get([*reports, consensus], "finish the round")
         self._published = published
         return RoundReport.of(workers, summary, sum(worker.bytes_sent for worker in workers))
 
@@ -152,7 +169,10 @@ class RayFleet:
         blocks = range(self._job.evaluation_blocks(source)) if source else range(0)
         n = len(self._workers)
         return self._gather(
-            [w.call.remote("evaluate", self._published, split, blocks[k::n]) for k, w in enumerate(self._workers)]
+            [
+                worker.call.remote("evaluate", self._published, split, blocks[k::n])
+                for k, worker in enumerate(self._workers[: len(blocks)])
+            ]
         )
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
@@ -201,29 +221,32 @@ class RayFleet:
                     f"a worker did not {doing} within {patience:g} s: is the cluster large enough and alive?"
                 )
             for reference in done:
-                _check(reference, references, doing)
+                self._check(reference, doing)
         try:
             return list(ray.get(references, timeout=60))
         except GetTimeoutError as error:
             raise PisaError(f"the answers of workers asked to {doing} were lost: {error}") from error
 
+    def _check(self, reference: Any, doing: str) -> None:
+        """Raise what went wrong in a finished call, in the user's terms."""
+        try:
+            ray.get(reference, timeout=60)
+        except RayTaskError as error:
+            if isinstance(error.cause, PisaError):
+                raise error.cause from None
+            if isinstance(error.cause, GONE):
+                raise _died(error.cause, doing) from error
+            raise PisaError(f"a worker failed to {doing}: {error.cause!r}") from error
+        except GONE as error:
+            raise _died(error, doing) from error
+
+
+def _died(error: BaseException, doing: str) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"a process died when it was to {doing} ({type(error).__name__}): go on from the last checkpoint with --resume."
+    )
+
 
 def _import_from(path: list[str]) -> None:
     """Let a process import what the driver can: the user's own modules, where they lie at the same place."""
     sys.path.extend(folder for folder in path if folder not in sys.path)
-
-
-def _check(reference: Any, references: list[Any], doing: str) -> None:
-    """Raise what went wrong in a finished call, in the user's terms."""
-    try:
-        ray.get(reference, timeout=60)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, PisaError):
-            raise cause from None
-        raise PisaError(f"worker {references.index(reference)} failed to {doing}: {cause!r}") from error
-    except RayActorError as error:
-        raise WorkerDiedError(
-            f"worker {references.index(reference)} died while it was to {doing} ({type(error).__name__}): "
-            "go on from the last checkpoint with --resume."
-        ) from error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from pisa_ray.errors import ConfigError
 
@@ -30,50 +33,74 @@ class RayResources:
     other: dict[str, float] = field(default_factory=dict)
 
 
+#: Seconds to wait for resources that a worker's death or an earlier run is about to free.
+SETTLE = 15.0
+
+
 @contextmanager
-def ray_session(least: int, most: int, resources: RayResources, address: str | None = None) -> Iterator[int]:
+def ray_session(least: int, most: int, resources: RayResources, address: str | None = None) -> Iterator[None]:
     """Connect to Ray, or start one here that is sized for the workers; end only what began here.
 
     Args:
         least: Fewest workers the run may have.
-        most: Most workers it may have.
+        most: Most workers; a Ray that is started here has room for them as far as the machine has cores.
         resources: Of each.
         address: As in ray.init; None: the Ray this process is connected to, else RAY_ADDRESS, else a new one.
 
-    Yields:
-        The number of workers there is room for, from `least` to `most`.
-
     Raises:
-        ConfigError: The address does not answer, or the cluster is too small.
+        ConfigError: The address does not answer.
     """
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local", most, resources)
+    if ray.is_initialized():
+        yield
+        return
+    cores = max(least * resources.cpus, min(most * resources.cpus, os.cpu_count() or 1))
+    _connect(address or os.environ.get("RAY_ADDRESS") or "local", cores)
     try:
-        yield _room(least, most, resources)
+        yield
     finally:
-        if ours:
-            ray.shutdown()
+        ray.shutdown()
 
 
-def _connect(address: str, workers: int, resources: RayResources) -> None:
+def _connect(address: str, cores: float) -> None:
     options: dict[str, Any] = {}
     if address == "local":  # logical cores, so that more workers than cores are possible
-        options = {"num_cpus": max(math.ceil(workers * resources.cpus), 1), "include_dashboard": False}
+        options = {"num_cpus": max(math.ceil(cores), 1), "include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"ray.address is {address!r}, but Ray cannot be reached there: {error}") from error
 
 
-def _room(least: int, most: int, resources: RayResources) -> int:
-    """How many workers the cluster can hold, by its free resources."""
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+def room(least: int, most: int, resources: RayResources) -> int:
+    """How many workers the connected cluster can hold, from `least` to `most`.
+
+    Resources of processes that have just ended are waited for, a while.
+
+    Raises:
+        ConfigError: Even `least` do not fit.
+    """
     each = {name: n for name, n in {"CPU": resources.cpus, "GPU": resources.gpus, **resources.other}.items() if n}
-    for name, n in each.items():
-        if least * n > free.get(name, 0) + 1e-9:
-            raise ConfigError(
-                f"{least} workers need {least * n:g} {name}, but the Ray cluster has {free.get(name, 0):g} free: "
-                f"use fewer workers, less {name} per worker, or a larger cluster."
-            )
-    return min([most, *(int(free.get(name, 0) / n + 1e-9) for name, n in each.items())])
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    ever = min(most, _fit(each, {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}))
+    until = time.monotonic() + SETTLE
+    while (now := min(most, _fit(each, _free()))) < ever and time.monotonic() < until:
+        time.sleep(0.1)
+    if now < least:
+        needs = ", ".join(f"{n:g} {name}" for name, n in each.items())
+        raise ConfigError(
+            f"{least} workers of {needs} each are asked for, but the Ray cluster has room for {now}: use fewer "
+            "workers, smaller ones, or a larger cluster."
+        )
+    return now
+
+
+def _free() -> Mapping[str, Mapping[str, float]]:
+    free: Mapping[str, Mapping[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return free
+
+
+def _fit(each: Mapping[str, float], nodes: Mapping[str, Mapping[str, float]]) -> int:
+    """How many workers fit, each on one node."""
+    if not each:
+        return sys.maxsize
+    return sum(min(int(node.get(name, 0) / n + 1e-9) for name, n in each.items()) for node in nodes.values())

@@ -20,8 +20,8 @@ class FlatModel:
     """Wraps a module in place.
 
     Trainable parameters become float32 views of `parameters`; frozen ones keep their type and stay out of w; tied ones
-    appear once. Persistent floating buffers (BatchNorm statistics) become views of `buffers`. Buffers that are not
-    saved in a state_dict are the module's own business.
+    appear once. Persistent floating buffers (BatchNorm statistics) become views of `buffers`. All other buffers stay as
+    they were built (`reset`), but for BatchNorm's batch counters, so that no forward pass leaves a trace in a worker.
 
     Args:
         module: The model; it is changed and owned by this object from now on.
@@ -56,6 +56,9 @@ class FlatModel:
             view.copy_(floating[name])
             floating[name].data = view
         self._counters = [b for name, b in persistent.items() if name.endswith("num_batches_tracked")]
+        kept = {id(b) for b in [*floating.values(), *self._counters]}
+        self._constants = [(b, b.clone()) for b in self.module.buffers() if id(b) not in kept]
+        self._trainable = list(trainable.values())
 
     def load(self, published: np.ndarray) -> None:
         """Take over what the consensus published: w, then the floating buffers, [p + b] float32 (only read)."""
@@ -68,10 +71,16 @@ class FlatModel:
         """W and the floating buffers as one new array [p + b]."""
         return to_host(torch.cat([self.parameters, self.buffers]))
 
-    def count_batches(self, batches: int) -> None:
-        """Set BatchNorm's batch counters: integers are not averaged, they take the round count."""
+    def reset(self, batches: int) -> None:
+        """Undo what forward passes left: BatchNorm's counters take the round count, constants their first values."""
         for counter in self._counters:
             counter.fill_(batches)
+        for buffer, first in self._constants:
+            buffer.copy_(first)
+
+    def versions(self) -> int:
+        """A number that changes when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
+        return sum(p._version for p in self._trainable)
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:
         """Copies of the parameters (tied once) and persistent buffers, in the model's order, on the CPU."""

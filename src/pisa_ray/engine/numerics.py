@@ -43,24 +43,34 @@ def seed_globals(number: int) -> None:
 
 @contextmanager
 def borrowed_process(threads: int) -> Iterator[None]:
-    """Run with our thread count and seeds in a process that is not ours, and leave it as it was."""
+    """Run with our numerics and seeds in a process that is not ours, and leave it as it was."""
+    cudnn, flushed = torch.backends.cudnn, not torch.tensor(1e-39).mul(0.5).item()
     old = torch.get_num_threads(), random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    kernels = cudnn.deterministic, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
         try:
             set_numerics(threads)
             yield
         finally:
             torch.set_num_threads(old[0])
-            torch.set_flush_denormal(False)
+            torch.set_flush_denormal(flushed)
             random.setstate(old[1])
             np.random.set_state(old[2])
+            cudnn.deterministic, cudnn.benchmark = kernels[:2]
+            torch.use_deterministic_algorithms(kernels[2])
 
 
 def borrowed_tensor(array: np.ndarray) -> torch.Tensor:
     """A tensor on memory that others may share (a fetched object's): to be read, never to be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+    return torch.from_numpy(array)
+
+
+with warnings.catch_warnings():  # torch warns once per process of arrays that are not writable; ours are only read
+    warnings.simplefilter("ignore")
+    _fixed = np.zeros(1)
+    _fixed.flags.writeable = False
+    borrowed_tensor(_fixed)
 
 
 def environment(device: torch.device) -> dict[str, str | int]:

@@ -26,7 +26,8 @@ from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.evaluation import Sums, evaluate_rows
 from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import environment, seed_all, set_numerics
+from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
+from pisa_ray.engine.user_code import user_error
 
 #: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
 Payload = list[tuple[Node, np.ndarray]]
@@ -85,7 +86,10 @@ class Worker:
         if process_is_ours:
             set_numerics(job.threads)
         self.job = job
-        self.model = job.build_model(choose_device(gpu))
+        device = choose_device(gpu)
+        if device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # so that a factory that makes parameters on the GPU is seeded too
+        self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
         self._tree = TreeSum(len(job.shards))
         self._blocks: dict[tuple[str, int], Rows] = {}
@@ -130,7 +134,6 @@ class Worker:
         start = time.perf_counter()
         model = self.model
         model.load(published)
-        published_buffers = model.buffers.clone()
         rows = RowLayout(
             model.layout.size,
             model.layout.size if self.job.method.diagonal_penalty else 1,
@@ -142,7 +145,10 @@ class Worker:
         reports, gradient_seconds = {}, 0.0
         for i in sorted(self.shards):
             row = self._tree.buffer(rows.width, model.parameters)
-            reports[i], seconds = self._report(i, round_, sigma, rows, row, published_buffers, diagnose)
+            try:
+                reports[i], seconds = self._report(i, round_, sigma, rows, row, published, diagnose)
+            except Exception as error:
+                raise user_error(error, f"shard {i} in round {round_}") from error
             gradient_seconds += seconds
             self._tree.add((0, i), row, owned=True)
         payload = [(node, to_host(row)) for node, row in self._tree.nodes().items()]
@@ -156,7 +162,7 @@ class Worker:
         sigma: float,
         rows: RowLayout,
         row: torch.Tensor,
-        published_buffers: torch.Tensor,
+        published: np.ndarray,
         diagnose: bool,
     ) -> tuple[ShardReport, float]:
         """Gradient, local update and message of one shard, with its part of the report and the gradient's seconds."""
@@ -166,15 +172,17 @@ class Worker:
         reseed = partial(seed_all, job.seed, "forward", i, count)
 
         def run() -> float:
-            model.buffers.copy_(published_buffers)
-            model.count_batches(round_ - 1)
+            model.buffers.copy_(borrowed_tensor(published[model.layout.size :]))
+            model.reset(round_ - 1)
             reseed()
             return gradient(model, job, x, y)
 
         start = time.perf_counter()
-        loss = run()
+        versions, loss = model.versions(), run()
         seconds = time.perf_counter() - start
         message, buffers = rows.split(row), model.buffers.clone()
+        if model.versions() != versions:  # the forward pass wrote to w; the shards' w is the published one
+            model.load(published)
         gap = torch.empty_like(model.parameters) if diagnose else None
         probes = torch.Generator(model.parameters.device).manual_seed(key(job.seed, "probes", i, count))
         curves = curvature(model, job, x, y, reseed, probes)
@@ -182,22 +190,22 @@ class Worker:
         momentum = job.method.step(shard.state, task, message)
         diagnostics = None
         if gap is not None:
-            w = model.parameters.clone()
             model.parameters.add_(gap)
             local_loss = run()
             diagnostics = shard_diagnostics(
                 gap, shard.state.dual, message.penalty, model.gradient, local_loss, momentum
             )
-            model.parameters.copy_(w)
+            model.load(published)
         rows.complete(row, job.alpha[i], buffers, shard.state.dual)
-        finite = math.isfinite(loss) and bool(torch.isfinite(row.sum()))
+        finite = math.isfinite(loss) and bool(torch.isfinite(message.numerator.sum()))
         return ShardReport(loss, len(y), finite, diagnostics), seconds
 
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The mini-batch of a shard's report number `count` (from 0), as the model sees it."""
         job, shard, device = self.job, self.shards[i], self.model.parameters.device
         x, y = shard.rows.batch(shard.stream.positions(count))
-        seed_all(job.seed, "augment", i, count)
+        if job.preprocess.transform is not None:
+            seed_all(job.seed, "augment", i, count)
         x = job.preprocess(to_device(x, device), training=True)
         if job.noise[i]:
             noise = generator(job.seed, "feature_noise", i, count).standard_normal(x.shape, dtype=np.float32)
@@ -209,7 +217,15 @@ class Worker:
         self.model.load(published)
         source = self.job.test if split == "test" else self.job.validation
         assert source is not None  # noqa: S101  (for the type checker)
-        return {block: evaluate_rows(self.model, self.job, self._block(split, source, block)) for block in blocks}
+        return {block: self._evaluate(self._block(split, source, block), split, block) for block in blocks}
+
+    def _evaluate(self, rows: Rows, split: str, number: int) -> Sums:
+        self.model.reset(0)
+        seed_all(self.job.seed, f"evaluate {split}", number)
+        try:
+            return evaluate_rows(self.model, self.job, rows)
+        except Exception as error:
+            raise user_error(error, f"{split} {number}") from error
 
     def _block(self, split: str, source: Source, block: int) -> Rows:
         if (split, block) not in self._blocks:
@@ -222,14 +238,14 @@ class Worker:
         """Evaluate every hosted shard's own rows, held-out or training ones, at a published w."""
         self.model.load(published)
         return {
-            i: evaluate_rows(self.model, self.job, shard.held_out if held_out else shard.rows)
+            i: self._evaluate(shard.held_out if held_out else shard.rows, "shard", i)
             for i, shard in sorted(self.shards.items())
         }
 
     def export(self, published: np.ndarray, rounds: int, path: str) -> str:
         """Write the plain model at a published w as safetensors; returns its weights_sha256."""
         self.model.load(published)
-        self.model.count_batches(rounds)
+        self.model.reset(rounds)
         return self.model.save(Path(path))
 
     def save(self, folder: str, name: str) -> dict[str, object]:

@@ -53,21 +53,27 @@ class Checkpoint:
         """How far the run was."""
         return Progress(**self.manifest["progress"])
 
-    def restore(self, fleet: Fleet, data_sha256: str) -> Progress:
+    def restore(self, fleet: Fleet) -> Progress:
         """Load it into a fleet of any size.
 
         Raises:
-            ConfigError: A file is damaged, or the data or shards are not those of the run.
+            ConfigError: A file is damaged.
         """
-        if self.manifest["data_sha256"] != data_sha256:
-            raise ConfigError(
-                f"{self.path} was made with other data or another partition: resume with the data it was started with."
-            )
         saved = self.manifest["files"]
         for entry in [saved["consensus"], *saved["shards"]]:
             self._check(entry)
         fleet.restore(str(self.path), saved)
         return self.progress
+
+    def check_fits(self, identity: Mapping[str, Any]) -> None:
+        """Refuse other data or another model than the checkpoint's, before anything is started.
+
+        Raises:
+            ConfigError: Says which differs.
+        """
+        for key, what in (("data_sha256", "data or another partition"), ("parameters", "model")):
+            if self.manifest["identity"][key] != identity[key]:
+                raise ConfigError(f"{self.path} was made with other {what}: resume with what the run was started with.")
 
     def _check(self, entry: Mapping[str, Any]) -> None:
         path = self.path / Path(entry["file"]).name
@@ -82,7 +88,7 @@ class Checkpoint:
                 )
 
 
-def save(fleet: Fleet, folder: Path, progress: Progress, data_sha256: str, keep: int | None) -> Path:
+def save(fleet: Fleet, folder: Path, progress: Progress, identity: Mapping[str, Any], keep: int | None) -> Path:
     """Write a checkpoint and remove the oldest beyond `keep` (None: keep all).
 
     Returns:
@@ -94,7 +100,7 @@ def save(fleet: Fleet, folder: Path, progress: Progress, data_sha256: str, keep:
     manifest = {
         "format": FORMAT,
         "progress": asdict(progress),
-        "data_sha256": data_sha256,
+        "identity": dict(identity),
         "environment": dict(fleet.workers()[0].environment),
         "files": fleet.save(str(part)),
     }

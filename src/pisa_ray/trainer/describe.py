@@ -10,7 +10,18 @@ from typing import Any
 from pisa_ray.errors import ConfigError
 
 #: What may change when a run is resumed: it does not enter the result, or only prolongs it.
-FREE = ("workers", "ray", "checkpoint", "evaluate_every", "max_failures", "stop", "rounds")
+FREE = (
+    "name",
+    "workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "ray",
+    "checkpoint",
+    "evaluate_every",
+    "max_failures",
+    "stop",
+    "rounds",
+)
 
 
 def describe(value: Any) -> Any:

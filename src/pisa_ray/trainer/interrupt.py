@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Catch SIGINT and SIGTERM while a run is going; yields a function that tells whether one came.
+class StopRequests:
+    """Catches SIGINT and SIGTERM while a run is going; calling it tells whether one came.
 
     Outside the main thread signals cannot be caught, and none will be seen.
     """
-    asked = threading.Event()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._old: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether the user asked to stop."""
+        return self._asked.is_set()
+
+    def arm(self) -> None:
+        """Install the handlers; once more after ray.init, which puts its own in place of SIGTERM's."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, self._handle)
+                self._old.setdefault(number, before)
+
+    def __enter__(self) -> Self:
+        self.arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked.is_set():
             raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        self._asked.set()

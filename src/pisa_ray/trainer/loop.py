@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class Loop:
         fleet: Who computes.
         schedule: When what happens.
         directory: Where it is written.
-        data_sha256: Goes into checkpoints.
+        identity: What a checkpoint must fit to be resumed: a hash of the data and the parameters' shapes.
         display: Who is told.
         stop_requested: Whether the user asked to stop.
         progress: How far it is; start with a checkpoint's to resume.
@@ -68,7 +68,7 @@ class Loop:
     fleet: Fleet
     schedule: Schedule
     directory: RunDirectory
-    data_sha256: str
+    identity: Mapping[str, Any]
     display: Display
     stop_requested: Callable[[], bool]
     progress: Progress
@@ -173,8 +173,9 @@ class Loop:
         for split, sums in pending.items():
             row |= {f"{split}_{name}": value for name, value in means(sums().values()).items()}
         best = self.progress.best
-        for name, value in row.items():
-            if name.startswith(("test_", "validation_")) and math.isfinite(value):
+        for name, value in row.items():  # an interruption's row (it has no residuals) is not part of the trajectory
+            scheduled = row["primal_residual"] is not None
+            if scheduled and name.startswith(("test_", "validation_")) and math.isfinite(value):
                 better = min if name.endswith("loss") else max
                 best[f"best_{name}"] = better(best.get(f"best_{name}", value), value)
         self.last_row = row
@@ -184,9 +185,7 @@ class Loop:
 
     def _save(self) -> None:
         self._evaluate()  # so that metrics and best values belong to the round that is saved
-        path = checkpoint.save(
-            self.fleet, self.directory.checkpoints, self.progress, self.data_sha256, self.schedule.keep
-        )
+        path = checkpoint.save(self.fleet, self.directory.checkpoints, self.progress, self.identity, self.schedule.keep)
         self._saved = self.progress.round
         self.directory.add_event("checkpoint_saved", self.progress.round, path=path.name)
 

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import SISAD, Method
+from pisa_ray.algorithm import SISAD, Layout, Method
 from pisa_ray.data import Partition, Preprocess, Source, default_preprocess, hold_out, label_distribution, open_source
 from pisa_ray.engine.evaluation import evaluate_rows
+from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError
@@ -96,6 +97,7 @@ class Prepared:
     job: Job
     partition: dict[str, Any]
     data_sha256: str
+    layout: Layout
 
 
 def prepare(
@@ -152,8 +154,8 @@ def prepare(
         threads=threads,
         seed=seed,
     )
-    _try_model(job)
-    return Prepared(job, _describe_partition(job), _data_sha256(job))
+    layout = _try_model(job)
+    return Prepared(job, _describe_partition(job), _data_sha256(job), layout)
 
 
 def _factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -189,13 +191,20 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     return tuple(size / sum(sizes) for size in sizes)
 
 
-def _try_model(job: Job) -> None:
-    """Apply the model to two rows of the first shard: what does not fit shows before any process is started."""
+def _try_model(job: Job) -> Layout:
+    """Evaluate two rows and train on the smallest batch there will be, so that what does not fit shows at once."""
+    sizes = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
+    micro = job.micro_batch_size
+    pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
+    smallest = min(range(len(pieces)), key=pieces.__getitem__)
     with borrowed_process(job.threads):
-        rows = job.train.read(job.shards[0][:2])
+        rows = job.train.read(job.shards[smallest][: max(2, pieces[smallest])])
         try:
             model = job.build_model()
-            sums = evaluate_rows(model, job, rows)
+            sums = evaluate_rows(model, job, rows.take(np.arange(min(2, len(rows)))))
+            x, y = rows.batch(np.arange(pieces[smallest]))
+            model.module.train()
+            gradient(model, job, job.preprocess(x, training=True), y)
         except PisaError:
             raise
         except Exception as error:
@@ -209,6 +218,7 @@ def _try_model(job: Job) -> None:
             f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
             "inputs (data.scale, data.mean, data.std)."
         )
+    return model.layout
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,25 +23,34 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.model = path / "model.safetensors"
+        self.path = path.resolve()  # workers may have another working directory
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model.safetensors"
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Start a new run here.
+        """Start a run here, or go on with the one that is here; clears away what half-written checkpoints left.
 
         Raises:
-            ConfigError: The folder holds a run already, or cannot be written.
+            ConfigError: The folder cannot be written.
         """
-        if self.holds_a_run():
-            raise ConfigError(f"{self.path} holds a run already: use --resume to go on with it, or another --out.")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for part in self.checkpoints.glob(".round-*"):
+                shutil.rmtree(part)
             (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
             raise ConfigError(
                 f"the run directory {self.path} cannot be written ({error}): use another --out."
             ) from error
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run.
+
+        Raises:
+            ConfigError: It does.
+        """
+        if self.holds_a_run():
+            raise ConfigError(f"{self.path} holds a run already: use --resume to go on with it, or another --out.")
 
     def holds_a_run(self) -> bool:
         """Whether there is a run in this folder."""
@@ -85,8 +95,8 @@ class RunDirectory:
                 yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
     def cut_back(self, round_: int) -> None:
-        """Drop metrics after a round, which a resumed run will write again, and what told how the run ended."""
-        kept = [row for row in self.rows() if row["round"] <= round_]
+        """Drop metrics that a resumed run will write again, the row of an interruption, and what told how it ended."""
+        kept = [row for row in self.rows() if row["round"] <= round_ and row["primal_residual"] is not None]
         part = self.path / ".metrics.jsonl.part"
         part.write_text("".join(json.dumps(row) + "\n" for row in kept))
         part.replace(self.path / "metrics.jsonl")

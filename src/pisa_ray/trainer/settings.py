@@ -47,6 +47,7 @@ class Scaling:
         if config is None or isinstance(config, int):
             workers = 1 if config is None else config
             return cls(workers, workers)
+        _refuse("ScalingConfig", config, ("accelerator_type", "label_selector", "use_tpu", "topology"))
         number: Any = config.num_workers
         gpu: Any = config.use_gpu
         least, most = number if isinstance(number, tuple) else (number, number)
@@ -78,9 +79,21 @@ class Run:
             return cls(Path(config or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
         if "://" in str(config.storage_path):
             raise ConfigError(f"storage_path is {config.storage_path}, but it must be a local or shared folder.")
+        _refuse("RunConfig", config, ("callbacks", "storage_filesystem", "worker_runtime_env"))
         failures, checkpoints = config.failure_config, config.checkpoint_config
+        if checkpoints is not None:
+            _refuse("CheckpointConfig", checkpoints, ("checkpoint_score_attribute",))
+        # Ray fills in its defaults, under which nothing is retried and all is kept; a default means: not given.
+        path = Path(str(config.storage_path)).expanduser() / str(config.name)
         return cls(
-            Path(str(config.storage_path)).expanduser() / str(config.name),
-            checkpoints.num_to_keep if checkpoints else None,
-            failures.max_failures if failures else -1,
+            path,
+            cls.keep if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints.num_to_keep,
+            cls.max_failures if failures is None or failures == type(failures)() else failures.max_failures,
         )
+
+
+def _refuse(name: str, config: object, fields: tuple[str, ...]) -> None:
+    """Settings of Ray Train's that are not honoured are not ignored either."""
+    for field_ in fields:
+        if getattr(config, field_, None):
+            raise ConfigError(f"{name}.{field_} is set, but pisa_ray does not support it yet: leave it out.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from pisa_ray.algorithm import Method
 from pisa_ray.data import Partition
 from pisa_ray.engine.fleet import Fleet, LocalFleet
-from pisa_ray.engine.job import Job, Loss, Metrics
+from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import PisaError, WorkerDiedError
 from pisa_ray.schedulers import Constant, SigmaSchedule
@@ -20,7 +20,7 @@ from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.checkpoint import Progress
 from pisa_ray.trainer.describe import check_resumable, describe
 from pisa_ray.trainer.display import Display
-from pisa_ray.trainer.interrupt import stop_requests
+from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
 from pisa_ray.trainer.prepare import Data, Opened, prepare
 from pisa_ray.trainer.result import Result
@@ -29,6 +29,9 @@ from pisa_ray.trainer.settings import Run, Scaling
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
+
+#: Deaths in a row without a newer checkpoint after which a run is given up.
+PATIENCE = 3
 
 
 class PisaTrainer:
@@ -119,6 +122,8 @@ class PisaTrainer:
             stop_seconds,
             stop_test_accuracy,
         )
+        if not resume:
+            RunDirectory(self._run.path).check_free()  # before data are read
         self._prepared = prepare(
             model=model,
             data=data,
@@ -135,6 +140,10 @@ class PisaTrainer:
             seed=seed,
         )
         job = self._prepared.job
+        self._identity = {
+            "data_sha256": self._prepared.data_sha256,
+            "parameters": [[slot.name, list(slot.shape)] for slot in self._prepared.layout.slots],
+        }
         self._config = config or {
             "seed": seed,
             "data": describe(data),
@@ -164,69 +173,93 @@ class PisaTrainer:
         Raises:
             ConfigError: The run directory holds a run, or what is to be resumed does not fit.
             NonFiniteError: Training went to NaN or infinity; the last good checkpoint stays.
-            PisaError: A worker failed, or died more often than max_failures.
+            PisaError: User code raised, a disk failed, or processes died too often.
         """
         directory = RunDirectory(self._run.path)
-        resuming = self._resume and directory.holds_a_run()
-        if resuming:
-            check_resumable(directory.config(), self._config)
-        else:
+        self._check_directory(directory)
+        with StopRequests() as stop_requests, self._session() as make_fleet:
+            stop_requests.arm()
+            resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
             directory.write("partition.json", self._prepared.partition)
-        failures = 0
-        with stop_requests() as stop_requested:
-            while True:
-                try:
-                    return self._attempt(directory, stop_requested, resuming)
-                except WorkerDiedError as error:
-                    failures += 1
-                    directory.add_event("worker_died", self._last_round(directory), message=str(error))
-                    if 0 <= self._run.max_failures < failures:
-                        self._fail(directory, error)
-                        raise
-                    resuming = True
-                except PisaError as error:
-                    self._fail(directory, error)
-                    raise
+            try:
+                return self._attempts(directory, make_fleet, stop_requests, resuming)
+            except PisaError as error:
+                self._fail(directory, str(error))
+                raise
+            except OSError as error:
+                self._fail(directory, str(error))
+                raise PisaError(
+                    f"the run directory cannot be written: {error}; --resume goes on from the last checkpoint."
+                ) from error
+            except BaseException as error:
+                self._fail(directory, type(error).__name__)
+                raise
 
-    def _attempt(self, directory: RunDirectory, stop_requested: Callable[[], bool], resuming: bool) -> Result:
-        """Start a fleet, from a checkpoint where there is one, and run the loop on it."""
+    def _check_directory(self, directory: RunDirectory) -> None:
+        """Whether the folder is free, or holds a run that these arguments can go on with."""
+        if not self._resume:
+            directory.check_free()
+        elif directory.holds_a_run():
+            check_resumable(directory.config(), self._config)
+            last = checkpoint.latest(directory.checkpoints)
+            if last:
+                last.check_fits(self._identity)
+
+    def _attempts(
+        self,
+        directory: RunDirectory,
+        make_fleet: Callable[[], AbstractContextManager[Fleet]],
+        stop_requested: Callable[[], bool],
+        resuming: bool,
+    ) -> Result:
+        """Run; when a process dies, run on from the last checkpoint, unless that happens too often."""
+        failures, stuck, reached = 0, 0, -1
+        while True:
+            try:
+                with make_fleet() as fleet:
+                    return self._attempt(directory, fleet, stop_requested, resuming)
+            except WorkerDiedError as error:
+                last = checkpoint.latest(directory.checkpoints)
+                failures += 1
+                progress = last.progress.round if last else 0
+                stuck, reached = (stuck + 1, reached) if progress <= reached else (1, progress)
+                directory.add_event("worker_died", self._last_round(directory), message=str(error))
+                if 0 <= self._run.max_failures < failures:
+                    raise
+                if stuck == PATIENCE:
+                    raise PisaError(
+                        f"processes died {stuck} times after round {reached} without a newer checkpoint: look for a "
+                        "crash in the model or for too little memory; --resume tries again."
+                    ) from error
+                resuming = True
+
+    def _attempt(
+        self, directory: RunDirectory, fleet: Fleet, stop_requested: Callable[[], bool], resuming: bool
+    ) -> Result:
+        """Run the loop on a fleet, from a checkpoint where there is one."""
         job, schedule = self._prepared.job, self._schedule
         last = checkpoint.latest(directory.checkpoints) if resuming else None
-        progress = last.progress if last else Progress(sigma=job.method.sigma)
+        progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
         display = Display(schedule.rounds, progress.round, quiet=self._quiet)
-        with self._fleet(job) as fleet:
-            if last:
-                last.restore(fleet, self._prepared.data_sha256)
-            if resuming:
-                directory.cut_back(progress.round)
-                directory.add_event("resumed", progress.round, checkpoint=last.path.name if last else None)
-                display.say(
-                    f"resuming at round {progress.round}"
-                    if last
-                    else f"{directory.path} has no complete checkpoint: starting from round 0"
-                )
-            for worker, info in enumerate(fleet.workers()):
-                directory.add_event(
-                    "worker_started", progress.round, worker=worker, pid=info.pid, node=info.node, device=info.device
-                )
-            rows = list(directory.rows())
-            loop = Loop(
-                job,
-                fleet,
-                schedule,
-                directory,
-                self._prepared.data_sha256,
-                display,
-                stop_requested,
-                progress,
-                rows[-1] if rows else {},
+        if resuming:
+            directory.cut_back(progress.round)
+            directory.add_event("resumed", progress.round, checkpoint=last.path.name if last else None)
+        if last:
+            display.say(f"resuming at round {progress.round}")
+        elif self._resume:
+            display.say(f"{directory.path} has no complete checkpoint: starting from round 0")
+        for worker, info in enumerate(fleet.workers()):
+            directory.add_event(
+                "worker_started", progress.round, worker=worker, pid=info.pid, node=info.node, device=info.device
             )
-            try:
-                status = loop.run()
-            finally:
-                display.close()
-            digest = fleet.export(progress.round, str(directory.model.resolve()))
+        *_, row = [{}, *directory.rows()]
+        loop = Loop(job, fleet, schedule, directory, self._identity, display, stop_requested, progress, row)
+        try:
+            status = loop.run()
+        finally:
+            display.close()
+        digest = fleet.export(progress.round, str(directory.model))
         metrics = self._end(
             directory,
             status,
@@ -243,23 +276,20 @@ class PisaTrainer:
         return Result(status, metrics, directory.path, saved.path if saved else directory.checkpoints)
 
     @contextmanager
-    def _fleet(self, job: Job) -> Iterator[Fleet]:
-        """The processes that compute, for as long as they are needed."""
-        scaling = self._scaling
+    def _session(self) -> Iterator[Callable[[], AbstractContextManager[Fleet]]]:
+        """Where the processes will be; yields what starts them, again after a death."""
+        job, scaling = self._prepared.job, self._scaling
         if scaling.most == 0:
             with borrowed_process(job.threads):
-                yield LocalFleet(job, gpu=scaling.gpus > 0)
+                yield lambda: nullcontext(LocalFleet(job, gpu=scaling.gpus > 0))
             return
         # Here, so that a run without workers needs no Ray.
-        from pisa_ray.actors import RayFleet, RayResources, ray_session  # noqa: PLC0415
+        from pisa_ray.actors import RayFleet, RayResources, ray_session, room  # noqa: PLC0415
 
         resources = RayResources(scaling.cpus, scaling.gpus, scaling.other)
-        with ray_session(scaling.least, scaling.most, resources, self._address) as workers:
-            fleet = RayFleet(job, workers, resources)
-            try:
-                yield fleet
-            finally:
-                fleet.close()
+        with ray_session(scaling.least, scaling.most, resources, self._address):
+            room(scaling.least, scaling.most, resources)  # too small a cluster is refused before anything is written
+            yield lambda: closing(RayFleet(job, room(scaling.least, scaling.most, resources), resources))
 
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         metrics = {"name": self._config.get("name", directory.path.name), "status": status, **fields}
@@ -267,9 +297,11 @@ class PisaTrainer:
         directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
         return metrics
 
-    def _fail(self, directory: RunDirectory, error: PisaError) -> None:
-        *_, last = [{}, *directory.rows()]
-        self._end(directory, "failed", {"message": str(error), "rounds": last.get("round", 0), **last})
+    def _fail(self, directory: RunDirectory, message: str) -> None:
+        """Record how the run failed, as far as the disk lets us."""
+        with suppress(OSError):
+            *_, last = [{}, *directory.rows()]
+            self._end(directory, "failed", {"message": message, "rounds": last.get("round", 0), **last})
 
     def _last_round(self, directory: RunDirectory) -> int:
         return max((int(row["round"]) for row in directory.rows()), default=0)

@@ -1,21 +1,16 @@
-"""The figures of the report page: matplotlib drawings as inline SVG that follows the page's light or dark colours.
+"""The figures: curves over rounds, and the bars of a partition."""
 
-No text that a user chose is drawn here; names and labels stand in the page around the figures, where they are escaped.
-"""
-
-import io
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+
+from pisa_ray.cli.report.svg import draw
 
 # Okabe-Ito. Lines take a colour from the page, which lightens some of them in the dark; yellow is too pale for a line.
 LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -25,33 +20,9 @@ _AREA_COLOURS = (
     *("#5d6470", "#b0b5bb", "#a6611a"),
 )
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.2, 2), (6, 2, 1.2, 2))
-_INK, _GRID = "#010203", "#040506"  # stand-ins that become var(--ink) and var(--line)
 _RASTER_BEYOND = 700  # so many boxes are smaller as a picture than as vector shapes
 _MARKERS_UP_TO = 25  # points a line may have to show each of them
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9.6,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "path.simplify": False,
-}
 
 
 @dataclass(frozen=True)
@@ -67,11 +38,6 @@ class Line:
     points: Sequence[tuple[float, float]]
     colour: int = 0
     dash: int = 0
-
-
-def css_colour(index: int) -> str:
-    """The CSS colour of a line, as a variable of the page."""
-    return f"var(--c{index % len(LINE_COLOURS)})"
 
 
 def label_colours(count: int) -> list[str]:
@@ -100,7 +66,7 @@ def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyon
     Args:
         lines: the curves; at least one has a point.
         salt: makes the ids of this figure unique within the page.
-        description: what the figure shows, for people who cannot see it; must be escaped already.
+        description: what the figure shows, for people who cannot see it.
         log_beyond: the ratio of the largest to the smallest value from which the y axis is logarithmic.
         percent: the values are shares of one.
 
@@ -138,7 +104,7 @@ def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyon
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
         axes.set_xlabel("round")
 
-    return _svg(paint, (4.5, 2.7), salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
+    return draw(paint, (4.5, 2.7), salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
 
 
 def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> str:
@@ -147,7 +113,7 @@ def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: s
     Args:
         shards: for each shard its counts, label by label in one order for all.
         salt: makes the ids of this figure unique within the page.
-        description: what the figure shows, escaped.
+        description: what the figure shows, for people who cannot see it.
     """
     colours = label_colours(len(shards[0]))
     half = 0.4 if len(shards) <= 200 else 0.5
@@ -176,7 +142,7 @@ def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: s
         axes.set_xlabel("shard")
         axes.set_ylabel("rows", labelpad=1)
 
-    return _svg(paint, (9.6, 3.0), salt, description, {})
+    return draw(paint, (9.6, 3.0), salt, description, {})
 
 
 def _tick(value: float) -> str:
@@ -198,44 +164,3 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _svg(
-    paint: Callable[[Axes], None], inches: tuple[float, float], salt: str, description: str, colours: Mapping[str, str]
-) -> str:
-    """Draws with `paint` on new axes and returns the figure as an `<svg>` element for an HTML page."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": salt}):
-        figure = Figure(figsize=inches)
-        # Fixed margins in inches: a layout engine takes as long as the drawing, and equal axes line up on the page.
-        width, height = inches
-        axes = figure.add_axes((0.62 / width, 0.43 / height, 1 - 0.72 / width, 1 - 0.53 / height))
-        axes.tick_params(length=0)
-        paint(axes)
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            dpi=200,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    return _for_html(buffer.getvalue(), description, {_INK: "var(--ink)", _GRID: "var(--line)", **colours})
-
-
-def _for_html(svg: str, description: str, colours: Mapping[str, str]) -> str:
-    """Cuts a stand-alone SVG file down to what belongs inside an HTML page, and lets the page set the colours."""
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>|<!--.*?-->", "", body, flags=re.DOTALL)
-    body = body.replace("xlink:href", "href")
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
-    body = re.sub(
-        r"font-family:[^;\"]*;?\s*|font: ([\d.]+px)[^;\"]*", lambda m: f"font-size: {m[1]}" if m[1] else "", body
-    )
-    shorter = re.compile(r"(\.\d\d)\d+")
-    body = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: shorter.sub(r"\1", m[0]), body)
-    for drawn, css in colours.items():
-        body = body.replace(drawn, css)
-    body = re.sub(r"\n\s*", "\n", body)
-    return f'<svg role="img" aria-label="{description}" viewBox="{box[1] if box else ""}">{body}</svg>'

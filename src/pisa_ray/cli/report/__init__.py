@@ -1,0 +1,5 @@
+"""The report page: one self-contained HTML file about one run, or about several beside each other."""
+
+from pisa_ray.cli.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,138 @@
+"""The curves: which metrics are drawn, what healthy ones look like, and all runs over each other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from pisa_ray.cli.report.figures import Line, draw_curves, thin
+from pisa_ray.cli.report.markup import legend, line_key
+from pisa_ray.cli.report.run import Run
+from pisa_ray.cli.report.text import count
+
+_LEGEND_RUNS = 5  # with more runs the figures leave their names to the first table
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """What one figure shows: metrics by key and name, and what a healthy one looks like."""
+
+    title: str
+    series: tuple[tuple[str, str], ...]
+    caption: str
+    log_beyond: float = 2.0
+    percent: bool = False
+    expected: bool = True  # say so where it is missing
+
+
+_CHARTS = (
+    _Chart(
+        "Accuracy",
+        (("test_accuracy", "test"), ("validation_accuracy", "validation")),
+        "Healthy: rises, then levels off. A saw-tooth means that sigma is too small.",
+        log_beyond=math.inf,
+        percent=True,
+    ),
+    _Chart(
+        "Loss",
+        (("train_loss", "train"), ("test_loss", "test"), ("validation_loss", "validation")),
+        "Healthy: all fall. Test rising while train falls is overfitting; an explosion asks for a larger sigma or rho.",
+        log_beyond=20.0,
+    ),
+    _Chart(
+        "Penalty sigma",
+        (("sigma", "sigma"),),
+        "Healthy: constant, or growing slowly. Growing too fast freezes the weights before they arrive.",
+    ),
+    _Chart(
+        "Primal residual",
+        (("primal_residual", "primal residual"),),
+        "How far the shards' copies are from the consensus. Healthy: falls. Flat while the loss stalls: "
+        "sigma is too small for the noise.",
+    ),
+    _Chart(
+        "Dual residual",
+        (("dual_residual", "dual residual"),),
+        "How far the duals are from the negative gradients. Healthy: falls to the noise of the mini-batches. "
+        "Growing: duals are lost or scaled.",
+    ),
+    _Chart(
+        "Consensus residual",
+        (("consensus_residual", "consensus residual"),),
+        "The stationarity error, up to noise. Healthy: falls. High while the weights no longer move: "
+        "frozen, so grow sigma less often (k0) or less (gamma).",
+    ),
+    _Chart(
+        "Consensus move",
+        (("consensus_move", "consensus move"), ("sigma_primal", "sigma * primal residual")),
+        "Healthy: falls, and stays within a factor of ten of sigma * primal residual. "
+        "That one ten times larger: grow sigma; ten times smaller: stop growing.",
+    ),
+    _Chart(
+        "Augmented Lagrangian",
+        (("augmented_lagrangian", "augmented Lagrangian"),),
+        "Healthy: falls between growths of sigma. Repeated rises with full gradients: sigma and rho are too small.",
+        log_beyond=20.0,
+        expected=False,
+    ),
+    _Chart(
+        "Momentum",
+        (("momentum", "momentum"),),
+        "Healthy: about 0.5 to 0.99. Near 0: plain gradient steps of 1/sigma. Near 1: very slow duals.",
+        log_beyond=math.inf,
+        expected=False,
+    ),
+    _Chart(
+        "Workers",
+        (("workers", "workers"),),
+        "Workers may join, leave or die; the result does not depend on them.",
+        log_beyond=math.inf,
+        expected=False,
+    ),
+)
+
+
+def curves(runs: Sequence[Run]) -> str:
+    """A figure for every metric that some run has."""
+    if not any(run.rows for run in runs):
+        return '<p class="card">No curves: there is no evaluated round yet.</p>'
+    figures, missing = [], []
+    for number, chart in enumerate(_CHARTS):
+        series = [(key, name) for key, name in chart.series if any(run.points(key) for run in runs)]
+        if not series:
+            missing += [chart.title[0].lower() + chart.title[1:]] if chart.expected else []
+        elif chart.title != "Workers" or any(len({y for _, y in run.points("workers")}) > 1 for run in runs):
+            figures.append(_figure(runs, chart, series, salt=f"chart{number}"))
+    above = '<p class="soft">The colours of the runs are those of the first table.</p>'
+    below = f'<p class="soft">Not recorded, so not drawn: {", ".join(missing)}.</p>'
+    return (
+        f'{above if len(runs) > _LEGEND_RUNS else ""}<div class="charts">{"".join(figures)}</div>'
+        f"{below if missing else ''}"
+    )
+
+
+def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]], salt: str) -> str:
+    """One figure: one run's metrics differ in colour and dash, several runs in colour and their metrics in dash."""
+    one = len(runs) == 1
+    lines, gaps = [], 0
+    for i, run in enumerate(runs):
+        found = [run.points(key) for key, _ in series]
+        gaps += max((len(run.rows) - len(points) for points in found if points), default=0)
+        lines += [Line(thin(points), j if one else i, j) for j, points in enumerate(found) if points]
+    keys = [] if one or len(runs) > _LEGEND_RUNS else [line_key(i) + escape(run.name) for i, run in enumerate(runs)]
+    if len(series) > 1:
+        keys += [line_key(j if one else None, j) + name for j, (_, name) in enumerate(series)]
+    names = ", ".join(name for _, name in series)
+    who = "" if one else " of " + ", ".join(run.name for run in runs)
+    svg = draw_curves(
+        lines,
+        salt=salt,
+        description=f"{chart.title} over rounds ({names}){who}",
+        log_beyond=chart.log_beyond,
+        percent=chart.percent,
+    )
+    said = f" No finite value in {count(gaps, 'evaluated round')}: not drawn." if gaps else ""
+    return (
+        f'<figure class="card"><h3>{chart.title}</h3>{legend(keys)}{svg}'
+        f"<figcaption>{chart.caption}{said}</figcaption></figure>"
+    )

@@ -1,0 +1,89 @@
+"""The final numbers of one run, and those of several beside each other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+
+from pisa_ray.cli.report.markup import line_key, table
+from pisa_ray.cli.report.run import Run
+from pisa_ray.cli.report.text import count, duration, number, percent, short, shown, size
+
+
+def badge(run: Run) -> str:
+    """How the run ended, in its colour."""
+    known = run.status if run.status in {"finished", "stopped", "interrupted", "failed"} else "unfinished"
+    return f'<span class="status {known}">{escape(run.status)}</span>'
+
+
+def headline(run: Run) -> str:
+    """The numbers of one run, large."""
+    items: list[tuple[str, str, str]] = []
+    for key, name, show, choose in (
+        ("test_accuracy", "Test accuracy", percent, max),
+        ("validation_accuracy", "Validation accuracy", percent, max),
+        ("test_loss", "Test loss", short, min),
+        ("train_loss", "Train loss", short, min),
+    ):
+        points = run.points(key)
+        if number(run.last(key)) is not None:
+            best = run.best(key, choose)
+            items.append((name, show(run.last(key)), f"best {show(best)}" if best is not None else ""))
+        elif points:
+            items.append((name, "-", f"{show(points[-1][1])} in round {points[-1][0]:.0f}"))
+    planned = number(run.config.get("rounds"))
+    items.append(("Rounds", short(run.rounds), f"of {planned:,.0f}" if planned is not None else ""))
+    items.append(("Workers", short(run.last("workers")), count(len(run.shards), "shard") if run.shards else ""))
+    items.append(("Time", duration(run.last("seconds")), ""))
+    if run.gradient_share is not None:
+        items.append(("Gradient share", percent(run.gradient_share, 0), "of the workers' time"))
+    cells = [
+        f"<div><dt>{name}</dt><dd>{value}{f'<small>{extra}</small>' if extra else ''}</dd></div>"
+        for name, value, extra in items
+    ]
+    if run.result.get("weights_sha256"):
+        cells.append(f"<div><dt>Weights, SHA-256</dt><dd>{_digest(run)}</dd></div>")
+    return f'<dl class="numbers">{"".join(cells)}</dl>'
+
+
+def _digest(run: Run) -> str:
+    digest = run.result.get("weights_sha256")
+    return f'<code title="{escape(str(digest))}">{escape(str(digest)[:10])}</code>' if digest else "-"
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """The numbers of several runs, one row each."""
+    columns: list[tuple[str, str, Callable[[Run], str]]] = [
+        ("Status", "", badge),
+        ("Test accuracy", "n", lambda run: percent(run.last("test_accuracy"))),
+        ("Best", "n", lambda run: percent(run.best("test_accuracy", max))),
+        ("Test loss", "n", lambda run: short(run.last("test_loss"))),
+        ("Train loss", "n", lambda run: short(run.last("train_loss"))),
+        ("Rounds", "n", lambda run: short(run.rounds)),
+        ("Workers", "n", lambda run: short(run.last("workers"))),
+        ("Time", "n", lambda run: duration(run.last("seconds"))),
+        ("Gradient share", "n", lambda run: percent(run.gradient_share, 0)),
+        ("Bytes sent", "n", lambda run: size(run.last("bytes_sent"))),
+        ("Weights", "n", _digest),
+    ]
+    rows = [[f"{line_key(i)}{escape(run.name)}", *(show(run) for _, _, show in columns)] for i, run in enumerate(runs)]
+    heads = [("Run", "name"), *((name, kind) for name, kind, _ in columns)]
+    return f'<div class="card">{table("Final values, one row a run", heads, rows)}</div>'
+
+
+def differences(runs: Sequence[Run]) -> str:
+    """The settings that are not the same in all runs."""
+    flat = [dict(_flat(run.config)) for run in runs]
+    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key != "name"]
+    different = [key for key in keys if len({one.get(key) for one in flat}) > 1]
+    if not different:
+        return '<p class="soft">All runs have the same settings, but for their names.</p>'
+    columns = [("Setting", "row"), *((f"{line_key(i)}{escape(run.name)}", "any") for i, run in enumerate(runs))]
+    rows = [[f"<code>{escape(key)}</code>", *(escape(shown(one.get(key, "-"))) for one in flat)] for key in different]
+    return f'<div class="card">{table("Settings that differ", columns, rows)}</div>'
+
+
+def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    elif key:
+        yield key, str(value)

@@ -1,0 +1,69 @@
+"""The partition: how many rows of each label lie on each shard."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from pisa_ray.cli.report.figures import draw_partition, label_colours
+from pisa_ray.cli.report.markup import OPEN_ROWS, area_key, details, legend, table
+from pisa_ray.cli.report.run import Row, Run
+from pisa_ray.cli.report.text import count, number
+
+_MATRIX_LABELS = 12  # with more labels the table names each shard's largest ones only
+_NAMED_LABELS = 4
+
+
+def partition(run: Run, index: int) -> str:
+    """The shards of a run as a figure and a table."""
+    if not run.shards:
+        return '<p class="card">Not known: there is no partition.json that names shards.</p>'
+    counts = [_counts(shard) for shard in run.shards]
+    rows = [
+        int(n) if (n := number(shard.get("rows"))) is not None else sum(labels.values())
+        for shard, labels in zip(run.shards, counts, strict=True)
+    ]
+    labels = sorted({label for one in counts for label in one}, key=_order)
+    about = f"{count(len(rows), 'shard')}, {count(sum(rows), 'row')}"
+    about += f", {count(len(labels), 'label')}" if labels else ", no labels recorded"
+    about += f"; smallest shard {min(rows):,}, largest {max(rows):,} rows."
+    stacks = [[one.get(label, 0) for label in labels] for one in counts] if labels else [[n] for n in rows]
+    svg = draw_partition(stacks, salt=f"partition{index}", description=f"Rows of each shard by label: {about}")
+    key = legend([area_key(c) + escape(label) for label, c in zip(labels, label_colours(len(labels)), strict=True)])
+    if len(labels) > OPEN_ROWS:
+        key = details(f"Colours of the {len(labels)} labels", key)
+    return (
+        f'<div class="card long"><p>{about}</p><figure><div class="scroll wide" tabindex="0" role="group" '
+        f'aria-label="Partition figure">{svg}</div>{key}</figure>{_table(rows, counts, labels)}</div>'
+    )
+
+
+def _counts(shard: Row) -> dict[str, int]:
+    labels = shard.get("labels")
+    if not isinstance(labels, dict):
+        return {}
+    return {str(k): int(n) for k, v in labels.items() if (n := number(v)) is not None and n > 0}
+
+
+def _order(label: str) -> tuple[float, str]:
+    """Numbers by their value, and other labels after them."""
+    try:
+        return float(label), label
+    except ValueError:
+        return float("inf"), label
+
+
+def _table(rows: Sequence[int], counts: Sequence[Mapping[str, int]], labels: Sequence[str]) -> str:
+    columns = [("Shard", "row"), ("Rows", "n")]
+    if len(labels) <= _MATRIX_LABELS:
+        columns += [(escape(label), "n") for label in labels]
+        cells = [[f"{one[label]:,}" if label in one else "-" for label in labels] for one in counts]
+    else:
+        columns += [("Labels", "n"), ("Most frequent (rows)", "any")]
+        cells = [[f"{len(one)}", _largest(one)] for one in counts]
+    body = [[f"{i}", f"{n:,}", *rest] for i, (n, rest) in enumerate(zip(rows, cells, strict=True))]
+    return table("Rows of each shard, by label", columns, body)
+
+
+def _largest(labels: Mapping[str, int]) -> str:
+    top = sorted(labels, key=lambda label: -labels[label])
+    named = ", ".join(f"{label} ({labels[label]:,})" for label in top[:_NAMED_LABELS])
+    return escape(named) + (f", {len(top) - _NAMED_LABELS} more" if len(top) > _NAMED_LABELS else "")
