@@ -264,9 +264,9 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
         ("no/such.parquet", "image", "label", "The data 'no/such.parquet' do not exist: give the path"),
         ("what://ever", "image", "label", "The data's address 'what://ever' cannot be opened"),
         (make_table().slice(0, 0), "image", "label", "The table has no rows"),
-        (make_table(), "img", "label", "data.input is 'img', but The table has no such column: name one of 'image',"),
-        (make_table(), ["a", "c"], "label", "data.input is 'c', but The table has no such column"),
-        (make_table(), "image", "lab", "data.label is 'lab', but The table has no such column"),
+        (make_table(), "img", "label", "data.input is 'img', but the table has no such column: name one of 'image',"),
+        (make_table(), ["a", "c"], "label", "data.input is 'c', but the table has no such column"),
+        (make_table(), "image", "lab", "data.label is 'lab', but the table has no such column"),
         (make_table(), None, "label", "data.input is missing"),
         (make_table(), "image", None, "data.label is missing"),
         (make_table(), "site", "label", "text columns are not supported yet"),
@@ -325,7 +325,7 @@ def test_errors_of_files(tmp_path):
 
 def test_errors_of_columns():
     table = open_source(with_column([[1]] * ROWS), input="image", label="label")
-    with pytest.raises(ConfigError, match="partition.column is 'q', but The table has no such column"):
+    with pytest.raises(ConfigError, match=r"partition.column is 'q', but the table has no such column"):
         table.column("q")
     with pytest.raises(ConfigError, match="Column 'x' is of type list<item: int64>, but only numbers or text"):
         table.column("x")

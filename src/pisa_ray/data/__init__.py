@@ -4,10 +4,10 @@
 `Preprocess` prepares them for the model. All of it is a function of (config, data, seed) only.
 """
 
-from .base import Source
-from .distribution import distribution_table, label_distribution, plot_distribution
-from .keys import generator, key
-from .partitions import (
+from pisa_ray.data.base import Source
+from pisa_ray.data.distribution import distribution_table, label_distribution, plot_distribution
+from pisa_ray.data.keys import generator, key
+from pisa_ray.data.partitions import (
     IID,
     ByColumn,
     Dirichlet,
@@ -18,10 +18,10 @@ from .partitions import (
     QuantitySkew,
     hold_out,
 )
-from .preprocess import Preprocess, default_preprocess
-from .rows import Rows
-from .sources import open_source
-from .streams import BatchStream
+from pisa_ray.data.preprocess import Preprocess, default_preprocess
+from pisa_ray.data.rows import Rows
+from pisa_ray.data.sources import open_source
+from pisa_ray.data.streams import BatchStream
 
 __all__ = [
     "IID",

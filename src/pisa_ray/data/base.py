@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from .rows import Rows
+from pisa_ray.data.rows import Rows
 
 
 class Source(ABC):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..errors import ConfigError
+from pisa_ray.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from .keys import generator
+from pisa_ray.data.keys import generator
 
 
 def digits_table(name: str) -> pa.Table:

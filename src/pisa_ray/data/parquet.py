@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ..errors import ConfigError
-from .tables import TableSource
+from pisa_ray.data.tables import TableSource
+from pisa_ray.errors import ConfigError
 
 
 class ParquetSource(TableSource):

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import ConfigError
-from .base import Source
-from .keys import generator
+from pisa_ray.data.base import Source
+from pisa_ray.data.keys import generator
+from pisa_ray.errors import ConfigError
 
 TRIES = 1000  # random cuts tried until every shard has its minimum
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from .base import Source
+from pisa_ray.data.base import Source
+from pisa_ray.errors import ConfigError
 
 Transform = Callable[[Tensor, bool], Tensor]
 

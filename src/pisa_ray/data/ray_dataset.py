@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from .tables import TableSource, hash_tables
+from pisa_ray.data.tables import TableSource, hash_tables
 
 if TYPE_CHECKING:
     import ray.data
@@ -32,7 +32,7 @@ class RaySource(TableSource):
         self._blocks = [block for block, rows in zip(blocks, counts, strict=True) if rows]
         schema = ray.get(self._blocks[0]).schema if self._blocks else pa.schema([])
         pieces = [rows for rows in counts if rows]
-        super().__init__(schema, pieces, input=input, label=label, place="The Ray data set")
+        super().__init__(schema, pieces, input=input, label=label, place="the Ray data set")
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
         """Fetches a block."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ..errors import ConfigError
+from pisa_ray.errors import ConfigError
 
 
 class Rows(ABC):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 import torch
 
-from ..errors import ConfigError
-from .base import Source
-from .digits import digits_table
-from .parquet import ParquetSource
-from .ray_dataset import RaySource
-from .tables import ArrowSource
-from .torch_dataset import TorchSource
+from pisa_ray.data.base import Source
+from pisa_ray.data.digits import digits_table
+from pisa_ray.data.parquet import ParquetSource
+from pisa_ray.data.ray_dataset import RaySource
+from pisa_ray.data.tables import ArrowSource
+from pisa_ray.data.torch_dataset import TorchSource
+from pisa_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     import ray.data

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..errors import ConfigError
-from .keys import generator
+from pisa_ray.data.keys import generator
+from pisa_ray.errors import ConfigError
 
 
 class BatchStream:

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..errors import ConfigError
-from .base import Source
-from .columns import check_nulls, is_number, is_text, numbers, partition_values, plan_features
-from .rows import TensorRows
+from pisa_ray.data.base import Source
+from pisa_ray.data.columns import check_nulls, is_number, is_text, numbers, partition_values, plan_features
+from pisa_ray.data.rows import TensorRows
+from pisa_ray.errors import ConfigError
 
 PIECE_ROWS = 5000  # rows of an in-memory table that are decoded at once
 
@@ -114,7 +114,7 @@ class ArrowSource(TableSource):
     def __init__(self, table: pa.Table, *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
-        super().__init__(table.schema, pieces, input=input, label=label, place="The table")
+        super().__init__(table.schema, pieces, input=input, label=label, place="the table")
         for name in (*self._features.columns, self._label):
             check_nulls(table[name], name)
 

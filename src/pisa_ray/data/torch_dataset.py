@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from ..errors import ConfigError
-from .base import Source
-from .rows import DatasetRows, Rows, TensorRows, as_targets, collate
+from pisa_ray.data.base import Source
+from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
+from pisa_ray.errors import ConfigError
 
 PIECE_ROWS = 1000  # items fetched at once in a pass over the data
 

@@ -23,10 +23,10 @@ class Display:
         self._bar = tqdm(
             total=rounds,
             initial=start,
-            unit="round",
+            unit=" rounds",
             disable=quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}] {postfix}",
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}]{postfix}",
         )
         self._last: dict[str, str] = {}
 
