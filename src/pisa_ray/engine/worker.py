@@ -73,6 +73,14 @@ class WorkerInfo:
     environment: Mapping[str, str | int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Round:
+    number: int
+    sigma: float
+    published: np.ndarray
+    rows: RowLayout
+
+
 class Worker:
     """Hosts shards: gradients at w, local updates, evaluation, saving.
 
@@ -88,7 +96,8 @@ class Worker:
         self.job = job
         device = choose_device(gpu)
         if device.type == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # so that a factory that makes parameters on the GPU is seeded too
+            # So that a factory that makes parameters on the GPU is seeded there too.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
         self._tree = TreeSum(len(job.shards))
@@ -132,21 +141,17 @@ class Worker:
             and the report.
         """
         start = time.perf_counter()
-        model = self.model
+        model, p = self.model, self.model.layout.size
         model.load(published)
-        rows = RowLayout(
-            model.layout.size,
-            model.layout.size if self.job.method.diagonal_penalty else 1,
-            len(model.buffers),
-            dual=diagnose,
-        )
-        self._tree.clear()
         model.module.train()
+        rows = RowLayout(p, p if self.job.method.diagonal_penalty else 1, len(model.buffers), dual=diagnose)
+        this = _Round(round_, sigma, published, rows)
+        self._tree.clear()
         reports, gradient_seconds = {}, 0.0
         for i in sorted(self.shards):
             row = self._tree.buffer(rows.width, model.parameters)
             try:
-                reports[i], seconds = self._report(i, round_, sigma, rows, row, published, diagnose)
+                reports[i], seconds = self._report(i, this, row)
             except Exception as error:
                 raise user_error(error, f"shard {i} in round {round_}") from error
             gradient_seconds += seconds
@@ -155,38 +160,29 @@ class Worker:
         size = sum(array.nbytes for _, array in payload)
         return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start)
 
-    def _report(
-        self,
-        i: int,
-        round_: int,
-        sigma: float,
-        rows: RowLayout,
-        row: torch.Tensor,
-        published: np.ndarray,
-        diagnose: bool,
-    ) -> tuple[ShardReport, float]:
-        """Gradient, local update and message of one shard, with its part of the report and the gradient's seconds."""
+    def _report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
+        """Gradient, local update and message (to `row`) of one shard; returns its report and the gradient's seconds."""
         job, model, shard = self.job, self.model, self.shards[i]
         count = shard.state.reports
         x, y = self._batch(i, count)
         reseed = partial(seed_all, job.seed, "forward", i, count)
 
         def run() -> float:
-            model.buffers.copy_(borrowed_tensor(published[model.layout.size :]))
-            model.reset(round_ - 1)
+            model.buffers.copy_(borrowed_tensor(this.published[model.layout.size :]))
+            model.reset(this.number - 1)
             reseed()
             return gradient(model, job, x, y)
 
         start = time.perf_counter()
         versions, loss = model.versions(), run()
         seconds = time.perf_counter() - start
-        message, buffers = rows.split(row), model.buffers.clone()
+        message, buffers = this.rows.split(row), model.buffers.clone()
         if model.versions() != versions:  # the forward pass wrote to w; the shards' w is the published one
-            model.load(published)
-        gap = torch.empty_like(model.parameters) if diagnose else None
+            model.load(this.published)
+        gap = torch.empty_like(model.parameters) if this.rows.dual else None
         probes = torch.Generator(model.parameters.device).manual_seed(key(job.seed, "probes", i, count))
         curves = curvature(model, job, x, y, reseed, probes)
-        task = Task(model.parameters, model.gradient, sigma, model.layout, curves, gap)
+        task = Task(model.parameters, model.gradient, this.sigma, model.layout, curves, gap)
         momentum = job.method.step(shard.state, task, message)
         diagnostics = None
         if gap is not None:
@@ -195,8 +191,8 @@ class Worker:
             diagnostics = shard_diagnostics(
                 gap, shard.state.dual, message.penalty, model.gradient, local_loss, momentum
             )
-            model.load(published)
-        rows.complete(row, job.alpha[i], buffers, shard.state.dual)
+            model.load(this.published)
+        this.rows.complete(row, job.alpha[i], buffers, shard.state.dual)
         finite = math.isfinite(loss) and bool(torch.isfinite(message.numerator.sum()))
         return ShardReport(loss, len(y), finite, diagnostics), seconds
 

@@ -249,6 +249,8 @@ class PisaTrainer:
             display.say(f"resuming at round {progress.round}")
         elif self._resume:
             display.say(f"{directory.path} has no complete checkpoint: starting from round 0")
+        if unused := job.train.rows - sum(len(rows) for rows in (*job.shards, *job.held_out)):
+            display.say(f"{unused} of {job.train.rows} training rows belong to no shard")
         for worker, info in enumerate(fleet.workers()):
             directory.add_event(
                 "worker_started", progress.round, worker=worker, pid=info.pid, node=info.node, device=info.device
