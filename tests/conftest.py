@@ -27,6 +27,6 @@ def ray_session() -> Iterator[None]:
     """One Ray of our own for all tests that need one; its cores are logical, so that five workers fit."""
     import ray
 
-    ray.init(num_cpus=8, include_dashboard=False)
+    ray.init(address="local", num_cpus=8, include_dashboard=False)
     yield
     ray.shutdown()
