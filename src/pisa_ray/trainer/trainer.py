@@ -294,7 +294,7 @@ class PisaTrainer:
             yield lambda: closing(RayFleet(job, room(scaling.least, scaling.most, resources), resources))
 
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        metrics = {"name": self._config.get("name", directory.path.name), "status": status, **fields}
+        metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
         directory.write("result.json", metrics)
         directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
         return metrics
