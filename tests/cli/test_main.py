@@ -324,7 +324,8 @@ def test_a_run_that_is_not_finite_keeps_its_last_good_checkpoint(
     assert train(config, "run", breaks, "evaluate_every=100") == 1
 
     run = config.parent / "run"
-    shown = capsys.readouterr().err.splitlines()
+    unused, *shown = capsys.readouterr().err.splitlines()
+    assert unused == "569 of 1437 training rows belong to no shard"  # labels that none of the five shards holds
     assert len(shown) == 1
     assert shown[0].startswith("pisa-ray: round 6 is not finite at sigma 0.3: shard 0 has loss nan. The last good ch")
     assert "raising algorithm.sigma or algorithm.rho usually helps" in shown[0]
