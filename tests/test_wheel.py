@@ -42,3 +42,5 @@ def test_the_wheel_is_complete(tmp_path):
     config = ROOT / "examples" / "digits.yaml"
     run(tmp_path / "env/bin/pisa-ray", "train", config, "--set", "workers=0", "--set", "rounds=20", "--out", "run")
     assert (tmp_path / "run" / "model.safetensors").exists()
+    run(tmp_path / "env/bin/pisa-ray", "report", "run")
+    assert "</html>" in (tmp_path / "run" / "report.html").read_text()
