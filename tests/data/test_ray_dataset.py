@@ -52,5 +52,5 @@ def test_fingerprints_do_not_see_blocks(ray_session):
 def test_an_empty_ray_data_set_is_refused(ray_session):
     import ray
 
-    with pytest.raises(ConfigError, match="The Ray data set has no rows"):
+    with pytest.raises(ConfigError, match="the Ray data set has no rows"):
         open_source(ray.data.from_arrow(pa.table({"x": pa.array([], pa.int64())})), input="x", label="x")

@@ -263,7 +263,7 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
     [
         ("no/such.parquet", "image", "label", "The data 'no/such.parquet' do not exist: give the path"),
         ("what://ever", "image", "label", "The data's address 'what://ever' cannot be opened"),
-        (make_table().slice(0, 0), "image", "label", "The table has no rows"),
+        (make_table().slice(0, 0), "image", "label", "the table has no rows"),
         (make_table(), "img", "label", "data.input is 'img', but the table has no such column: name one of 'image',"),
         (make_table(), ["a", "c"], "label", "data.input is 'c', but the table has no such column"),
         (make_table(), "image", "lab", "data.label is 'lab', but the table has no such column"),
