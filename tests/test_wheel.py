@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 def test_the_wheel_is_complete(tmp_path):
+    environment = {"PISA_RAY_SHARED": str(ROOT.parent / "shared"), **os.environ}
+
     def run(*command: object) -> str:
-        return subprocess.run(
-            [str(part) for part in command], cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout
+        words = [str(part) for part in command]
+        return subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
 
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(".git", ".venv", "runs", "*.egg-info", "build", "dist", ".*_cache")
@@ -37,7 +39,7 @@ def test_the_wheel_is_complete(tmp_path):
     assert (Path(where).parent / "py.typed").exists()
     shutil.copytree(ROOT / "tests", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    printed = run(python, "-m", "pytest", "tests/algorithm", "tests/runtime/test_bits.py", "-m", "not ray", "-q")
+    printed = run(python, "-m", "pytest", "tests/algorithm", "tests/runtime/test_bits.py", "-m", "not ray")
     assert " passed" in printed
     config = ROOT / "examples" / "digits.yaml"
     run(tmp_path / "env/bin/pisa-ray", "train", config, "--set", "workers=0", "--set", "rounds=20", "--out", "run")
