@@ -8,6 +8,7 @@ from runs import run
 
 from pisa_ray import PisaError
 from pisa_ray.engine.device import choose_device, to_device, to_host
+from pisa_ray.engine.numerics import seed_globals
 from pisa_ray.trainer.settings import Scaling
 
 
@@ -67,3 +68,15 @@ def test_autocast_keeps_parameters_duals_and_sums_in_float32(tmp_path):
     result = run(tmp_path / "run", autocast=True)
     for file in [result.model_path, *result.checkpoint.glob("*.safetensors")]:
         assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}
+
+
+def test_seeding_leaves_nothing_behind():
+    """torch.manual_seed would queue a stack trace per call where CUDA is built in but not in use."""
+    before = len(torch.cuda._queued_calls)
+    for number in range(20):
+        seed_globals(number)
+    assert len(torch.cuda._queued_calls) == before
+    seed_globals(5)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
