@@ -15,3 +15,11 @@ class NonFiniteError(PisaError):
 
 class WorkerDiedError(PisaError):
     """A process of the run is gone; the run can go on from its last checkpoint."""
+
+
+class StatesLostError(WorkerDiedError):
+    """Shards' states cannot be rebuilt from what is in memory; the whole run goes on from its last checkpoint."""
+
+
+class StoppedWaitingError(PisaError):
+    """The user asked to stop while the run waited for workers; its last checkpoint is kept."""

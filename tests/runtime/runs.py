@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from pisa_ray import Data, Geometric, Indices, PisaTrainer, Result
 from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, FisherDiagonal, HessianDiagonal
+from pisa_ray.trainer import checkpoint
 
 METHODS = {
     "pisa": PISA(sigma=3.0, rho=1.0),
@@ -101,3 +103,13 @@ PLACE = {"seconds", "gradient_seconds", "workers", "bytes_sent"}
 
 def trajectory(result: Result) -> list[Mapping[str, Any]]:
     return [{k: v for k, v in row.items() if k not in PLACE} for row in result.history]
+
+
+def states(result):
+    """The hashes of all shards' tensors and of w in the last checkpoint, whoever wrote which file."""
+    saved = checkpoint.latest(result.path / "checkpoints")
+    found = {}
+    for entry in saved.manifest["files"]["shards"]:
+        found |= {k: v.numpy().tobytes() for k, v in load_file(saved.path / entry["file"]).items()}
+        found |= {f"{i}/scalars": json.dumps(s, sort_keys=True) for i, s in entry["shards"].items()}
+    return found | {"w": load_file(saved.path / "consensus.safetensors")["published"].numpy().tobytes()}

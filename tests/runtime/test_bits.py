@@ -8,22 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from runs import METHODS, Rich, recomputed_sha256, run, trajectory
+from runs import METHODS, Rich, recomputed_sha256, run, states, trajectory
 
 from pisa_ray import Data, FeatureNoise, LabelSkew
-from pisa_ray.trainer import checkpoint
-
-
-def states(result):
-    """The hashes of all shards' tensors and of w in the last checkpoint, whoever wrote which file."""
-    from safetensors.torch import load_file
-
-    saved = checkpoint.latest(result.path / "checkpoints")
-    found = {}
-    for entry in saved.manifest["files"]["shards"]:
-        found |= {k: v.numpy().tobytes() for k, v in load_file(saved.path / entry["file"]).items()}
-        found |= {f"{i}/scalars": json.dumps(s, sort_keys=True) for i, s in entry["shards"].items()}
-    return found | {"w": load_file(saved.path / "consensus.safetensors")["published"].numpy().tobytes()}
 
 
 @pytest.mark.ray

@@ -1,7 +1,7 @@
 """Workers and the consensus as Ray actors."""
 
+from pisa_ray.actors.elastic import Wanted
 from pisa_ray.actors.fleet import RayFleet
-from pisa_ray.actors.placement import place
-from pisa_ray.actors.session import RayResources, ray_session, room
+from pisa_ray.actors.session import RayResources, ray_session
 
-__all__ = ["RayFleet", "RayResources", "place", "ray_session", "room"]
+__all__ = ["RayFleet", "RayResources", "Wanted", "ray_session"]

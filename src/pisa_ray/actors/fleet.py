@@ -1,105 +1,96 @@
-"""A fleet of Ray actors: workers on the cluster, the consensus beside the driver.
+"""The fleet as Ray actors: rounds that go on when processes die, come or go.
 
-A round is submitted whole: every worker's step, one `add` per worker that starts when its messages are there, and the
-update that waits for all adds. Vectors pass from worker to consensus to worker as object references; the driver sees
-small reports only. It owns all references and lets go of a round's when the next w exists.
+A round is submitted whole: every worker's step, an add per worker whose argument is that worker's messages, and the
+update that takes all adds. When a process is lost, its messages that have not arrived are fenced off, its shards are
+rebuilt on other workers from their last safe states and the w's since, and only what is missing is submitted again.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
+import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
-from ray.exceptions import (
-    GetTimeoutError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    WorkerCrashedError,
-)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.crew import PULSE, Crew, Member, Tell, end
+from pisa_ray.actors.elastic import Elastic, Wanted
 from pisa_ray.actors.placement import place
+from pisa_ray.actors.processes import ConsensusActor, remote_class
+from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
-from pisa_ray.engine.consensus import Consensus, ConsensusReport
+from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
+from pisa_ray.engine.consensus import ConsensusReport, read_published
 from pisa_ray.engine.evaluation import Sums
-from pisa_ray.engine.fleet import Pending, RoundReport, Saved
+from pisa_ray.engine.fleet import Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import set_numerics
-from pisa_ray.engine.worker import Payload, Worker, WorkerInfo, WorkerReport
-from pisa_ray.errors import PisaError, WorkerDiedError
+from pisa_ray.engine.states import StoredStates
+from pisa_ray.engine.worker import WorkerInfo, WorkerReport
+from pisa_ray.errors import PisaError, StatesLostError, WorkerDiedError
 
-#: Seconds a start may take (a cluster may have to import torch from cold disks), and any single answer.
-START_PATIENCE, PATIENCE = 600.0, 3600.0
+#: Seconds that any answer may take, and times that a shard's worker may die in one round.
+PATIENCE, DEATHS_IN_A_ROUND = 3600.0, 3
 
-#: What Ray raises when a process or its objects are gone, by whoever's fault.
-GONE = (RayActorError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
+#: Share of a node's object store that the w's kept for replay may take.
+STORE_SHARE = 0.1
 
-
-class WorkerActor:
-    """A Worker in a Ray process; set up by a call, since Ray never frees references given to a constructor."""
-
-    def __init__(self, path: list[str]) -> None:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on GPUs
-        _import_from(path)
-        self._worker: Worker | None = None
-
-    def set_up(self, job: Job, shards: list[int], gpu: bool) -> WorkerInfo:
-        """Build the model and read the shards' rows."""
-        self._worker = Worker(job, gpu=gpu)
-        self._worker.host(shards)
-        return self._worker.info()
-
-    def step(self, round_: int, sigma: float, published: np.ndarray, diagnose: bool) -> tuple[Payload, WorkerReport]:
-        """See Worker.step."""
-        return self._it.step(round_, sigma, published, diagnose)
-
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Any other method of Worker, by name."""
-        return getattr(self._it, method)(*args, **kwargs)
-
-    @property
-    def _it(self) -> Worker:
-        if self._worker is None:
-            raise RuntimeError("set_up() comes first")
-        return self._worker
+#: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
+BALANCE_EVERY, BALANCE_GAIN, BALANCE_SECONDS = 10, 1.25, 0.02
 
 
-class ConsensusActor:
-    """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
+@dataclass(eq=False)
+class Holder:
+    """The consensus actor, as something that has a pulse."""
 
-    def __init__(self, path: list[str]) -> None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
-        _import_from(path)
-        set_numerics(threads=1)
+    actor: Any
+    pulse: tuple[Any, float] | None = None
 
-    def set_up(self, job: Job) -> np.ndarray:
-        """Make the initial model's published vector."""
-        model = job.build_model()
-        self._it = Consensus(job.method, len(job.shards), model.layout.size, model.published())
-        return self._it.publish()
 
-    def add(self, payload: Payload) -> None:
-        """See Consensus.add."""
-        self._it.add(payload)
+@dataclass
+class Delivery:
+    """A step of some shards on a worker, and the adding of its messages to the round's sum."""
 
-    def update(self, diagnose: bool, *added: None) -> tuple[np.ndarray, ConsensusReport]:
-        """See Consensus.update; `added` are the adds it waits for."""
-        return self._it.update(diagnose)
+    member: Member
+    shards: tuple[int, ...]
+    payload: Any
+    report: Any
+    added: Any
+    accepted: bool = False  # known only of a dead worker's
 
-    def save(self, folder: str, name: str) -> dict[str, object]:
-        """See Consensus.save."""
-        return self._it.save(folder, name)
 
-    def restore(self, folder: str, entry: Mapping[str, object]) -> np.ndarray:
-        """See Consensus.restore."""
-        return self._it.restore(folder, entry)
+@dataclass
+class Adoption:
+    """A worker is taking in shards, from another worker or from safe states."""
+
+    member: Member
+    shards: tuple[int, ...]
+    done: Any
+    since: float
+    rounds: int = 0
+    moved: bool = False
+
+
+@dataclass
+class Round:
+    """A round under way: deliveries by ticket, and the update that waits for them."""
+
+    number: int
+    sigma: float
+    diagnose: bool
+    deliveries: dict[int, Delivery] = field(default_factory=dict)
+    published: Any = None
+    summary: Any = None
+
+    def covered(self) -> set[int]:
+        """Shards whose messages are under way or have arrived."""
+        return {i for delivery in self.deliveries.values() for i in delivery.shards}
 
 
 class RayFleet:
@@ -107,146 +98,481 @@ class RayFleet:
 
     Args:
         job: What is trained.
-        workers: How many processes; at most one per shard is started.
+        wanted: How many workers, and what is put up with.
         resources: What each reserves.
+        tell: Takes note of events.
+        stop_requested: Whether the user asked to stop; looked at while waiting for workers.
 
     Raises:
-        PisaError: The workers do not start.
+        PisaError: Too few workers start.
     """
 
-    def __init__(self, job: Job, workers: int, resources: RayResources) -> None:
-        self._job = job
-        costs = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
-        placed = place(costs, min(workers, len(job.shards)))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        beside: Any = ray.remote(ConsensusActor).options(
-            num_cpus=0, scheduling_strategy=here, allow_out_of_order_execution=True, max_restarts=0
-        )
-        actor: Any = ray.remote(WorkerActor).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, resources=resources.other or None, max_restarts=0
-        )
-        self._consensus: Any = beside.remote(sys.path)
-        self._workers: list[Any] = [actor.remote(sys.path) for _ in placed]
-        reference = ray.put(job)
-        self._published = self._consensus.set_up.remote(reference)
-        gpu = resources.gpus > 0
-        ready = [w.set_up.remote(reference, s, gpu) for w, s in zip(self._workers, placed, strict=True)]
+    def __init__(
+        self,
+        job: Job,
+        wanted: Wanted,
+        resources: RayResources,
+        tell: Tell = lambda kind, **fields: None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._job, self._wanted, self._tell = job, wanted, tell
+        wanted.most = min(wanted.most, len(job.shards))
+        wanted.least = min(wanted.least, wanted.most)
+        self._node = ray.get_runtime_context().get_node_id()
+        self._costs = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
+        self._crew = Crew(job, resources, tell, frozen_after=wanted.frozen_after, exact=wanted.exact)
+        self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
+        self._tickets = itertools.count()
+        self._round: Round | None = None
+        self._done, self._round_seconds, self._began = 0, 0.0, 0.0
+        self._lost = set(range(len(job.shards)))  # at their initial states, hosted by nobody yet
+        self._adopting: list[Adoption] = []
+        self._deaths = 0
+        self._deaths_here: Counter[int] = Counter()
+        self._balanced = (0, BALANCE_EVERY)
+        self._consensus, self._published = self._start_consensus(1, None)
         try:
-            self._infos: list[WorkerInfo] = self._get(ready, "start", START_PATIENCE)
-            self._get([self._published], "start", START_PATIENCE)
+            self._elastic.staff()
+            self._wait([self._published], "start")
+            size = int(ray.get(self._published).nbytes)
+        except GoneError as error:
+            self.close()
+            raise WorkerDiedError(f"the consensus process died while it was starting ({error}).") from error
         except BaseException:
             self.close()
             raise
-        self._round: tuple[list[Any], Any, Any] | None = None
+        store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(ray.nodes()), 1)  # type: ignore[no-untyped-call]
+        self._snapshots = Snapshots(max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / size))))
+
+    # What the round loop asks for
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
-        return self._infos
+        return [m.info for m in self._crew.members if m.info is not None]
+
+    def resize(self, workers: int) -> None:
+        """See Fleet."""
+        self._elastic.resize(min(workers, len(self._job.shards)))
+
+    def tend(self) -> None:
+        """See Fleet."""
+        self._snapshots.settle(self._round_seconds)
+        arrived, leaving = self._elastic.look()
+        if self._lost:
+            self._recover()
+        if arrived or leaving or self._is_uneven():
+            self._rebalance(leaving)
+        while self._elastic.is_short():
+            self._elastic.staff()
+            self._rebalance([])
+        if self._snapshots.due(self._done):
+            self._take_snapshot()
 
     def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
         """See Fleet."""
-        reports, added = [], []
-        for worker in self._workers:
-            payload, report = worker.step.options(num_returns=2).remote(round_, sigma, self._published, diagnose)
-            added.append(self._consensus.add.remote(payload))
-            reports.append(report)
-        published, consensus = self._consensus.update.options(num_returns=2).remote(diagnose, *added)
-        self._round = reports, published, consensus
+        self._began = time.monotonic()
+        self._round = Round(round_, sigma, diagnose)
+        for member in self._crew.members:
+            if member.shards:
+                self._deliver(self._round, member, member.shards)
+        self._close(self._round)
 
     def end(self) -> RoundReport:
         """See Fleet."""
         if self._round is None:
             raise RuntimeError("end() without begin()")
-        (reports, published, consensus), self._round = self._round, None
-        workers: list[WorkerReport]
-        *workers, summary = self._get([*reports, consensus], "finish the round")
-        self._published = published
-        return RoundReport.of(workers, summary, sum(worker.bytes_sent for worker in workers))
+        round_ = self._round
+        while True:
+            try:
+                self._wait([d.report for d in round_.deliveries.values()], "finish the round")
+                self._wait([round_.summary, *(a.done for a in self._adopting)], "finish the round")
+                break
+            except GoneError:
+                self._recover()
+        self._welcome()
+        reports: list[WorkerReport] = []
+        for delivery in round_.deliveries.values():
+            report: WorkerReport = answer(delivery.report, "finish the round")
+            reports.append(report)
+            self._note_pace(delivery, report)
+        summary: ConsensusReport = answer(round_.summary, "finish the round")
+        self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
+        self._published, self._done, self._round = round_.published, round_.number, None
+        self._deaths_here.clear()
+        self._round_seconds = time.monotonic() - self._began
+        return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
     def evaluate(self, split: str) -> Pending:
         """See Fleet."""
         source = self._job.test if split == "test" else self._job.validation
         blocks = range(self._job.evaluation_blocks(source)) if source else range(0)
-        n = len(self._workers)
-        return self._gather(
-            [
-                worker.call.remote("evaluate", self._published, split, blocks[k::n])
-                for k, worker in enumerate(self._workers[: len(blocks)])
-            ]
-        )
+
+        def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
+            members = self._crew.members[: len(wanted)]
+            return [(member, wanted[k :: len(members)]) for k, member in enumerate(members)]
+
+        return self._gather(blocks, shares, lambda m, w, part: m.actor.call.remote("evaluate", w, split, part))
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
+
+        def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
+            parts = [(m, [i for i in m.shards if i in set(wanted)]) for m in self._crew.members]
+            return [(member, part) for member, part in parts if part]
+
         return self._gather(
-            [w.call.remote("evaluate_shards", self._published, held_out=held_out) for w in self._workers]
+            range(len(self._costs)),
+            shares,
+            lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
-
-    def _gather(self, references: list[Any]) -> Pending:
-        def sums() -> dict[int, Sums]:
-            parts: list[dict[int, Sums]] = self._get(references, "evaluate")
-            return dict(sorted(item for part in parts for item in part.items()))
-
-        return sums
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
-        (digest,) = self._get([self._workers[0].call.remote("export", self._published, rounds, path)], "save the model")
-        return str(digest)
+        while True:
+            try:
+                reference = self._crew.members[0].actor.call.remote("export", self._published, rounds, path)
+                self._wait([reference], "save the model")
+                return str(answer(reference, "save the model"))
+            except GoneError:
+                self._recover()
 
-    def save(self, folder: str) -> Saved:
+    def save(self, folder: str) -> Saving:
         """See Fleet."""
-        consensus = self._consensus.save.remote(folder, "consensus.safetensors")
-        shards = [w.call.remote("save", folder, f"shards-{k}.safetensors") for k, w in enumerate(self._workers)]
-        entries = self._get([consensus, *shards], "save its state")
-        return {"consensus": entries[0], "shards": entries[1:]}
+        return RaySaving(folder, self._take_snapshot(), self._published, self._crew, self._wait)
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
+    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
-        self._published = self._consensus.restore.remote(folder, saved["consensus"])
-        shards = [worker.call.remote("restore", folder, saved["shards"]) for worker in self._workers]
-        self._get([self._published, *shards], "load its state")
+        self._done = rounds
+        end(self._consensus.actor)
+        published = ray.put(read_published(folder, saved["consensus"]))
+        self._consensus, self._published = self._start_consensus(rounds + 1, published)
+        stored = StoredStates(folder, saved["shards"])
+        for member in self._crew.members:
+            self._lost.update(member.shards)
+            member.shards = []
+        self._snapshots.rest_on(rounds, dict.fromkeys(range(len(self._costs)), stored))
 
     def close(self) -> None:
         """See Fleet."""
-        for actor in [*self._workers, self._consensus]:
-            ray.kill(actor)
+        self._elastic.close()
+        self._crew.close()
+        end(self._consensus.actor)
 
-    def _get(self, references: list[Any], doing: str, patience: float = PATIENCE) -> list[Any]:
-        """Wait for small answers as they come, so that the first failure is seen at once."""
-        waiting, until = list(references), time.monotonic() + patience
+    # A round's calls
+
+    def _start_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
+        """A consensus actor about to begin a round with a published vector (None: the initial one), and that vector."""
+        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
+        actor: Any = remote_class(ConsensusActor).options(
+            num_cpus=0, scheduling_strategy=here, allow_out_of_order_execution=True, max_restarts=0
+        )
+        handle = actor.remote(sys.path)
+        made = handle.set_up.remote(self._crew.reference, round_, published)
+        return Holder(handle), made if published is None else published
+
+    def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
+        ticket = next(self._tickets)
+        payload, report = member.actor.step.options(num_returns=2).remote(
+            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards)
+        )
+        added = self._consensus.actor.add.remote(round_.number, ticket, payload)
+        round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added)
+
+    def _close(self, round_: Round) -> None:
+        added = [delivery.added for delivery in round_.deliveries.values()]
+        round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
+            round_.diagnose, *added
+        )
+
+    def _gather(
+        self,
+        keys: Sequence[int],
+        shares: Callable[[Sequence[int]], Iterable[tuple[Member, Sequence[int]]]],
+        ask: Callable[[Member, Any, Sequence[int]], Any],
+    ) -> Pending:
+        """Ask now; what is lost when a worker dies is asked again."""
+        published = self._published
+        asked = [(ask(member, published, part), part) for member, part in shares(keys)]
+
+        def sums() -> dict[int, Sums]:
+            found: dict[int, Sums] = {}
+            while asked:
+                reference, part = asked.pop()
+                try:
+                    self._wait([reference], "evaluate")
+                    found |= answer(reference, "evaluate")
+                except GoneError:
+                    self._recover()
+                    asked.extend((ask(member, published, again), again) for member, again in shares(part))
+            return dict(sorted(found.items()))
+
+        return sums
+
+    def _wait(self, references: Sequence[Any], doing: str) -> None:
+        """Wait until calls are answered.
+
+        Raises:
+            GoneError: A call was lost, or a process gives no pulse.
+            PisaError: A call raised, or there was no answer for too long.
+        """
+        waiting, until = list(references), time.monotonic() + PATIENCE
         while waiting:
-            done, waiting = ray.wait(waiting, timeout=max(0.0, until - time.monotonic()), fetch_local=False)
-            if not done:
-                raise PisaError(
-                    f"a worker did not {doing} within {patience:g} s: is the cluster large enough and alive?"
-                )
+            done, waiting = ray.wait(waiting, timeout=PULSE, fetch_local=False)
             for reference in done:
-                self._check(reference, doing)
+                answer(reference, doing)
+            if not done and not self._crew.feel([self._consensus]):
+                raise GoneError("no pulse")
+            if not done and time.monotonic() > until:
+                raise PisaError(f"a worker did not {doing} within {PATIENCE:g} s, though its process is alive.")
+
+    # When processes are gone
+
+    def _recover(self) -> None:
+        """Find out what is lost and have it done again; what dies meanwhile is recovered too."""
+        for _ in range(100):
+            try:
+                self._bury()
+                self._sort_adoptions()
+                if self._round is not None:
+                    self._fence(self._round)
+                self._rehome()
+                if self._round is not None:
+                    self._close(self._round)
+                else:
+                    self._wait([a.done for a in self._adopting], "take in shards")
+                    self._welcome()
+                return
+            except GoneError:
+                continue
+        raise StatesLostError("processes die faster than their shards can be rebuilt.")
+
+    def _bury(self) -> None:
+        """Take note of who is gone, and replace the consensus if it is."""
+        gone = self._crew.dead([self._consensus])
+        if self._round is not None:
+            for delivery in self._round.deliveries.values():
+                member = delivery.member
+                checked = [delivery.report] if self._consensus in gone else [delivery.report, delivery.added]
+                if member in self._crew.members and member not in gone and _lost(*checked):
+                    gone.append(member)  # it answers, but what it did is uncertain: as good as dead
+        for member in gone:
+            if member is self._consensus:
+                continue
+            frozen = member.pulse is not None
+            self._crew.dismiss(member)
+            self._lost.update(member.shards)
+            self._deaths_here.update(member.shards)
+            self._tell(
+                "worker_died",
+                worker=member.id,
+                pid=member.info.pid if member.info else None,
+                shards=member.shards,
+                message="frozen: no pulse" if frozen else "gone",
+            )
+            member.shards = []
+        self._check_deaths(len(gone))
+        if self._consensus in gone:
+            self._replace_consensus()
+
+    def _check_deaths(self, number: int) -> None:
+        self._deaths += number
+        if 0 <= self._wanted.max_failures < self._deaths:
+            raise WorkerDiedError(
+                f"{self._deaths} processes died, more than max_failures {self._wanted.max_failures}: --resume goes on "
+                "from the last checkpoint."
+            )
+        often = [i for i, deaths in self._deaths_here.items() if deaths >= DEATHS_IN_A_ROUND]
+        if often:
+            raise PisaError(
+                f"the workers of shard {often[0]} died {DEATHS_IN_A_ROUND} times in round {self._done + 1}: look for a "
+                "crash in the model or for too little memory; --resume tries again."
+            )
+
+    def _replace_consensus(self) -> None:
+        """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
+        end(self._consensus.actor)
+        self._tell("consensus_died")
+        self._consensus, _ = self._start_consensus(self._done + 1, self._published)
+        if self._round is None:
+            return
+        for ticket, delivery in list(self._round.deliveries.items()):
+            if delivery.member in self._crew.members:
+                delivery.added = self._consensus.actor.add.remote(self._round.number, ticket, delivery.payload)
+                continue
+            del self._round.deliveries[ticket]
+            for member in self._crew.members:
+                back = set(member.shards) & set(delivery.shards)
+                self._lost |= back
+                member.shards = [i for i in member.shards if i not in back]
+
+    def _sort_adoptions(self) -> None:
+        """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
+        for adoption in list(self._adopting):
+            if adoption.member not in self._crew.members:
+                self._adopting.remove(adoption)
+            elif is_ready([adoption.done]) and _lost(adoption.done):
+                if not adoption.moved:
+                    raise StatesLostError(
+                        f"the states of shards {list(adoption.shards)} are lost with the node that held them."
+                    )
+                self._adopting.remove(adoption)
+                self._lost.update(set(adoption.shards) & set(adoption.member.shards))
+                self._deaths_here.update(adoption.shards)
+                adoption.member.shards = [i for i in adoption.member.shards if i not in adoption.shards]
+        self._welcome()
+
+    def _fence(self, round_: Round) -> None:
+        """Of what dead workers were to send: keep what has arrived, refuse the rest for ever."""
+        for ticket, delivery in list(round_.deliveries.items()):
+            if delivery.member in self._crew.members or delivery.accepted:
+                continue
+            fenced = self._consensus.actor.fence.remote(ticket)
+            self._wait([fenced], "fence off a dead worker")
+            delivery.accepted = answer(fenced, "fence off a dead worker")
+            if not delivery.accepted:
+                del round_.deliveries[ticket]
+
+    def _rehome(self) -> None:
+        """Rebuild lost shards on the workers there are; in a round, send what their old workers did not."""
+        if not self._lost:
+            return
+        if not self._crew.members:
+            self._elastic.staff()
+        members = sorted(self._crew.members, key=lambda m: (sum(self._costs[i] for i in m.shards), m.id))
+        lost, round_ = sorted(self._lost), self._round
+        members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
+        covered = round_.covered() if round_ is not None else set()
+        for member, positions in zip(members, place([self._costs[i] for i in lost], self._paces(members)), strict=True):
+            part = [lost[k] for k in positions]
+            self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
+            missing = [i for i in part if i not in covered]
+            self._adopt(member, missing, self._snapshots.window)
+            if round_ is not None and missing:
+                self._deliver(round_, member, missing)
+            self._lost -= set(part)
+
+    def _current(self) -> list[Kept]:
+        return [] if self._round is None else [Kept(self._round.number, self._round.sigma, self._published)]
+
+    def _adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
+        """Have a worker rebuild shards from their last safe states and the rounds since."""
+        if not shards:
+            return
+        done = member.actor.adopt.remote(
+            tuple(shards),
+            [(kept.number, kept.sigma) for kept in rounds],
+            *(kept.published for kept in rounds),
+            *self._snapshots.sources(shards),
+        )
+        member.shards = sorted([*member.shards, *shards])
+        self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
+
+    def _welcome(self) -> None:
+        """Take note of shards that have arrived."""
+        for adoption in [a for a in self._adopting if is_ready([a.done])]:
+            adopted = answer(adoption.done, "take in shards")
+            self._adopting.remove(adoption)
+            if adoption.moved or not self._deaths_here.keys() & set(adoption.shards):
+                continue
+            self._tell(
+                "recovered",
+                worker=adoption.member.id,
+                shards=list(adoption.shards),
+                rounds=adoption.rounds,
+                seconds=time.monotonic() - adoption.since,
+                load_seconds=adopted.load_seconds,
+                replay_seconds=adopted.replay_seconds,
+            )
+
+    # When processes come and go
+
+    def _plans(self, newcomers: int) -> list[Sequence[int]]:
+        """What each of some newcomers will host, if nothing else changes."""
+        members = [*self._crew.members, *self._crew.starting]
+        paces = (self._paces(members) + [self._pace()] * newcomers)[: len(self._costs)]
+        return list(place(self._costs, paces)[-newcomers:])
+
+    def _rebalance(self, leaving: Sequence[Member]) -> None:
+        """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
+        before = [m for m in self._crew.members if m.shards]
+        stay = [m for m in self._crew.members if m not in leaving]
+        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._costs)), m.id))[: len(self._costs)]
+        home = {i: m for m in self._crew.members for i in m.shards}
+        for member, shards in zip(order, place(self._costs, self._paces(order)), strict=True):
+            moving: dict[Member, list[int]] = defaultdict(list)
+            for i in shards:
+                if home[i] is not member:
+                    moving[home[i]].append(i)
+            if moving:
+                self._move(member, moving)
         try:
-            return list(ray.get(references, timeout=60))
-        except GetTimeoutError as error:
-            raise PisaError(f"the answers of workers asked to {doing} were lost: {error}") from error
+            self._wait([a.done for a in self._adopting], "take in shards")
+            self._welcome()
+        except GoneError:
+            self._recover()
+        for member in leaving:
+            if not member.shards:
+                self._crew.dismiss(member)
+                self._tell("worker_left", worker=member.id, pid=member.info.pid if member.info else None)
+        if len(before) != len(self._crew.members):
+            self._tell("resized", workers=len(self._crew.members), before=len(before))
+        self._balanced = (self._done, self._balanced[1])
 
-    def _check(self, reference: Any, doing: str) -> None:
-        """Raise what went wrong in a finished call, in the user's terms."""
-        try:
-            ray.get(reference, timeout=60)
-        except RayTaskError as error:
-            if isinstance(error.cause, PisaError):
-                raise error.cause from None
-            if isinstance(error.cause, GONE):
-                raise _died(error.cause, doing) from error
-            raise PisaError(f"a worker failed to {doing}: {error.cause!r}") from error
-        except GONE as error:
-            raise _died(error, doing) from error
+    def _move(self, member: Member, moving: Mapping[Member, list[int]]) -> None:
+        states = []
+        for donor, shards in moving.items():
+            states.append(donor.actor.call.remote("release", shards))
+            donor.shards = [i for i in donor.shards if i not in shards]
+            self._tell("shard_moved", shards=shards, worker=member.id, before=donor.id)
+        incoming = sorted(i for shards in moving.values() for i in shards)
+        done = member.actor.adopt.remote(incoming, [], *states)
+        member.shards = sorted([*member.shards, *incoming])
+        self._adopting.append(Adoption(member, tuple(incoming), done, time.monotonic(), moved=True))
+
+    def _is_uneven(self) -> bool:
+        """Whether some workers are so much slower than others that moving shards is worth it."""
+        last, every = self._balanced
+        members = [m for m in self._crew.members if m.shards]
+        if self._done - last < every or len(members) < 2 or any(m.pace == 0 for m in members):
+            return False
+        self._balanced = (self._done, every)
+
+        def longest(placed: Sequence[Sequence[int]]) -> float:
+            return max(m.pace * sum(self._costs[i] for i in s) for m, s in zip(members, placed, strict=True))
+
+        members.sort(key=lambda m: min(m.shards))
+        now, then = longest([m.shards for m in members]), longest(place(self._costs, self._paces(members)))
+        if now < BALANCE_GAIN * then or now - then < BALANCE_SECONDS:
+            return False
+        self._balanced = (self._done, 2 * every)  # so that noise does not move shards for ever
+        return True
+
+    def _note_pace(self, delivery: Delivery, report: WorkerReport) -> None:
+        member = delivery.member
+        member.stepped = report.began
+        pace = report.seconds / sum(self._costs[i] for i in delivery.shards)
+        member.pace = 0.8 * member.pace + 0.2 * pace if member.pace else pace
+
+    def _pace(self) -> float:
+        known = [m.pace for m in self._crew.members if m.pace]
+        return statistics.median(known) if known else 1.0
+
+    def _paces(self, members: Sequence[Member]) -> list[float]:
+        usual = self._pace()
+        return [m.pace or usual for m in members]
+
+    def _take_snapshot(self) -> list[Any]:
+        return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
 
 
-def _died(error: BaseException, doing: str) -> WorkerDiedError:
-    return WorkerDiedError(
-        f"a process died when it was to {doing} ({type(error).__name__}): go on from the last checkpoint with --resume."
-    )
-
-
-def _import_from(path: list[str]) -> None:
-    """Let a process import what the driver can: the user's own modules, where they lie at the same place."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)
+def _lost(*references: Any) -> bool:
+    """Whether the answer of a finished call was lost."""
+    for reference in references:
+        if reference is not None and is_ready([reference]):
+            try:
+                answer(reference, "answer")
+            except GoneError:
+                return True
+            except PisaError:
+                continue
+    return False

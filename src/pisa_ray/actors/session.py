@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray._private.state import state as ray_state
+from ray.autoscaler.sdk import request_resources
 
 from pisa_ray.errors import ConfigError
 
@@ -26,15 +27,43 @@ class RayResources:
         cpus: CPU cores per worker.
         gpus: GPUs per worker; a worker with one computes on it.
         other: Further Ray resources by name.
+        labels: Ray's label selector: by label, "value", "!value", "in(a, b)" or "!in(a, b)".
+        accelerator: Kind of GPU, as in ray.util.accelerators.
+        spread: Whether to prefer nodes without a worker.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
     other: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    accelerator: str | None = None
+    spread: bool = False
 
+    def options(self) -> dict[str, Any]:
+        """What Ray is told of an actor that is a worker."""
+        options: dict[str, Any] = {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "resources": self.other or None,
+            "accelerator_type": self.accelerator,
+            "scheduling_strategy": "SPREAD" if self.spread else "DEFAULT",
+        }
+        return options | ({"label_selector": self.labels} if self.labels else {})
 
-#: Seconds to wait for resources that a worker's death or an earlier run is about to free.
-SETTLE = 15.0
+    def each(self) -> dict[str, float]:
+        """The resources of a worker by Ray's names."""
+        named = {"CPU": self.cpus, "GPU": self.gpus, **self.other}
+        if self.accelerator is not None:
+            named[f"accelerator_type:{self.accelerator}"] = 0.001
+        return {name: number for name, number in named.items() if number}
+
+    def suit(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels may hold a worker."""
+        return all(_matches(labels.get(key), wanted) for key, wanted in self.labels.items())
+
+    def __str__(self) -> str:
+        text = ", ".join(f"{number:g} {name}" for name, number in self.each().items()) or "no resources"
+        return text + (f" on a node labelled {self.labels}" if self.labels else "")
 
 
 @contextmanager
@@ -71,36 +100,34 @@ def _connect(address: str, cores: float) -> None:
         raise ConfigError(f"ray.address is {address!r}, but Ray cannot be reached there: {error}") from error
 
 
-def room(least: int, most: int, resources: RayResources) -> int:
-    """How many workers the connected cluster can hold, from `least` to `most`.
+def room(resources: RayResources, *, in_all: bool = False) -> int:
+    """How many more workers the connected cluster can hold now; in_all: how many if nothing else ran there.
 
-    Resources of processes that have just ended are waited for, a while.
-
-    Raises:
-        ConfigError: Even `least` do not fit.
+    Nodes that are draining hold none.
     """
-    each = {name: n for name, n in {"CPU": resources.cpus, "GPU": resources.gpus, **resources.other}.items() if n}
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    ever = min(most, _fit(each, {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}))
-    until = time.monotonic() + SETTLE
-    while (now := min(most, _fit(each, _free()))) < ever and time.monotonic() < until:
-        time.sleep(0.1)
-    if now < least:
-        needs = ", ".join(f"{n:g} {name}" for name, n in each.items())
-        raise ConfigError(
-            f"{least} workers of {needs} each are asked for, but the Ray cluster has room for {now}: use fewer "
-            "workers, smaller ones, or a larger cluster."
-        )
-    return now
-
-
-def _free() -> Mapping[str, Mapping[str, float]]:
+    leaving = draining()
+    usable = [n for n in nodes if n["Alive"] and n["NodeID"] not in leaving and resources.suit(n.get("Labels", {}))]
     free: Mapping[str, Mapping[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
-    return free
-
-
-def _fit(each: Mapping[str, float], nodes: Mapping[str, Mapping[str, float]]) -> int:
-    """How many workers fit, each on one node."""
+    have = [n["Resources"] if in_all else free.get(n["NodeID"], {}) for n in usable]
+    each = resources.each()
     if not each:
-        return sys.maxsize
-    return sum(min(int(node.get(name, 0) / n + 1e-9) for name, n in each.items()) for node in nodes.values())
+        return sys.maxsize if usable else 0
+    return sum(min(int(node.get(name, 0) / n + 1e-9) for name, n in each.items()) for node in have)
+
+
+def draining() -> set[str]:
+    """Nodes that are about to leave the cluster: preempted, drained by hand, or scaled down."""
+    return set(ray_state.get_draining_nodes())
+
+
+def ask_autoscaler(resources: RayResources, workers: int) -> None:
+    """Let an autoscaler, where there is one, make the cluster large enough for so many workers; 0: nothing more."""
+    if resources.each():
+        request_resources(bundles=[resources.each() for _ in range(workers)])
+
+
+def _matches(value: str | None, wanted: str) -> bool:
+    negated, text = wanted.startswith("!"), wanted.removeprefix("!")
+    values = [v.strip() for v in text[3:-1].split(",")] if text.startswith("in(") else [text]
+    return (value in values) != negated

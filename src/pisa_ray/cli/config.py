@@ -132,6 +132,9 @@ class Config(Section):
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    worker_labels: dict[str, str] = Field(default_factory=dict)
+    patience: Annotated[float, Field(ge=0)] = 300.0
+    frozen_after: Annotated[float, Field(gt=0)] = 30.0
     max_failures: Annotated[int, Field(ge=-1)] = -1
     stop: StopSection = Field(default_factory=StopSection)
     checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)

@@ -49,7 +49,7 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
         test: Mapping[str, float] = {}
         if job.test is not None:
             test = means(worker.evaluate(published, "test", range(job.evaluation_blocks(job.test))).values())
-        shards = worker.evaluate_shards(published, held_out=False)
+        shards = worker.evaluate_shards(published, range(len(job.shards)), held_out=False)
     return {
         "weights_sha256": weights_sha256(worker.model.module),
         "test": dict(test),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pisa_ray.cli.config import load
-from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
 STATUS = {"finished": 0, "stopped": 0, "interrupted": 130}
 
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(_line(error), file=sys.stderr)
         return 2
+    except StoppedWaitingError as error:
+        print(_line(error), file=sys.stderr)
+        return STATUS["interrupted"]
     except PisaError as error:
         print(_line(error), file=sys.stderr)
         return 1

@@ -126,4 +126,12 @@ def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[],
 def _scaling(config: Config) -> Scaling:
     workers = config.workers
     least, most = (workers.min, workers.max) if isinstance(workers, WorkersSection) else (workers, workers)
-    return Scaling(least, most, config.cpus_per_worker, config.gpus_per_worker)
+    return Scaling(
+        least,
+        most,
+        config.cpus_per_worker,
+        config.gpus_per_worker,
+        labels=config.worker_labels,
+        patience=config.patience,
+        frozen_after=config.frozen_after,
+    )

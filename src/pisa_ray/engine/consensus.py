@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from pisa_ray.algorithm import Method, RowLayout, TreeSum, consensus
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.worker import Payload, fingerprint
+from pisa_ray.engine.states import fingerprint
+from pisa_ray.engine.worker import Payload
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class ConsensusReport:
 class Consensus:
     """Holds the published vector: w, then the model's floating buffers, [p + b] float32.
 
+    Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
+    worker that was given up for dead may wake up and send, and a call that was told to have failed may have run.
+
     Args:
         method: For lambda, the kind of penalty and the first consensus.
         shards: m.
@@ -52,6 +56,9 @@ class Consensus:
         self._published = torch.tensor(initial)
         self._published[:parameters] = method.first_consensus(self._published[:parameters])
         self._next = torch.empty_like(self._published)  # the two change places every round
+        self._round = 1
+        self._accepted: set[int] = set()
+        self._fenced: set[int] = set()
         self._seconds = 0.0
 
     def publish(self) -> np.ndarray:
@@ -59,15 +66,33 @@ class Consensus:
         array: np.ndarray = self._published.numpy()
         return array
 
-    def add(self, payload: Payload) -> None:
-        """Add a worker's messages of this round; order does not matter."""
+    def add(self, round_: int, ticket: int, payload: Payload) -> bool:
+        """Add a delivery of messages; order does not matter.
+
+        Args:
+            round_: The round they belong to.
+            ticket: The delivery's number, never used for another.
+            payload: The messages.
+
+        Returns:
+            Whether it counts: not if it is of another round, was there before, or is fenced off.
+        """
+        if round_ != self._round or ticket in self._accepted or ticket in self._fenced:
+            return False
         start = time.perf_counter()
         for node, array in payload:
             self._tree.add(node, borrowed_tensor(array))
+        self._accepted.add(ticket)
         self._seconds += time.perf_counter() - start
+        return True
+
+    def fence(self, ticket: int) -> bool:
+        """Refuse a delivery of this round from now on; returns whether it had been accepted before."""
+        self._fenced.add(ticket)
+        return ticket in self._accepted
 
     def update(self, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
-        """Once all messages are in: make and publish the next w.
+        """Once all messages of the round are in: make and publish the next w.
 
         Returns:
             What `publish` returns, and the report.
@@ -86,22 +111,36 @@ class Consensus:
                 "residual": _norm(dual - self._method.lam * old[:p]),
                 "norm": _norm(old[:p]),
             }
-        self._tree.clear()
+        self._begin(self._round + 1)
         self._published, self._next = new, old
         finite = math.isfinite(float(w.sum()))
         seconds, self._seconds = self._seconds + time.perf_counter() - start, 0.0
         return self.publish(), ConsensusReport(finite, seconds, **numbers)
 
-    def save(self, folder: str, name: str) -> dict[str, object]:
-        """Write the published vector; returns its entry in the manifest."""
-        path = Path(folder) / name
-        save_file({"published": self._published}, path)
-        return {"file": name, **fingerprint(path)}
-
-    def restore(self, folder: str, entry: Mapping[str, object]) -> np.ndarray:
-        """Take over the published vector of a checkpoint, and publish it."""
-        self._published.copy_(load_file(Path(folder) / str(entry["file"]))["published"])
+    def restore(self, published: np.ndarray, round_: int) -> np.ndarray:
+        """Take over a published vector, [p + b], with which a round is to begin; returns it."""
+        self._published.copy_(borrowed_tensor(published))
+        self._begin(round_)
         return self.publish()
+
+    def _begin(self, round_: int) -> None:
+        self._round = round_
+        self._tree.clear()
+        self._accepted.clear()
+        self._fenced.clear()
+
+
+def write_published(folder: str, name: str, published: np.ndarray) -> dict[str, object]:
+    """Write a published vector to a file of a checkpoint; returns its entry in the manifest."""
+    path = Path(folder) / name
+    save_file({"published": borrowed_tensor(published)}, path)
+    return {"file": name, **fingerprint(path)}
+
+
+def read_published(folder: str, entry: Mapping[str, object]) -> np.ndarray:
+    """The published vector of a checkpoint, [p + b]."""
+    array: np.ndarray = load_file(Path(folder) / str(entry["file"]))["published"].numpy()
+    return array
 
 
 def _norm(x: torch.Tensor) -> float:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pisa_ray.engine.consensus import Consensus, ConsensusReport
+from pisa_ray.engine.consensus import Consensus, ConsensusReport, read_published, write_published
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.states import StoredStates, write_states
 from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
 
-#: Entries of the files of a checkpoint, by who wrote them: {"consensus": entry, "shards": [entry, ...]}.
+#: Entries of the files of a checkpoint: {"consensus": entry, "shards": [entry, ...]}.
 Saved = dict[str, Any]
 #: Asks for the sums of an evaluation, by block or shard; waits where they are not ready.
 Pending = Callable[[], dict[int, Sums]]
@@ -40,11 +41,27 @@ class RoundReport:
         )
 
 
+class Saving(Protocol):
+    """The files of a checkpoint while they are being written."""
+
+    def done(self) -> bool:
+        """Whether all are written, or some could not be."""
+
+    def files(self) -> Saved:
+        """Wait for them; their entries in the manifest."""
+
+
 class Fleet(Protocol):
     """Workers that host all shards, and a consensus. Between `begin` and `end` a round is under way."""
 
     def workers(self) -> list[WorkerInfo]:
         """Who the workers are, one per process."""
+
+    def tend(self) -> None:
+        """Between two rounds: take in and let go workers, move shards, keep their states against a loss."""
+
+    def resize(self, workers: int) -> None:
+        """Ask for another number of workers; `tend` brings it about as the cluster allows."""
 
     def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
         """Start a round at the published w; returns at once where workers are other processes."""
@@ -61,14 +78,25 @@ class Fleet(Protocol):
     def export(self, rounds: int, path: str) -> str:
         """Write the plain model at the published w; returns its weights_sha256."""
 
-    def save(self, folder: str) -> Saved:
-        """Write the whole state to files in a folder; returns their entries in the manifest."""
+    def save(self, folder: str) -> Saving:
+        """Begin to write the whole state, as it is between two rounds, to files in a folder."""
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
-        """Load what `save` wrote."""
+    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
+        """Load what `save` wrote after so many rounds."""
 
     def close(self) -> None:
         """End the processes; nothing is lost that was saved."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    saved: Saved
+
+    def done(self) -> bool:
+        return True
+
+    def files(self) -> Saved:
+        return self.saved
 
 
 class LocalFleet:
@@ -85,6 +113,12 @@ class LocalFleet:
         """See Fleet."""
         return [self._worker.info()]
 
+    def tend(self) -> None:
+        """See Fleet."""
+
+    def resize(self, workers: int) -> None:
+        """There is nothing to resize: all happens in this process."""
+
     def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
         """See Fleet."""
         self._begun = round_, sigma, diagnose
@@ -95,7 +129,7 @@ class LocalFleet:
             raise RuntimeError("end() without begin()")
         (round_, sigma, diagnose), self._begun = self._begun, None
         payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose)
-        self._consensus.add(payload)
+        self._consensus.add(round_, ticket=0, payload=payload)
         _, consensus = self._consensus.update(diagnose)
         return RoundReport.of([report], consensus, bytes_sent=0)
 
@@ -108,24 +142,27 @@ class LocalFleet:
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
-        sums = self._worker.evaluate_shards(self._consensus.publish(), held_out=held_out)
+        shards = range(len(self._job.shards))
+        sums = self._worker.evaluate_shards(self._consensus.publish(), shards, held_out=held_out)
         return lambda: sums
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
         return self._worker.export(self._consensus.publish(), rounds, path)
 
-    def save(self, folder: str) -> Saved:
-        """See Fleet."""
-        return {
-            "consensus": self._consensus.save(folder, "consensus.safetensors"),
-            "shards": [self._worker.save(folder, "shards-0.safetensors")],
-        }
+    def save(self, folder: str) -> Saving:
+        """See Fleet; done when it returns."""
+        return _Written(
+            {
+                "consensus": write_published(folder, "consensus.safetensors", self._consensus.publish()),
+                "shards": [write_states(folder, "shards-0.safetensors", self._worker.snapshot())],
+            }
+        )
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
+    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
-        self._worker.restore(folder, saved["shards"])
-        self._consensus.restore(folder, saved["consensus"])
+        self._worker.host(range(len(self._job.shards)), StoredStates(folder, saved["shards"]))
+        self._consensus.restore(read_published(folder, saved["consensus"]), rounds + 1)
 
     def close(self) -> None:
         """See Fleet."""

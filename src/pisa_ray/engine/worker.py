@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from pisa_ray.algorithm import RowLayout, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
@@ -27,6 +23,7 @@ from pisa_ray.engine.evaluation import Sums, evaluate_rows
 from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
+from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
 
 #: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
@@ -61,6 +58,7 @@ class WorkerReport:
     bytes_sent: int
     gradient_seconds: float
     seconds: float
+    began: float  # by this process's clock
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class Worker:
             torch.cuda.init()  # type: ignore[no-untyped-call]
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
+        self._prepared: dict[int, HostedShard] = {}
         self._tree = TreeSum(len(job.shards))
         self._blocks: dict[tuple[str, int], Rows] = {}
 
@@ -108,39 +107,77 @@ class Worker:
         device = self.model.parameters.device
         return WorkerInfo(os.getpid(), socket.gethostname(), str(device), environment(device))
 
-    def host(self, shards: Sequence[int]) -> None:
-        """Take in shards at their initial state; their rows are read here, in one pass over the source."""
+    def prepare(self, shards: Iterable[int]) -> None:
+        """Read the rows of shards that are expected here, in one pass over the source."""
         job = self.job
-        wanted = [rows for i in shards for rows in (job.shards[i], job.held_out[i])]
+        missing = [i for i in shards if i not in self._prepared and i not in self.shards]
+        wanted = [rows for i in missing for rows in (job.shards[i], job.held_out[i])]
         read = job.train.read(np.concatenate(wanted)) if wanted else None
         start = 0
-        for i in shards:
+        for i in missing:
             parts: list[Rows] = []
             for rows in (job.shards[i], job.held_out[i]):
                 assert read is not None  # noqa: S101  (for the type checker)
                 parts.append(read.take(np.arange(start, start + len(rows))))
                 start += len(rows)
-            self.shards[i] = HostedShard(
+            self._prepared[i] = HostedShard(
                 parts[0],
                 parts[1],
                 BatchStream(job.seed, i, len(job.shards[i]), job.batch_size),
                 job.method.initial_state(self.model.parameters, self.model.layout),
             )
 
-    def step(self, round_: int, sigma: float, published: np.ndarray, diagnose: bool) -> tuple[Payload, WorkerReport]:
-        """One iteration of every hosted shard at the published w.
+    def host(self, shards: Sequence[int], *origins: States | StoredStates) -> None:
+        """Take in shards, at the states that one of the origins has of them, else at their initial state."""
+        self.prepare(shards)
+        for i in shards:
+            if i in self._prepared:
+                self.shards[i] = self._prepared.pop(i)
+            else:  # hosted already
+                self.shards[i].state = self.job.method.initial_state(self.model.parameters, self.model.layout)
+        for origin in origins:
+            states = origin.read(shards) if isinstance(origin, StoredStates) else origin
+            for i in set(shards) & set(states):
+                states[i].load_into(self.shards[i].state)
+
+    def snapshot(self) -> States:
+        """The hosted shards' states; the arrays may be views that the next step changes."""
+        return {i: StateValue.of(shard.state) for i, shard in sorted(self.shards.items())}
+
+    def release(self, shards: Sequence[int]) -> States:
+        """Let go of shards; returns their states."""
+        return {i: StateValue.of(self.shards.pop(i).state) for i in shards}
+
+    def replay(
+        self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], published: Sequence[np.ndarray]
+    ) -> None:
+        """Step some shards through past rounds, each (number, sigma) at its own w; their messages were counted then."""
+        p = self.model.layout.size
+        rows = RowLayout(p, p if self.job.method.diagonal_penalty else 1, len(self.model.buffers))
+        scratch = self.model.parameters.new_empty(rows.width)
+        for (number, sigma), w in zip(rounds, published, strict=True):
+            self.model.load(w)
+            self.model.module.train()
+            for i in shards:
+                self._try_report(i, _Round(number, sigma, w, rows), scratch)
+
+    def step(
+        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int] | None = None
+    ) -> tuple[Payload, WorkerReport]:
+        """One iteration of hosted shards at the published w.
 
         Args:
             round_: The round, from 1.
             sigma: Its penalty.
             published: w and the floating buffers, [p + b]; only read.
             diagnose: Whether reports carry diagnostics and messages the duals.
+            shards: Which; None: all that are hosted.
 
         Returns:
-            The messages, added up as far as the hosted shards allow (views of buffers that the next step overwrites),
+            The messages, added up as far as the shards allow (views of buffers that the next step overwrites),
             and the report.
         """
-        start = time.perf_counter()
+        began, start = time.monotonic(), time.perf_counter()
         model, p = self.model, self.model.layout.size
         model.load(published)
         model.module.train()
@@ -148,17 +185,30 @@ class Worker:
         this = _Round(round_, sigma, published, rows)
         self._tree.clear()
         reports, gradient_seconds = {}, 0.0
-        for i in sorted(self.shards):
+        for i in sorted(self.shards if shards is None else shards):
             row = self._tree.buffer(rows.width, model.parameters)
-            try:
-                reports[i], seconds = self._report(i, this, row)
-            except Exception as error:
-                raise user_error(error, f"shard {i} in round {round_}") from error
+            reports[i], seconds = self._try_report(i, this, row)
             gradient_seconds += seconds
             self._tree.add((0, i), row, owned=True)
         payload = [(node, to_host(row)) for node, row in self._tree.nodes().items()]
         size = sum(array.nbytes for _, array in payload)
-        return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start)
+        return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start, began)
+
+    def _try_report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
+        try:
+            return self._report(i, this, row)
+        except Exception as error:
+            raise user_error(error, f"shard {i} in round {this.number}{self._row_groups(i)}") from error
+
+    def _row_groups(self, i: int) -> str:
+        """Where in the training file the rows of a shard's current mini-batch are, as far as there are places."""
+        starts = self.job.train.starts()
+        if len(starts) <= 2:
+            return ""
+        rows = self.job.shards[i][self.shards[i].stream.positions(self.shards[i].state.reports)]
+        groups = [str(g) for g in np.unique(np.searchsorted(starts, rows, side="right") - 1)]
+        shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
+        return f" (rows from row group{'s' if len(groups) > 1 else ''} {shown})"
 
     def _report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
         """Gradient, local update and message (to `row`) of one shard; returns its report and the gradient's seconds."""
@@ -230,45 +280,14 @@ class Worker:
             self._blocks[split, block] = source.read(rows)
         return self._blocks[split, block]
 
-    def evaluate_shards(self, published: np.ndarray, *, held_out: bool) -> dict[int, Sums]:
-        """Evaluate every hosted shard's own rows, held-out or training ones, at a published w."""
+    def evaluate_shards(self, published: np.ndarray, shards: Sequence[int], *, held_out: bool) -> dict[int, Sums]:
+        """Evaluate hosted shards' own rows, held-out or training ones, at a published w."""
         self.model.load(published)
-        return {
-            i: self._evaluate(shard.held_out if held_out else shard.rows, "shard", i)
-            for i, shard in sorted(self.shards.items())
-        }
+        rows = {i: self.shards[i].held_out if held_out else self.shards[i].rows for i in shards}
+        return {i: self._evaluate(rows[i], "shard", i) for i in shards}
 
     def export(self, published: np.ndarray, rounds: int, path: str) -> str:
         """Write the plain model at a published w as safetensors; returns its weights_sha256."""
         self.model.load(published)
         self.model.reset(rounds)
         return self.model.save(Path(path))
-
-    def save(self, folder: str, name: str) -> dict[str, object]:
-        """Write the hosted shards' states to one file; returns its entry in the manifest."""
-        tensors = {f"{i}/{field_}": t.cpu() for i, s in self.shards.items() for field_, t in s.state.tensors().items()}
-        scalars = {str(i): s.state.scalars() for i, s in self.shards.items()}
-        path = Path(folder) / name
-        save_file(tensors, path)
-        return {"file": name, **fingerprint(path), "shards": scalars}
-
-    def restore(self, folder: str, entries: Sequence[Mapping[str, object]]) -> None:
-        """Load the hosted shards' states from files of a checkpoint, whoever wrote them."""
-        for entry in entries:
-            scalars = json.loads(json.dumps(entry["shards"]))
-            mine = [i for i in self.shards if str(i) in scalars]
-            if not mine:
-                continue
-            with safe_open(Path(folder) / str(entry["file"]), framework="pt") as file:
-                names = set(file.keys())
-                for i in mine:
-                    state = self.shards[i].state
-                    fields = {n.partition("/")[2] for n in names if n.startswith(f"{i}/")}
-                    state.load({n: file.get_tensor(f"{i}/{n}") for n in fields}, scalars[str(i)])
-
-
-def fingerprint(path: Path) -> dict[str, object]:
-    """Size in bytes and SHA-256 of a file; flushed to disk first."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -62,7 +62,7 @@ class Checkpoint:
         saved = self.manifest["files"]
         for entry in [saved["consensus"], *saved["shards"]]:
             self._check(entry)
-        fleet.restore(str(self.path), saved)
+        fleet.restore(str(self.path), saved, self.progress.round)
         return self.progress
 
     def check_fits(self, identity: Mapping[str, Any]) -> None:
@@ -88,12 +88,35 @@ class Checkpoint:
                 )
 
 
-def save(fleet: Fleet, folder: Path, progress: Progress, identity: Mapping[str, Any], keep: int | None) -> Path:
-    """Write a checkpoint and remove the oldest beyond `keep` (None: keep all).
+@dataclass
+class Draft:
+    """A checkpoint whose files are being written.
 
-    Returns:
-        Its folder, `round-000123`.
+    Attributes:
+        path: Its folder for now.
     """
+
+    path: Path
+    final: Path
+    manifest: dict[str, Any]
+
+    def finish(self, files: Mapping[str, Any], keep: int | None) -> Path:
+        """Make it a checkpoint, and remove the oldest beyond `keep` (None: keep all)."""
+        with (self.path / "manifest.json").open("w") as file:
+            json.dump(self.manifest | {"files": files}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        if self.final.exists():  # the same round of an earlier attempt: the same content
+            shutil.rmtree(self.final)
+        self.path.rename(self.final)
+        if keep is not None:
+            for old in _complete(self.final.parent)[:-keep]:
+                shutil.rmtree(old)
+        return self.final
+
+
+def begin(folder: Path, progress: Progress, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> Draft:
+    """Make room for a checkpoint of what the progress is now."""
     final = folder / f"round-{progress.round:06d}"
     part = folder / f".{final.name}-{uuid.uuid4().hex[:8]}"
     part.mkdir(parents=True)
@@ -101,20 +124,9 @@ def save(fleet: Fleet, folder: Path, progress: Progress, identity: Mapping[str, 
         "format": FORMAT,
         "progress": asdict(progress),
         "identity": dict(identity),
-        "environment": dict(fleet.workers()[0].environment),
-        "files": fleet.save(str(part)),
+        "environment": dict(environment),
     }
-    with (part / "manifest.json").open("w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    if final.exists():  # the same round of an earlier attempt: the same content
-        shutil.rmtree(final)
-    part.rename(final)
-    if keep is not None:
-        for old in _complete(folder)[:-keep]:
-            shutil.rmtree(old)
-    return final
+    return Draft(part, final, manifest)
 
 
 def latest(folder: Path) -> Checkpoint | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pisa_ray.algorithm.diagnostics import combine
 from pisa_ray.engine.evaluation import means
-from pisa_ray.engine.fleet import Fleet, Pending, RoundReport
+from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
-from pisa_ray.errors import ConfigError, NonFiniteError
+from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Progress
+from pisa_ray.trainer.checkpoint import Draft, Progress
 from pisa_ray.trainer.display import Display
+from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
@@ -60,7 +62,9 @@ class Loop:
         directory: Where it is written.
         identity: What a checkpoint must fit to be resumed: a hash of the data and the parameters' shapes.
         display: Who is told.
+        events: Takes note of what happens.
         stop_requested: Whether the user asked to stop.
+        resize_requested: The number of workers the user asked for since it was last called, or None.
         progress: How far it is; start with a checkpoint's to resume.
     """
 
@@ -70,7 +74,9 @@ class Loop:
     directory: RunDirectory
     identity: Mapping[str, Any]
     display: Display
+    events: Events
     stop_requested: Callable[[], bool]
+    resize_requested: Callable[[], int | None]
     progress: Progress
     last_row: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +85,7 @@ class Loop:
         self._saved = self.progress.round if self.progress.round else -1
         self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
         self._latest: tuple[RoundReport, float] | None = None
+        self._saving: tuple[Draft, Saving] | None = None
 
     def run(self) -> str:
         """Run to the end.
@@ -89,17 +96,31 @@ class Loop:
         Raises:
             NonFiniteError: A loss, message or w is not finite; no checkpoint of it is written.
         """
+        try:
+            status = self._rounds()
+            if self._saved != self.progress.round:
+                self._save()
+        except PisaError:
+            with suppress(PisaError, OSError):
+                self._finish_saving()  # what was good stays good
+            raise
+        self._finish_saving(again=True)
+        return status
+
+    def _rounds(self) -> str:
         while (status := self._stop_reason()) is None:
             round_ = self.progress.round + 1
             sigma = self.schedule.sigma.grow(self.progress.sigma, round_)
+            if (workers := self.resize_requested()) is not None:
+                self.events("resize_requested", workers=workers)
+                self.fleet.resize(workers)
+            self.fleet.tend()
             self.fleet.begin(round_, sigma, self._is_evaluated(round_))
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
             self._finish_round(round_, sigma)
         if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:
             self._due = self._row(*self._latest)  # the last round is always evaluated
         self._evaluate()
-        if self._saved != self.progress.round:
-            self._save()
         return status
 
     def _is_evaluated(self, round_: int) -> bool:
@@ -126,6 +147,7 @@ class Loop:
         progress.bytes_sent += report.bytes_sent
         progress.gradient_seconds += report.gradient_seconds
         progress.seconds = self._before + time.perf_counter() - self._since
+        self.events.round = round_
         self.display.round(sigma, loss)
         self._latest = report, loss
         if self._is_evaluated(round_):
@@ -133,6 +155,8 @@ class Loop:
         every = self.schedule.checkpoint_every
         if every is not None and round_ % every == 0:
             self._save()
+        elif self._saving is not None and self._saving[1].done():
+            self._finish_saving()
 
     def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
         """The part of a row that the round itself tells."""
@@ -184,10 +208,32 @@ class Loop:
         self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
 
     def _save(self) -> None:
+        """Begin to write a checkpoint of this round; it is finished while training goes on."""
         self._evaluate()  # so that metrics and best values belong to the round that is saved
-        path = checkpoint.save(self.fleet, self.directory.checkpoints, self.progress, self.identity, self.schedule.keep)
+        self._finish_saving()  # one at a time
+        environment = self.fleet.workers()[0].environment
+        draft = checkpoint.begin(self.directory.checkpoints, self.progress, self.identity, environment)
+        self._saving = draft, self.fleet.save(str(draft.path))
         self._saved = self.progress.round
-        self.directory.add_event("checkpoint_saved", self.progress.round, path=path.name)
+        if self._saving[1].done():
+            self._finish_saving()
+
+    def _finish_saving(self, *, again: bool = False) -> None:
+        """Wait for the checkpoint that is being written; if its writers died, let it be, or write it again."""
+        if self._saving is None:
+            return
+        (draft, saving), self._saving = self._saving, None
+        try:
+            path = draft.finish(saving.files(), self.schedule.keep)
+        except WorkerDiedError as error:
+            self.events("checkpoint_failed", message=str(error))
+            if not again:
+                return
+            self.fleet.tend()
+            self._save()
+            self._finish_saving()
+        else:
+            self.events("checkpoint_saved", path=path.name)
 
     def _check_finite(self, round_: int, sigma: float, report: RoundReport) -> None:
         bad = [i for i, shard in report.shards.items() if not shard.finite]

@@ -87,6 +87,18 @@ class RunDirectory:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._append("events.jsonl", {"time": now, "round": round_, "kind": kind, **fields})
 
+    def ask_resize(self, workers: int) -> None:
+        """Leave word for the driver that runs here: it should have so many workers."""
+        self.write("resize.json", {"workers": workers})
+
+    def take_resize(self) -> int | None:
+        """What was asked for since the last time, if anything."""
+        if not (self.path / "resize.json").exists():
+            return None
+        asked = self.read("resize.json")
+        (self.path / "resize.json").unlink(missing_ok=True)
+        return int(asked["workers"])
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl."""
         path = self.path / "metrics.jsonl"

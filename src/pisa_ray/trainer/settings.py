@@ -23,6 +23,12 @@ class Scaling:
         cpus: CPU cores of each.
         gpus: GPUs of each.
         other: Further Ray resources of each, by name.
+        labels: Ray's label selector for their nodes: by label, "value", "!value", "in(a, b)" or "!in(a, b)".
+        accelerator: Kind of GPU, as Ray names them.
+        spread: Prefer nodes that have no worker yet.
+        patience: Seconds to wait for the fewest workers when the cluster has no room for them.
+        frozen_after: Seconds without a sign of life after which a worker counts as dead.
+        look_every: Seconds between two looks for room for more workers.
     """
 
     least: int = 1
@@ -30,6 +36,12 @@ class Scaling:
     cpus: float = 1.0
     gpus: float = 0.0
     other: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    accelerator: str | None = None
+    spread: bool = False
+    patience: float = 300.0
+    frozen_after: float = 30.0
+    look_every: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.least <= self.most:
@@ -38,6 +50,8 @@ class Scaling:
             raise ConfigError(f"workers is 0 to {self.most}: use 0 for this process alone, or at least 1.")
         if self.cpus < 0 or self.gpus < 0:
             raise ConfigError("cpus_per_worker and gpus_per_worker cannot be negative.")
+        if self.patience < 0 or self.frozen_after <= 0:
+            raise ConfigError("patience cannot be negative, and frozen_after must be above 0 seconds.")
 
     @classmethod
     def of(cls, config: ScalingConfig | Scaling | int | None) -> Scaling:
@@ -47,13 +61,33 @@ class Scaling:
         if config is None or isinstance(config, int):
             workers = 1 if config is None else config
             return cls(workers, workers)
-        _refuse("ScalingConfig", config, ("accelerator_type", "label_selector", "use_tpu", "topology"))
+        _refuse("ScalingConfig", config, ("use_tpu", "topology"))
+        if config.placement_strategy not in ("PACK", "SPREAD"):
+            raise ConfigError(
+                f"ScalingConfig.placement_strategy is {config.placement_strategy!r}, but workers come and go one by "
+                "one: use 'PACK' or 'SPREAD', or a label_selector."
+            )
+        labels: Any = getattr(config, "label_selector", None) or {}
+        if not isinstance(labels, dict):
+            raise ConfigError("ScalingConfig.label_selector must be one dictionary, the same for all workers.")
+        every: Any = getattr(config, "elastic_resize_monitor_interval_s", None)
         number: Any = config.num_workers
         gpu: Any = config.use_gpu
         least, most = number if isinstance(number, tuple) else (number, number)
         named: Any = config.resources_per_worker or ({"GPU": 1} if gpu else {"CPU": 1})
         each = dict(named)
-        return cls(least, most, each.pop("CPU", 0.0), each.pop("GPU", float(gpu)), each)
+        return cls(
+            least,
+            most,
+            each.pop("CPU", 0.0),
+            each.pop("GPU", float(gpu)),
+            each,
+            labels,
+            config.accelerator_type,
+            config.placement_strategy == "SPREAD",
+            # Ray Train's default of a minute is for resizes that restart everything; a default means: not given.
+            look_every=cls.look_every if every in (None, 60.0) else every,
+        )
 
 
 @dataclass(frozen=True)

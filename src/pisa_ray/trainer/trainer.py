@@ -14,12 +14,13 @@ from pisa_ray.data import Partition
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
-from pisa_ray.errors import PisaError, WorkerDiedError
+from pisa_ray.errors import ConfigError, PisaError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Constant, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.checkpoint import Progress
 from pisa_ray.trainer.describe import check_resumable, describe
 from pisa_ray.trainer.display import Display
+from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
 from pisa_ray.trainer.prepare import Data, Opened, prepare
@@ -30,8 +31,11 @@ from pisa_ray.trainer.settings import Run, Scaling
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
 
-#: Deaths in a row without a newer checkpoint after which a run is given up.
+#: Losses of states in a row without a newer checkpoint after which a run is given up.
 PATIENCE = 3
+
+#: Starts the processes of a run.
+FleetFactory = Callable[[Events, Callable[[], bool]], AbstractContextManager[Fleet]]
 
 
 class PisaTrainer:
@@ -61,10 +65,11 @@ class PisaTrainer:
         stop_test_accuracy: Stop when an evaluation reaches it.
         threads_per_worker: Threads of a worker's numeric work; part of the result's definition, never derived.
         scaling_config: ray.train.ScalingConfig; num_workers an int or (min, max), which takes what there is. 0: run in
-            this process, without Ray, with the same bits. None: one Ray worker.
+            this process, without Ray, with the same bits. None: one Ray worker. Between two rounds workers are started
+            when there is room for more, up to max, and let go when their node is draining.
         run_config: ray.train.RunConfig: name, storage_path (a local or shared folder), checkpoint_config.num_to_keep,
-            failure_config.max_failures. A worker's death restarts the run from its last checkpoint, at most
-            max_failures times (-1, the default where none is given: any number).
+            failure_config.max_failures: deaths of processes to put up with (-1, the default where none is given: any
+            number). A dead worker's shards are rebuilt on the others; no round is lost.
         resume: Go on from the last checkpoint of the run of that name; without one, start from round 0 and say so.
         ray_address: As in ray.init; None: a connected Ray, else RAY_ADDRESS, else a new local one.
         progress: Whether progress is shown on standard error.
@@ -163,6 +168,7 @@ class PisaTrainer:
             "workers": describe(self._scaling),
         }
         self._resume, self._address, self._quiet = resume, ray_address, not progress
+        self._resize: int | None = None
 
     def fit(self) -> Result:
         """Train to the end, or to a reason to stop.
@@ -184,6 +190,9 @@ class PisaTrainer:
             directory.write("partition.json", self._prepared.partition)
             try:
                 return self._attempts(directory, make_fleet, stop_requests, resuming)
+            except StoppedWaitingError as error:
+                self._fail(directory, str(error), "interrupted")
+                raise
             except PisaError as error:
                 self._fail(directory, str(error))
                 raise
@@ -195,6 +204,21 @@ class PisaTrainer:
             except BaseException as error:
                 self._fail(directory, type(error).__name__)
                 raise
+
+    def resize(self, workers: int) -> None:
+        """Change the number of workers while `fit` runs in another thread: from the next round on, as there is room.
+
+        Args:
+            workers: How many, at least 1; also the new maximum, and where it is less than the minimum, that too.
+
+        Raises:
+            ConfigError: The number is less than 1, or the run has no workers.
+        """
+        if workers < 1:
+            raise ConfigError(f"workers is {workers}, but a run can be resized to 1 or more.")
+        if self._scaling.most == 0:
+            raise ConfigError("a run with workers 0 is in one process and cannot be resized.")
+        self._resize = workers
 
     def _check_directory(self, directory: RunDirectory) -> None:
         """Whether the folder is free, or holds a run that these arguments can go on with."""
@@ -209,58 +233,71 @@ class PisaTrainer:
     def _attempts(
         self,
         directory: RunDirectory,
-        make_fleet: Callable[[], AbstractContextManager[Fleet]],
+        make_fleet: FleetFactory,
         stop_requested: Callable[[], bool],
         resuming: bool,
     ) -> Result:
-        """Run; when a process dies, run on from the last checkpoint, unless that happens too often."""
-        failures, stuck, reached = 0, 0, -1
+        """Run; where states are lost beyond repair, run on from the last checkpoint, unless that happens too often."""
+        stuck, reached = 0, -1
+        events = Events(directory, quiet=self._quiet)
         while True:
             try:
-                with make_fleet() as fleet:
-                    return self._attempt(directory, fleet, stop_requested, resuming)
-            except WorkerDiedError as error:
+                with make_fleet(events, stop_requested) as fleet:
+                    return self._attempt(directory, fleet, events, stop_requested, resuming)
+            except StatesLostError as error:
                 last = checkpoint.latest(directory.checkpoints)
-                failures += 1
                 progress = last.progress.round if last else 0
                 stuck, reached = (stuck + 1, reached) if progress <= reached else (1, progress)
-                directory.add_event("worker_died", self._last_round(directory), message=str(error))
-                if 0 <= self._run.max_failures < failures:
-                    raise
+                events("states_lost", message=f"{error} Going on from round {progress}.")
                 if stuck == PATIENCE:
                     raise PisaError(
-                        f"processes died {stuck} times after round {reached} without a newer checkpoint: look for a "
+                        f"states were lost {stuck} times after round {reached} without a newer checkpoint: look for a "
                         "crash in the model or for too little memory; --resume tries again."
                     ) from error
                 resuming = True
 
     def _attempt(
-        self, directory: RunDirectory, fleet: Fleet, stop_requested: Callable[[], bool], resuming: bool
+        self,
+        directory: RunDirectory,
+        fleet: Fleet,
+        events: Events,
+        stop_requested: Callable[[], bool],
+        resuming: bool,
     ) -> Result:
         """Run the loop on a fleet, from a checkpoint where there is one."""
         job, schedule = self._prepared.job, self._schedule
         last = checkpoint.latest(directory.checkpoints) if resuming else None
         progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
         display = Display(schedule.rounds, progress.round, quiet=self._quiet)
+        events.display, events.round = display, progress.round
         if resuming:
             directory.cut_back(progress.round)
-            directory.add_event("resumed", progress.round, checkpoint=last.path.name if last else None)
+            events("resumed", checkpoint=last.path.name if last else None)
         if last:
             display.say(f"resuming at round {progress.round}")
         elif self._resume:
             display.say(f"{directory.path} has no complete checkpoint: starting from round 0")
         if unused := job.train.rows - sum(len(rows) for rows in (*job.shards, *job.held_out)):
             display.say(f"{unused} of {job.train.rows} training rows belong to no shard")
-        for worker, info in enumerate(fleet.workers()):
-            directory.add_event(
-                "worker_started", progress.round, worker=worker, pid=info.pid, node=info.node, device=info.device
-            )
         *_, row = [{}, *directory.rows()]
-        loop = Loop(job, fleet, schedule, directory, self._identity, display, stop_requested, progress, row)
+        loop = Loop(
+            job,
+            fleet,
+            schedule,
+            directory,
+            self._identity,
+            display,
+            events,
+            stop_requested,
+            lambda: self._take_resize(directory),
+            progress,
+            row,
+        )
         try:
             status = loop.run()
         finally:
             display.close()
+            events.display = None
         digest = fleet.export(progress.round, str(directory.model))
         metrics = self._end(
             directory,
@@ -277,21 +314,46 @@ class PisaTrainer:
         saved = checkpoint.latest(directory.checkpoints)
         return Result(status, metrics, directory.path, saved.path if saved else directory.checkpoints)
 
+    def _take_resize(self, directory: RunDirectory) -> int | None:
+        """The size asked for since the last time, by `resize` or `pisa-ray resize`."""
+        asked, self._resize = self._resize, None
+        return directory.take_resize() if asked is None else asked
+
     @contextmanager
-    def _session(self) -> Iterator[Callable[[], AbstractContextManager[Fleet]]]:
-        """Where the processes will be; yields what starts them, again after a death."""
+    def _session(self) -> Iterator[FleetFactory]:
+        """Where the processes will be; yields what starts them, again after a loss of states."""
         job, scaling = self._prepared.job, self._scaling
         if scaling.most == 0:
+
+            def local(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
+                fleet = LocalFleet(job, gpu=scaling.gpus > 0)
+                (info,) = fleet.workers()
+                events("worker_started", worker=0, pid=info.pid, node=info.node, device=info.device)
+                return nullcontext(fleet)
+
             with borrowed_process(job.threads):
-                yield lambda: nullcontext(LocalFleet(job, gpu=scaling.gpus > 0))
+                yield local
             return
         # Here, so that a run without workers needs no Ray.
-        from pisa_ray.actors import RayFleet, RayResources, ray_session, room  # noqa: PLC0415
+        from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session  # noqa: PLC0415
 
-        resources = RayResources(scaling.cpus, scaling.gpus, scaling.other)
+        resources = RayResources(
+            scaling.cpus, scaling.gpus, scaling.other, scaling.labels, scaling.accelerator, scaling.spread
+        )
+
+        def remote(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
+            wanted = Wanted(
+                scaling.least,
+                scaling.most,
+                scaling.patience,
+                scaling.frozen_after,
+                self._run.max_failures,
+                look_every=scaling.look_every,
+            )
+            return closing(RayFleet(job, wanted, resources, events, stop_requested))
+
         with ray_session(scaling.least, scaling.most, resources, self._address):
-            room(scaling.least, scaling.most, resources)  # too small a cluster is refused before anything is written
-            yield lambda: closing(RayFleet(job, room(scaling.least, scaling.most, resources), resources))
+            yield remote
 
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
@@ -299,11 +361,11 @@ class PisaTrainer:
         directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
         return metrics
 
-    def _fail(self, directory: RunDirectory, message: str) -> None:
-        """Record how the run failed, as far as the disk lets us."""
+    def _fail(self, directory: RunDirectory, message: str, status: str = "failed") -> None:
+        """Record how the run ended, as far as the disk lets us."""
         with suppress(OSError):
             *_, last = [{}, *directory.rows()]
-            self._end(directory, "failed", {"message": message, "rounds": last.get("round", 0), **last})
+            self._end(directory, status, {"message": message, "rounds": last.get("round", 0), **last})
 
     def _last_round(self, directory: RunDirectory) -> int:
         return max((int(row["round"]) for row in directory.rows()), default=0)

@@ -1,0 +1,204 @@
+"""Worker processes: starting them, taking them in when they are ready, noticing that they are gone."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError
+
+from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.processes import WorkerActor, remote_class
+from pisa_ray.actors.session import RayResources
+from pisa_ray.engine.job import Job
+from pisa_ray.engine.worker import WorkerInfo
+from pisa_ray.errors import PisaError
+
+#: Starts that may fail in a row before a run is given up, and seconds in which one must succeed.
+START_FAILURES, START_SECONDS = 3, 600.0
+
+#: Seconds between two pulses; one that is not answered at once is waited for this long where a process failed anyway.
+PULSE, PROBE = 1.0, 5.0
+
+
+class Tell(Protocol):
+    """Takes note of an event."""
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        """Record it."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker process.
+
+    Attributes:
+        id: Its number, never used for another.
+        actor: Ray's handle.
+        ready: Reference to who it is.
+        since: When it was started, by this process's clock.
+        info: Who it is, once it is ready.
+        node: Ray's id of its node.
+        shards: What it hosts.
+        pace: Seconds of a round per row of its batches, smoothed; 0: not known yet.
+        stepped: When its last step began, by its own clock.
+    """
+
+    id: int
+    actor: Any
+    ready: Any
+    since: float
+    info: WorkerInfo | None = None
+    node: str = ""
+    shards: list[int] = field(default_factory=list)
+    pace: float = 0.0
+    stepped: float = 0.0
+    pulse: tuple[Any, float] | None = None
+
+
+class Crew:
+    """The worker processes of a run.
+
+    Args:
+        job: What is trained.
+        resources: What each worker reserves.
+        tell: Takes note of events.
+        frozen_after: Seconds without a pulse after which a process counts as dead.
+        exact: Whether a worker with another numeric environment than the first one's is refused.
+    """
+
+    def __init__(
+        self, job: Job, resources: RayResources, tell: Tell, *, frozen_after: float = 30.0, exact: bool = True
+    ) -> None:
+        self.members: list[Member] = []
+        self.starting: list[Member] = []
+        self.reference = ray.put(job)
+        self._resources, self._tell = resources, tell
+        self._frozen_after, self._exact = frozen_after, exact
+        self._environment: Mapping[str, str | int] | None = None
+        self._ids = itertools.count()
+        self._failed_starts = 0
+        self.refused_at = -float("inf")
+
+    def start(self, plans: Iterable[Sequence[int]]) -> None:
+        """Start a process for each plan: the shards whose rows it should read before it joins."""
+        actor: Any = remote_class(WorkerActor).options(max_restarts=0, **self._resources.options())
+        for shards in plans:
+            handle = actor.remote(sys.path)
+            ready = handle.set_up.remote(self.reference, list(shards), self._resources.gpus > 0)
+            self.starting.append(Member(next(self._ids), handle, ready, time.monotonic()))
+
+    def arrivals(self) -> list[Member]:
+        """Take in the processes that have become ready; they host nothing yet.
+
+        Raises:
+            PisaError: Starting failed too often, or for a reason that will not go away.
+        """
+        arrived = []
+        for member in list(self.starting):
+            if not is_ready([member.ready]):
+                if time.monotonic() - member.since > START_SECONDS:
+                    self._failed_to_start(member, f"not ready after {START_SECONDS:g} s")
+                continue
+            try:
+                info, node = answer(member.ready, "start")
+            except GoneError as error:
+                self._failed_to_start(member, str(error))
+                continue
+            self.starting.remove(member)
+            self._failed_starts = 0
+            member.info, member.node = info, node
+            if self._accept(member):
+                self.members.append(member)
+                arrived.append(member)
+                self._tell("worker_started", worker=member.id, pid=info.pid, node=info.node, device=info.device)
+        return arrived
+
+    def wait_for_arrivals(self, seconds: float) -> None:
+        """Wait until a process that is being started is ready, or could not be."""
+        if self.starting:
+            ray.wait([member.ready for member in self.starting], timeout=seconds, fetch_local=False)
+
+    def _failed_to_start(self, member: Member, why: str) -> None:
+        self.dismiss(member)
+        self._tell("start_failed", worker=member.id, message=why)
+        self._failed_starts += 1
+        if self._failed_starts >= START_FAILURES:
+            raise PisaError(
+                f"{START_FAILURES} workers in a row died while they were starting ({why}): look for too little memory "
+                "or a crash in the model's construction."
+            )
+
+    def _accept(self, member: Member) -> bool:
+        """Whether it computes as the others do."""
+        assert member.info is not None  # noqa: S101  (for the type checker)
+        if self._environment is None:
+            self._environment = member.info.environment
+        here, there = self._environment, member.info.environment
+        differ = [f"{k} is {there.get(k)}, not {here.get(k)}" for k in here if here.get(k) != there.get(k)]
+        if not differ:
+            return True
+        fields = {"worker": member.id, "pid": member.info.pid, "node": member.info.node, "message": "; ".join(differ)}
+        if self._exact:
+            self.refused_at = time.monotonic()
+            self.dismiss(member)
+            self._tell("worker_refused", **fields)
+            return False
+        self._tell("inexact", **fields)
+        return True
+
+    def dismiss(self, member: Member) -> None:
+        """End a process, whether it lives or not."""
+        self.members = [m for m in self.members if m is not member]
+        self.starting = [m for m in self.starting if m is not member]
+        end(member.actor)
+
+    def close(self) -> None:
+        """End all."""
+        for member in [*self.members, *self.starting]:
+            end(member.actor)
+        self.members, self.starting = [], []
+
+    def feel(self, others: Sequence[Any] = ()) -> bool:
+        """Ask each process for a pulse, without waiting; returns whether none has been silent for too long."""
+        return not any(self._silent(holder) for holder in [*self.members, *others])
+
+    def _silent(self, holder: Any) -> bool:
+        if holder.pulse is not None:
+            reference, asked = holder.pulse
+            if not is_ready([reference]):
+                return bool(time.monotonic() - asked > self._frozen_after)
+        holder.pulse = _ask(holder), time.monotonic()
+        return False
+
+    def dead(self, others: Sequence[Any] = ()) -> list[Any]:
+        """Who of the members and some others is gone or frozen; asked after something went wrong."""
+        holders = [*self.members, *others]
+        frozen = [h for h in holders if h.pulse is not None and self._silent(h)]
+        asked = [(h, _ask(h)) for h in holders if h not in frozen]
+        ray.wait([pulse for _, pulse in asked], num_returns=len(asked), timeout=PROBE) if asked else None
+        return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]
+
+
+def end(actor: Any) -> None:
+    """Kill an actor; one that is gone already is no error."""
+    with suppress(RayError, ValueError):
+        ray.kill(actor)
+
+
+def _ask(holder: Any) -> Any:
+    return holder.actor.pulse.options(concurrency_group="pulse").remote()
+
+
+def _failed(pulse: Any) -> bool:
+    try:
+        ray.get(pulse, timeout=PROBE)
+    except RayError:
+        return True
+    return False

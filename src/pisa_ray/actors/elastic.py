@@ -1,0 +1,158 @@
+"""How many workers there should be: starting more when there is room, letting go who must, waiting for the least."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pisa_ray.actors.crew import Crew, Member, Tell
+from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room
+from pisa_ray.errors import PisaError, StoppedWaitingError
+
+#: Seconds between looks at the cluster, between messages while waiting, after a refused worker, and for resources that
+#: a process which has just ended is about to free.
+LOOK, MESSAGE, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 60.0, 15.0
+
+
+@dataclass
+class Wanted:
+    """How many workers, and what is put up with.
+
+    Attributes:
+        least: Fewest.
+        most: Most; as many as there is room for are started.
+        patience: Seconds to wait for the least.
+        frozen_after: Seconds without a pulse after which a process counts as dead.
+        max_failures: Deaths to put up with; -1: any number.
+        exact: Whether workers with another numeric environment are refused.
+        look_every: Seconds between two looks for more room.
+    """
+
+    least: int
+    most: int
+    patience: float = 300.0
+    frozen_after: float = 30.0
+    max_failures: int = -1
+    exact: bool = True
+    look_every: float = LOOK
+
+
+class Elastic:
+    """Keeps the crew at the size that is wanted, as far as the cluster allows.
+
+    Args:
+        crew: The processes.
+        wanted: How many; changed by `resize`.
+        resources: What each reserves.
+        tell: Takes note of events.
+        stop_requested: Whether the user asked to stop.
+        plans: For a number of newcomers, the shards that each can expect.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        wanted: Wanted,
+        resources: RayResources,
+        tell: Tell,
+        stop_requested: Callable[[], bool],
+        plans: Callable[[int], list[Sequence[int]]],
+    ) -> None:
+        self._crew, self._wanted, self._resources, self._tell = crew, wanted, resources, tell
+        self._stop_requested, self._plans = stop_requested, plans
+        self._looked = -float("inf")
+        self._draining: set[str] = set()
+        self._asked = 0
+
+    def resize(self, workers: int) -> None:
+        """Want so many workers from now on, or as many of them as there is room for."""
+        self._wanted.most = workers
+        self._wanted.least = min(self._wanted.least, workers)
+        self._looked = -float("inf")
+
+    def look(self) -> tuple[list[Member], list[Member]]:
+        """Between two rounds: who has arrived, and who is to go once others host its shards."""
+        crew, wanted = self._crew, self._wanted
+        arrived = crew.arrivals() if crew.starting else []
+        if time.monotonic() - self._looked >= wanted.look_every:
+            self._looked = time.monotonic()
+            self._note_draining()
+            self._grow()
+        return arrived, self._leaving()
+
+    def staff(self) -> None:
+        """Wait until there are as many workers as there must be.
+
+        Raises:
+            PisaError: There was no room for them within the patience.
+            StoppedWaitingError: The user asked to stop.
+        """
+        began, said = time.monotonic(), time.monotonic()
+        while True:
+            self._crew.arrivals()
+            have, waited = len(self._crew.members), time.monotonic() - began
+            self._grow()
+            if not self._crew.starting and have >= self._wanted.least and self._settled(waited):
+                return
+            if self._stop_requested():
+                raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
+            if not self._crew.starting and have < self._wanted.least:
+                if waited > self._wanted.patience:
+                    raise PisaError(
+                        self._short(have) + f" within {self._wanted.patience:g} s: use fewer or smaller "
+                        "workers, a larger cluster, or more patience; --resume goes on from the last checkpoint."
+                    )
+                if time.monotonic() - said > MESSAGE:
+                    said = time.monotonic()
+                    left = self._wanted.patience - waited
+                    self._tell("waiting", message=f"{self._short(have)}; waiting for up to {left:.0f} s more")
+            self._crew.wait_for_arrivals(0.5)
+            if not self._crew.starting:
+                time.sleep(0.1)
+
+    def is_short(self) -> bool:
+        """Whether there are too few workers and none is being started."""
+        return len(self._crew.members) < self._wanted.least and not self._crew.starting
+
+    def close(self) -> None:
+        """Ask nothing of the autoscaler any more."""
+        if self._asked:
+            ask_autoscaler(self._resources, 0)
+
+    def _settled(self, waited: float) -> bool:
+        """Whether no more room is to be expected soon: what has just ended takes a while to free its resources."""
+        missing = self._wanted.most - len(self._crew.members)
+        return missing <= 0 or waited > SETTLE or room(self._resources, in_all=True) <= len(self._crew.members)
+
+    def _grow(self) -> None:
+        crew = self._crew
+        missing = self._wanted.most - len(self._staying()) - len(crew.starting)
+        if missing <= 0 or time.monotonic() - crew.refused_at < AFTER_REFUSAL:
+            return
+        number = min(missing, room(self._resources))
+        if number > 0:
+            crew.start(self._plans(number))
+        elif self._asked != self._wanted.most:
+            self._asked = self._wanted.most
+            ask_autoscaler(self._resources, self._asked)
+
+    def _note_draining(self) -> None:
+        now = draining()
+        for member in self._crew.members:
+            if member.node in now - self._draining:
+                self._tell("draining", worker=member.id, node=member.info.node if member.info else "")
+        self._draining = now
+
+    def _staying(self) -> list[Member]:
+        return [m for m in self._crew.members if m.node not in self._draining]
+
+    def _leaving(self) -> list[Member]:
+        """Workers on draining nodes, and those that are too many; but not below the least."""
+        staying = self._staying()
+        surplus = staying[max(self._wanted.most, 1) :]
+        enough = len(staying) >= self._wanted.least
+        return surplus + ([m for m in self._crew.members if m.node in self._draining] if enough else [])
+
+    def _short(self, have: int) -> str:
+        return f"the Ray cluster has room for {have} of at least {self._wanted.least} workers of {self._resources} each"

@@ -1,0 +1,146 @@
+"""The two kinds of Ray actors, thin shells around pisa_ray.engine's Worker and Consensus.
+
+Both answer a pulse, and workers write files, in threads of their own, beside the thread in which all else runs in the
+order in which it was asked for. They are set up by calls: Ray never frees references given to a constructor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
+from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import set_numerics
+from pisa_ray.engine.states import States, write_states
+from pisa_ray.engine.worker import Payload, Worker, WorkerInfo, WorkerReport
+
+#: Threads beside the main one.
+_GROUPS = {"pulse": 1, "files": 1}
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """How long a worker took to take in shards.
+
+    Attributes:
+        load_seconds: To read rows and states.
+        replay_seconds: To step through the rounds since the states were taken.
+    """
+
+    load_seconds: float
+    replay_seconds: float
+
+
+class WorkerActor:
+    """A Worker in a Ray process."""
+
+    def __init__(self, path: list[str]) -> None:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on GPUs
+        _import_from(path)
+        self._worker: Worker | None = None
+
+    def set_up(self, job: Job, shards: Sequence[int], gpu: bool) -> tuple[WorkerInfo, str]:
+        """Build the model and read the rows of shards that are expected here; returns who this is, and Ray's node."""
+        self._worker = Worker(job, gpu=gpu)
+        self._worker.prepare(shards)
+        return self._worker.info(), ray.get_runtime_context().get_node_id()
+
+    def step(
+        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int] | None = None
+    ) -> tuple[Payload, WorkerReport]:
+        """See Worker.step."""
+        return self._it.step(round_, sigma, published, diagnose, shards)
+
+    def adopt(self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], *values: Any) -> Adopted:
+        """Take in shards and bring them up to date.
+
+        Args:
+            shards: Which.
+            rounds: (number, sigma) of the rounds to replay.
+            values: The w's of those rounds, [p + b] each, then where the states are (States or StoredStates).
+        """
+        start = time.perf_counter()
+        self._it.host(shards, *values[len(rounds) :])
+        loaded = time.perf_counter()
+        self._it.replay(shards, rounds, values[: len(rounds)])
+        return Adopted(loaded - start, time.perf_counter() - loaded)
+
+    def snapshot(self) -> tuple[States, float]:
+        """See Worker.snapshot; and when it began, by the clock of WorkerReport.began."""
+        return self._it.snapshot(), time.monotonic()
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Any other method of Worker, by name."""
+        return getattr(self._it, method)(*args, **kwargs)
+
+    def pulse(self) -> int:
+        """Answer with the process id, if the process is alive and its interpreter free."""
+        return os.getpid()
+
+    def write_states(self, folder: str, name: str, states: States) -> dict[str, object]:
+        """See pisa_ray.engine.states."""
+        return write_states(folder, name, states)
+
+    def write_published(self, folder: str, name: str, published: np.ndarray) -> dict[str, object]:
+        """See pisa_ray.engine.consensus."""
+        return write_published(folder, name, published)
+
+    @property
+    def _it(self) -> Worker:
+        if self._worker is None:
+            raise RuntimeError("set_up() comes first")
+        return self._worker
+
+
+class ConsensusActor:
+    """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
+
+    def __init__(self, path: list[str]) -> None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
+        _import_from(path)
+
+    def set_up(self, job: Job, round_: int, published: np.ndarray | None) -> np.ndarray:
+        """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
+        set_numerics(threads=1)
+        model = job.build_model()
+        self._it = Consensus(job.method, len(job.shards), model.layout.size, model.published())
+        return self._it.publish() if published is None else self._it.restore(published, round_)
+
+    def add(self, round_: int, ticket: int, payload: Payload) -> bool:
+        """See Consensus.add."""
+        return self._it.add(round_, ticket, payload)
+
+    def fence(self, ticket: int) -> bool:
+        """See Consensus.fence."""
+        return self._it.fence(ticket)
+
+    def update(self, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
+        """See Consensus.update; `added` are the adds it waits for."""
+        return self._it.update(diagnose)
+
+    def copy(self, states: States) -> States:
+        """The same on this node, in an object that does not need the node it came from."""
+        return states
+
+    def pulse(self) -> int:
+        """Answer with the process id, if the process is alive."""
+        return os.getpid()
+
+
+def remote_class(kind: type) -> Any:
+    """One of the classes above for Ray."""
+    remote: Any = ray.remote  # its types do not know concurrency groups
+    return remote(concurrency_groups=_GROUPS)(kind)
+
+
+def _import_from(path: list[str]) -> None:
+    """Let a process import what the driver can: the user's own modules, where they lie at the same place."""
+    sys.path.extend(folder for folder in path if folder not in sys.path)

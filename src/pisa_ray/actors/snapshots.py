@@ -1,0 +1,138 @@
+"""What lost shards are rebuilt from: their states after some round, and the w's of all rounds since.
+
+A snapshot is the return value of a worker's call, so the driver owns it and it outlives the worker's process; if it
+lies on another node it is copied to the driver's, so that it outlives that node too. It takes the place of the one
+before only when all its parts are safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.crew import Member
+
+#: Largest share of the training time that snapshots may cost, and bounds of the rounds between two of them.
+SHARE, FIRST_PERIOD, LONGEST_PERIOD = 0.01, 10, 50
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A past round, enough to step through it again.
+
+    Attributes:
+        number: The round.
+        sigma: Its penalty.
+        published: Reference to the vector it began with.
+    """
+
+    number: int
+    sigma: float
+    published: Any
+
+
+@dataclass
+class Part:
+    """One worker's part of a snapshot.
+
+    Attributes:
+        shards: Whose states it has.
+        states: Reference to them, where they are safe.
+        source: Reference to them, on the worker's node.
+        began: Reference to when it was begun, by the worker's clock.
+        member: The worker.
+    """
+
+    shards: tuple[int, ...]
+    states: Any
+    source: Any
+    began: Any
+    member: Member
+
+
+class Snapshots:
+    """The last safe snapshot, the one that is becoming safe, and the rounds since.
+
+    Args:
+        longest: Most rounds between two snapshots that memory has room for (their w's are kept).
+    """
+
+    def __init__(self, longest: int = LONGEST_PERIOD) -> None:
+        self.round = 0
+        self.origins: dict[int, Any] = {}
+        self.window: list[Kept] = []
+        self.period = min(FIRST_PERIOD, longest)
+        self._longest = longest
+        self._coming: tuple[int, list[Part]] | None = None
+        self._measured, self._urgent = True, False
+
+    def rest_on(self, round_: int, origins: dict[int, Any]) -> None:
+        """Rest on a checkpoint's states of all shards, after a round; it may be removed, so not for long."""
+        self.round, self.origins, self.window, self._coming = round_, origins, [], None
+        self._urgent = True
+
+    def remember(self, kept: Kept) -> None:
+        """A round is done."""
+        self.window.append(kept)
+
+    def due(self, round_: int) -> bool:
+        """Whether it is time for another, after a round."""
+        return self._coming is None and (self._urgent or round_ - self.round >= self.period)
+
+    def take(self, round_: int, members: Sequence[Member], consensus: Any, node: str) -> list[Part]:
+        """Ask all workers for their shards' states after a round; what is asked of them later comes later.
+
+        Args:
+            round_: The round that is done.
+            members: The workers.
+            consensus: The actor that copies what lies on other nodes.
+            node: The driver's.
+        """
+        parts = []
+        for member in members:
+            if not member.shards:
+                continue
+            source, began = member.actor.snapshot.options(num_returns=2).remote()
+            states = source if member.node == node else consensus.copy.remote(source)
+            parts.append(Part(tuple(member.shards), states, source, began, member))
+        self._coming, self._measured, self._urgent = (round_, parts), False, False
+        return parts
+
+    def settle(self, round_seconds: float) -> None:
+        """Take over the snapshot that was under way, if it is safe by now, and forget what it replaces.
+
+        Args:
+            round_seconds: What a round takes, to choose the time of the next.
+        """
+        if self._coming is None:
+            return
+        round_, parts = self._coming
+        try:
+            self._measure(parts, round_seconds)
+            if not is_ready([part.states for part in parts]):
+                return
+            for part in parts:
+                answer(part.states, "take a snapshot")
+        except GoneError:
+            self._coming = None  # the old one stays
+            return
+        self._coming = None
+        self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
+        self.window = [kept for kept in self.window if kept.number > round_]
+
+    def _measure(self, parts: list[Part], round_seconds: float) -> None:
+        """In the round after a snapshot: from its beginning on a worker to that of the step behind it is its cost."""
+        if self._measured or not is_ready([part.began for part in parts]):
+            return
+        costs = [part.member.stepped - float(answer(part.began, "take a snapshot")) for part in parts]
+        if min(costs) <= 0:
+            return  # no step has followed yet
+        self._measured, cost = True, max(costs)
+        self.period = min(self._longest, max(1, math.ceil(cost / (SHARE * max(round_seconds, 1e-6)))))
+
+    def sources(self, shards: Sequence[int]) -> list[Any]:
+        """Where the last safe states of some shards are, each place once; nowhere: they are the initial ones."""
+        return list({id(o): o for i in shards if (o := self.origins.get(i)) is not None}.values())

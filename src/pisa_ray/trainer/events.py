@@ -1,0 +1,65 @@
+"""What happens to a run's processes and files: written to events.jsonl, and told to the user where it matters."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pisa_ray.trainer.display import Display
+from pisa_ray.trainer.run_directory import RunDirectory
+
+
+class Events:
+    """Takes note of events; see pisa_ray.actors.crew.Tell.
+
+    Args:
+        directory: The run's.
+        quiet: Tell the user nothing.
+
+    Attributes:
+        round: Rounds done, recorded with each event.
+        display: Who shows progress, once there is any.
+    """
+
+    def __init__(self, directory: RunDirectory, *, quiet: bool = False) -> None:
+        self._directory, self._quiet = directory, quiet
+        self.round = 0
+        self.display: Display | None = None
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        """Record an event, and say what it means if the user would want to know."""
+        self._directory.add_event(kind, self.round, **fields)
+        if kind in _SENTENCES:
+            text = _SENTENCES[kind].format(**fields | {"shards": _shards(fields.get("shards", []))})
+            self.say(f"after round {self.round}: {text}" if self.round else text)
+
+    def say(self, text: str) -> None:
+        """One line to the user."""
+        if self.display is not None:
+            self.display.say(text)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+#: What an event means to the user, for those that the user would want to know.
+_SENTENCES = {
+    "worker_died": "worker {worker} with {shards} is {message}",
+    "start_failed": "worker {worker} died while starting ({message})",
+    "recovered": "worker {worker} has taken over {shards}, {rounds} rounds replayed in {replay_seconds:.2f} s",
+    "consensus_died": "the consensus process died; a new one takes over",
+    "resized": "{workers} workers now, {before} before",
+    "draining": "node {node} is about to leave; worker {worker} will be let go",
+    "worker_refused": "a worker on {node} computes differently and is not used ({message})",
+    "inexact": "not exact: {message}",
+    "waiting": "{message}",
+    "states_lost": "{message}",
+    "checkpoint_failed": "{message}",
+}
+
+
+def _shards(shards: list[int]) -> str:
+    if len(shards) == 1:
+        return f"shard {shards[0]}"
+    if shards and shards == list(range(shards[0], shards[-1] + 1)):
+        return f"shards {shards[0]}-{shards[-1]}"
+    return f"{len(shards)} shards"

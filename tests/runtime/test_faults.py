@@ -1,0 +1,109 @@
+"""Processes die, freeze, come and go in mid-round: the bits are those of the run to which nothing happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos import Chaos, Fault, schedule, shaken
+from runs import Rich, run, states, trajectory
+
+from pisa_ray import PisaError
+from pisa_ray.errors import WorkerDiedError
+from pisa_ray.trainer.settings import Run, Scaling
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+#: Frozen processes are noticed soon, and room for more workers too.
+QUICK = {"frozen_after": 2.0, "look_every": 0.1, "patience": 60.0}
+
+
+def events(path: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (path / "events.jsonl").read_text().splitlines() if (path / "events.jsonl").exists() else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("undisturbed") / "run", rounds=16, model=Rich, method="nsisa")
+
+
+def shake(path: Path, faults: list[Fault], workers: int | tuple[int, int] = 2, **changes: Any):
+    least, most = workers if isinstance(workers, tuple) else (workers, workers)
+    with shaken(Chaos(faults, path.parent / "faults.jsonl")) as chaos:
+        result = run(
+            path, workers=Scaling(least, most, **QUICK), **{"rounds": 16, "model": Rich, "method": "nsisa", **changes}
+        )
+    assert len(chaos.happened()) == len(faults)
+    return result
+
+
+def assert_same(result, undisturbed):
+    assert result.weights_sha256 == undisturbed.weights_sha256
+    assert trajectory(result) == trajectory(undisturbed)
+    assert states(result) == states(undisturbed)
+
+
+CASES = {
+    "one of two": (2, [Fault(3, "kill")]),
+    "the only one": (1, [Fault(5, "kill")]),
+    "two at once": (3, [Fault(13, "kill two")]),
+    "all at once": (2, [Fault(4, "kill two")]),
+    "the survivor while it recovers": (2, [Fault(7, "kill", 0), Fault(8, "kill", 0)]),
+    "frozen, and wakes when it was replaced": (2, [Fault(12, "freeze", 1)]),
+    "consensus": (2, [Fault(6, "consensus kill")]),
+    "consensus and a worker": (3, [Fault(6, "consensus kill"), Fault(6, "kill", 1)]),
+    "twice and late": (2, [Fault(5, "duplicate"), Fault(9, "late")]),
+    "slow": (2, [Fault(3, "slow")]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_dies_in_a_round_is_rebuilt(tmp_path, undisturbed, case):
+    workers, faults = CASES[case]
+    result = shake(tmp_path / "run", faults, workers)
+    assert_same(result, undisturbed)
+    died = events(tmp_path / "run", "worker_died")
+    killed = {
+        pid
+        for f in map(json.loads, (tmp_path / "faults.jsonl").read_text().splitlines())
+        if f["kind"] in ("kill", "kill two", "freeze")
+        for pid in f["pids"]
+    }
+    assert {e["pid"] for e in died} == killed
+    assert bool(events(tmp_path / "run", "consensus_died")) == ("consensus" in case)
+    moved = {i for e in events(tmp_path / "run", "recovered") for i in e["shards"]}
+    assert moved >= {i for e in died for i in e["shards"]}
+    assert not events(tmp_path / "run", "resumed")  # nothing was restarted from a checkpoint
+
+
+def test_workers_come_and_go(tmp_path, undisturbed):
+    faults = [Fault(3, "grow"), Fault(7, "grow"), Fault(11, "shrink"), Fault(12, "shrink")]
+    result = shake(tmp_path / "run", faults, 1, rounds=16)
+    assert_same(result, undisturbed)
+    assert events(tmp_path / "run", "worker_left")
+    assert events(tmp_path / "run", "shard_moved")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seeded_chaos(tmp_path, seed):
+    undisturbed = run(tmp_path / "undisturbed", rounds=40, evaluate_every=10, model=Rich)
+    result = shake(
+        tmp_path / "shaken", schedule(seed, 40, 9), 3, rounds=40, evaluate_every=10, method="sisa", checkpoint_every=7
+    )
+    assert_same(result, undisturbed)
+    other = run(tmp_path / "other", rounds=40, evaluate_every=10, model=Rich, seed=1)
+    assert other.weights_sha256 != undisturbed.weights_sha256
+
+
+def test_max_failures_is_obeyed(tmp_path):
+    with pytest.raises(WorkerDiedError, match=r"1 processes died, more than max_failures 0: --resume"):
+        shake(tmp_path / "run", [Fault(4, "kill")], run_config=Run(tmp_path / "run", max_failures=0))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
+def test_too_small_a_cluster_is_waited_for_and_then_refused(tmp_path):
+    with pytest.raises(PisaError, match=r"room for 0 of at least 1 workers of 99 CPU each within 0 s: use fewer"):
+        run(tmp_path / "run", workers=Scaling(1, 1, cpus=99, patience=0.0))
