@@ -29,6 +29,7 @@ from pisa_ray.actors.placement import place
 from pisa_ray.actors.session import RayResources
 from pisa_ray.engine.consensus import Consensus, ConsensusReport
 from pisa_ray.engine.evaluation import Sums
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Pending, RoundReport, Saved
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import set_numerics
@@ -93,11 +94,11 @@ class ConsensusActor:
         """See Consensus.update; `added` are the adds it waits for."""
         return self._it.update(diagnose)
 
-    def save(self, folder: str, name: str) -> dict[str, object]:
+    def save(self, folder: Folder, name: str) -> dict[str, object]:
         """See Consensus.save."""
         return self._it.save(folder, name)
 
-    def restore(self, folder: str, entry: Mapping[str, object]) -> np.ndarray:
+    def restore(self, folder: Folder, entry: Mapping[str, object]) -> np.ndarray:
         """See Consensus.restore."""
         return self._it.restore(folder, entry)
 
@@ -193,14 +194,14 @@ class RayFleet:
         (digest,) = self._get([self._workers[0].call.remote("export", self._published, rounds, path)], "save the model")
         return str(digest)
 
-    def save(self, folder: str) -> Saved:
+    def save(self, folder: Folder) -> Saved:
         """See Fleet."""
         consensus = self._consensus.save.remote(folder, "consensus.safetensors")
         shards = [w.call.remote("save", folder, f"shards-{k}.safetensors") for k, w in enumerate(self._workers)]
         entries = self._get([consensus, *shards], "save its state")
         return {"consensus": entries[0], "shards": entries[1:]}
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any]) -> None:
         """See Fleet."""
         self._published = self._consensus.restore.remote(folder, saved["consensus"])
         shards = [worker.call.remote("restore", folder, saved["shards"]) for worker in self._workers]

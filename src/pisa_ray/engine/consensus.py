@@ -6,15 +6,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from pisa_ray.algorithm import Method, RowLayout, TreeSum, consensus
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.worker import Payload, fingerprint
+from pisa_ray.engine.worker import Payload
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,14 @@ class Consensus:
         seconds, self._seconds = self._seconds + time.perf_counter() - start, 0.0
         return self.publish(), ConsensusReport(finite, seconds, **numbers)
 
-    def save(self, folder: str, name: str) -> dict[str, object]:
+    def save(self, folder: Folder, name: str) -> dict[str, object]:
         """Write the published vector; returns its entry in the manifest."""
-        path = Path(folder) / name
-        save_file({"published": self._published}, path)
-        return {"file": name, **fingerprint(path)}
+        return folder.write_tensors(name, {"published": self._published})
 
-    def restore(self, folder: str, entry: Mapping[str, object]) -> np.ndarray:
+    def restore(self, folder: Folder, entry: Mapping[str, object]) -> np.ndarray:
         """Take over the published vector of a checkpoint, and publish it."""
-        self._published.copy_(load_file(Path(folder) / str(entry["file"]))["published"])
+        expected = {"published": self._published}
+        self._published.copy_(folder.read_tensors(entry, expected, expected)["published"])
         return self.publish()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pisa_ray.engine.consensus import Consensus, ConsensusReport
 from pisa_ray.engine.evaluation import Sums
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
 
@@ -61,10 +62,10 @@ class Fleet(Protocol):
     def export(self, rounds: int, path: str) -> str:
         """Write the plain model at the published w; returns its weights_sha256."""
 
-    def save(self, folder: str) -> Saved:
+    def save(self, folder: Folder) -> Saved:
         """Write the whole state to files in a folder; returns their entries in the manifest."""
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any]) -> None:
         """Load what `save` wrote."""
 
     def close(self) -> None:
@@ -115,14 +116,14 @@ class LocalFleet:
         """See Fleet."""
         return self._worker.export(self._consensus.publish(), rounds, path)
 
-    def save(self, folder: str) -> Saved:
+    def save(self, folder: Folder) -> Saved:
         """See Fleet."""
         return {
             "consensus": self._consensus.save(folder, "consensus.safetensors"),
             "shards": [self._worker.save(folder, "shards-0.safetensors")],
         }
 
-    def restore(self, folder: str, saved: Mapping[str, Any]) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any]) -> None:
         """See Fleet."""
         self._worker.restore(folder, saved["shards"])
         self._consensus.restore(folder, saved["consensus"])

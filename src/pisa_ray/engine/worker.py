@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from pisa_ray.algorithm import RowLayout, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
@@ -24,10 +21,12 @@ from pisa_ray.algorithm.message import Node
 from pisa_ray.data import BatchStream, Rows, Source, generator, key
 from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.evaluation import Sums, evaluate_rows
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
 from pisa_ray.engine.user_code import user_error
+from pisa_ray.errors import ConfigError
 
 #: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
 Payload = list[tuple[Node, np.ndarray]]
@@ -244,31 +243,30 @@ class Worker:
         self.model.reset(rounds)
         return self.model.save(Path(path))
 
-    def save(self, folder: str, name: str) -> dict[str, object]:
+    def save(self, folder: Folder, name: str) -> dict[str, object]:
         """Write the hosted shards' states to one file; returns its entry in the manifest."""
-        tensors = {f"{i}/{field_}": t.cpu() for i, s in self.shards.items() for field_, t in s.state.tensors().items()}
         scalars = {str(i): s.state.scalars() for i, s in self.shards.items()}
-        path = Path(folder) / name
-        save_file(tensors, path)
-        return {"file": name, **fingerprint(path), "shards": scalars}
+        return {**folder.write_tensors(name, self._states(self.shards)), "shards": scalars}
 
-    def restore(self, folder: str, entries: Sequence[Mapping[str, object]]) -> None:
+    def restore(self, folder: Folder, entries: Sequence[Mapping[str, Any]]) -> None:
         """Load the hosted shards' states from files of a checkpoint, whoever wrote them."""
         for entry in entries:
-            scalars = json.loads(json.dumps(entry["shards"]))
-            mine = [i for i in self.shards if str(i) in scalars]
+            mine = {str(i): i for i in self.shards if str(i) in entry["shards"]}
             if not mine:
                 continue
-            with safe_open(Path(folder) / str(entry["file"]), framework="pt") as file:
-                names = set(file.keys())
-                for i in mine:
-                    state = self.shards[i].state
-                    fields = {n.partition("/")[2] for n in names if n.startswith(f"{i}/")}
-                    state.load({n: file.get_tensor(f"{i}/{n}") for n in fields}, scalars[str(i)])
 
+            def is_mine(name: str, mine: Mapping[str, int] = mine) -> bool:
+                return name.partition("/")[0] in mine
 
-def fingerprint(path: Path) -> dict[str, object]:
-    """Size in bytes and SHA-256 of a file; flushed to disk first."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            saved = folder.read_tensors(entry, is_mine, self._states(mine.values()))
+            for key_, i in mine.items():
+                state = self.shards[i].state
+                try:
+                    state.load({name: saved[f"{i}/{name}"] for name in state.tensors()}, entry["shards"][key_])
+                except (TypeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{folder} does not fit shard {i} ({error}): resume with the same method."
+                    ) from error
+
+    def _states(self, shards: Iterable[int]) -> dict[str, torch.Tensor]:
+        return {f"{i}/{name}": t for i in shards for name, t in self.shards[i].state.tensors().items()}

@@ -15,7 +15,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Progress
+from pisa_ray.trainer.checkpoint import Keep, Progress
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -29,7 +29,7 @@ class Schedule:
         sigma: How the penalty grows.
         evaluate_every: Rounds between evaluations; the last round is always evaluated.
         checkpoint_every: Rounds between checkpoints, or None; there is always one at the end.
-        keep: How many checkpoints stay, or None: all.
+        keep: Which checkpoints stay.
         stop_seconds: Stop after so many seconds of training, or None.
         stop_test_accuracy: Stop when an evaluation reaches it, or None.
     """
@@ -38,12 +38,12 @@ class Schedule:
     sigma: SigmaSchedule
     evaluate_every: int = 20
     checkpoint_every: int | None = 50
-    keep: int | None = 2
+    keep: Keep = field(default_factory=Keep)
     stop_seconds: float | None = None
     stop_test_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "evaluate_every", "checkpoint_every", "keep"):
+        for name in ("rounds", "evaluate_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1.")
@@ -185,9 +185,19 @@ class Loop:
 
     def _save(self) -> None:
         self._evaluate()  # so that metrics and best values belong to the round that is saved
-        path = checkpoint.save(self.fleet, self.directory.checkpoints, self.progress, self.identity, self.schedule.keep)
+        draft = checkpoint.begin(
+            self.directory.checkpoints,
+            self.progress,
+            self.identity,
+            self.fleet.workers()[0].environment,
+            self.last_row,
+            self.schedule.keep,
+        )
+        files = self.fleet.save(draft.folder)
+        self.directory.publish()  # first, so that no row of a checkpoint is missing beside it
+        draft.finish(files)
         self._saved = self.progress.round
-        self.directory.add_event("checkpoint_saved", self.progress.round, path=path.name)
+        self.directory.add_event("checkpoint_saved", self.progress.round, path=draft.folder.name)
 
     def _check_finite(self, round_: int, sigma: float, report: RoundReport) -> None:
         bad = [i for i, shard in report.shards.items() if not shard.finite]
