@@ -232,7 +232,7 @@ class PisaTrainer:
             try:
                 return self._attempts(directory, make_fleet, stop_requests, resuming)
             except PisaError as error:
-                if not (resuming and isinstance(error, ConfigError)):  # a resume that is refused changes nothing
+                if not (resuming and isinstance(error, ConfigError)):
                     self._fail(directory, str(error))
                 raise
             except OSError as error:
@@ -297,6 +297,7 @@ class PisaTrainer:
         progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet)
         if resuming:
+            directory.record(self._config)  # only now: a resume that is refused changes nothing
             directory.cut_back(progress.round)
             directory.add_event("resumed", progress.round, checkpoint=last.folder.name if last else None)
         if differing:
