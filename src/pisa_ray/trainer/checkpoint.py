@@ -179,10 +179,10 @@ class Draft:
         Args:
             files: What Fleet.save returned.
         """
-        manifest = _plain({**self.manifest, "files": dict(files)})
-        self.folder.write(MANIFEST, _render(manifest))
+        raw = _render(_plain({**self.manifest, "files": files}))
+        self.folder.write(MANIFEST, raw)
         _prune(self._parent, self.folder.name, self.keep)
-        return Checkpoint(self.folder, manifest)
+        return Checkpoint(self.folder, json.loads(raw))
 
     def abandon(self) -> None:
         """Remove what has been written."""

@@ -57,11 +57,16 @@ class RunDirectory:
             clear_unfinished(self.checkpoints)
             for name in ("metrics.jsonl", "events.jsonl"):
                 self._drop_torn_line(name)
-            self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+            if not self.holds_a_run():
+                self.record(config)
         except (PisaError, *FAILURES) as error:
             raise ConfigError(
                 f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another --out."
             ) from error
+
+    def record(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml, whole or not at all."""
+        self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run.
