@@ -97,7 +97,8 @@ class Folder:
         return self.path.rpartition("/")[2]
 
     def __str__(self) -> str:
-        return self.path if self.is_local else f"{self.filesystem.type_name.rpartition('+')[2]}://{self.path}"
+        kind = re.split(r"[:+]", self.filesystem.type_name)[-1]  # what Python implements is called py::fsspec+name
+        return self.path if self.is_local else f"{kind}://{self.path}"
 
     def __truediv__(self, name: str) -> Folder:
         return Folder(self._at(name), self.filesystem)
