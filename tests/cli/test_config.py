@@ -92,7 +92,8 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "gpus_per_worker": 0.0,
         "max_failures": -1,
         "stop": {"seconds": None, "test_accuracy": None},
-        "checkpoint": {"every": 50, "keep": 2},
+        "exact": True,
+        "checkpoint": {"every": 50, "keep": 2, "best_by": None, "order": "max", "storage": None},
         "ray": {"address": None},
     }
     assert config.algorithm.build() == SISAD()
@@ -537,7 +538,11 @@ WRONG = [
     ("stop=5", "stop", "5", "a section with seconds and test_accuracy"),
     ("stop.seconds=0", "stop.seconds", "0", POSITIVE),
     ("stop.test_accuracy=97", "stop.test_accuracy", "97", "at most 1"),
-    ("checkpoint=5", "checkpoint", "5", "a section with every and keep"),
+    ("checkpoint=5", "checkpoint", "5", "a section with every, keep, best_by, order and storage"),
+    ("checkpoint.best_by=5", "checkpoint.best_by", "5", "text in quotes"),
+    ("checkpoint.storage=5", "checkpoint.storage", "5", "text in quotes"),
+    ("checkpoint.order=up", "checkpoint.order", "'up'", "'max' or 'min'"),
+    ("exact=5", "exact", "5", "true or false"),
     ("checkpoint.every=0", "checkpoint.every", "0", "at least 1"),
     ("checkpoint.keep=0", "checkpoint.keep", "0", "at least 1"),
     ("ray=auto", "ray", "'auto'", "a section with address"),

@@ -1,7 +1,7 @@
 """A run on several nodes under seeded faults, beside the same run undisturbed: `python tests/runtime/shake.py --help`.
 
 This process owns the cluster (raylets of this machine) and does what a run cannot do to itself: it kills, drains and
-adds nodes, and starts the run again when its driver was killed. The run is a process of its own. Prints one JSON object.
+adds nodes, and starts the run again when its driver was killed. The run is a process of its own. Prints a JSON object.
 """
 
 from __future__ import annotations

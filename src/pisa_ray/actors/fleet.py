@@ -29,6 +29,7 @@ from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
 from pisa_ray.engine.consensus import ConsensusReport, read_published
 from pisa_ray.engine.evaluation import Sums
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates
@@ -134,7 +135,7 @@ class RayFleet:
         try:
             self._elastic.staff()
             self._wait([self._published], "start")
-            size = int(ray.get(self._published).nbytes)
+            self._size = len(ray.get(self._published))
         except GoneError as error:
             self.close()
             raise WorkerDiedError(f"the consensus process died while it was starting ({error}).") from error
@@ -142,7 +143,7 @@ class RayFleet:
             self.close()
             raise
         store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(ray.nodes()), 1)  # type: ignore[no-untyped-call]
-        self._snapshots = Snapshots(max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / size))))
+        self._snapshots = Snapshots(max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / (4 * self._size)))))
 
     # What the round loop asks for
 
@@ -236,15 +237,15 @@ class RayFleet:
             except GoneError:
                 self._recover()
 
-    def save(self, folder: str) -> Saving:
+    def save(self, folder: Folder) -> Saving:
         """See Fleet."""
         return RaySaving(folder, self._take_snapshot(), self._published, self._crew, self._wait)
 
-    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         self._done = rounds
         end(self._consensus.actor)
-        published = ray.put(read_published(folder, saved["consensus"]))
+        published = ray.put(read_published(folder, saved["consensus"], self._size))
         self._consensus, self._published = self._start_consensus(rounds + 1, published)
         stored = StoredStates(folder, saved["shards"])
         for member in self._crew.members:

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import set_numerics
 from pisa_ray.engine.states import States, write_states
@@ -85,11 +86,11 @@ class WorkerActor:
         """Answer with the process id, if the process is alive and its interpreter free."""
         return os.getpid()
 
-    def write_states(self, folder: str, name: str, states: States) -> dict[str, object]:
+    def write_states(self, folder: Folder, name: str, states: States) -> dict[str, object]:
         """See pisa_ray.engine.states."""
         return write_states(folder, name, states)
 
-    def write_published(self, folder: str, name: str, published: np.ndarray) -> dict[str, object]:
+    def write_published(self, folder: Folder, name: str, published: np.ndarray) -> dict[str, object]:
         """See pisa_ray.engine.consensus."""
         return write_published(folder, name, published)
 

@@ -9,6 +9,7 @@ from typing import Any
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.snapshots import Part
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Saved
 from pisa_ray.errors import WorkerDiedError
 
@@ -38,7 +39,7 @@ class RaySaving:
 
     def __init__(
         self,
-        folder: str,
+        folder: Folder,
         parts: Sequence[Part],
         published: Any,
         crew: Crew,

@@ -14,9 +14,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm, Section, SigmaSchedule
 from pisa_ray.cli.config_partition import AnyPartition
+from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import KINDS
 from pisa_ray.trainer import Data
+from pisa_ray.trainer.settings import Run
 
 
 class DataSection(Section):
@@ -98,10 +100,26 @@ class StopSection(Section):
 
 
 class CheckpointSection(Section):
-    """`checkpoint`: how often, and how many stay."""
+    """`checkpoint`: how often, how many and which stay, and where."""
 
     every: Annotated[int, Field(ge=1)] | None = 50
     keep: Annotated[int, Field(ge=1)] | None = 2
+    best_by: str | None = None
+    order: Literal["max", "min"] = "max"
+    storage: str | None = None
+
+    def build(self, out: Path, max_failures: int) -> Run:
+        """The run directory and what is kept there, as the trainer takes it."""
+        storage = None
+        if self.storage is not None:
+            above = Folder.of(self.storage)
+            if above.is_local:
+                raise ConfigError(
+                    f"checkpoint.storage is {self.storage!r}, but it must be a URI such as s3://bucket/prefix; for a "
+                    "local or shared folder use --out."
+                )
+            storage = above / out.resolve().name
+        return Run(out, self.keep, max_failures, self.best_by, self.order, storage)
 
 
 class RaySection(Section):
@@ -136,6 +154,7 @@ class Config(Section):
     patience: Annotated[float, Field(ge=0)] = 300.0
     frozen_after: Annotated[float, Field(gt=0)] = 30.0
     max_failures: Annotated[int, Field(ge=-1)] = -1
+    exact: bool = True
     stop: StopSection = Field(default_factory=StopSection)
     checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
     ray: RaySection = Field(default_factory=RaySection)

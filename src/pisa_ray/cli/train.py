@@ -16,7 +16,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model
 from pisa_ray.trainer import PisaTrainer, Result
 from pisa_ray.trainer.prepare import Opened
-from pisa_ray.trainer.settings import Run, Scaling
+from pisa_ray.trainer.settings import Scaling
 
 
 def train(config: Config, out: Path, *, resume: bool = False, progress: bool = True) -> Result:
@@ -44,8 +44,9 @@ def train(config: Config, out: Path, *, resume: bool = False, progress: bool = T
         stop_seconds=config.stop.seconds,
         stop_test_accuracy=config.stop.test_accuracy,
         scaling_config=_scaling(config),
-        run_config=Run(out, config.checkpoint.keep, config.max_failures),
+        run_config=config.checkpoint.build(out, config.max_failures),
         resume=resume,
+        exact=config.exact,
         ray_address=config.ray.address,
         progress=progress,
         config=plain(config),

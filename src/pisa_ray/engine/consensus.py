@@ -6,15 +6,13 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from pisa_ray.algorithm import Method, RowLayout, TreeSum, consensus
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.states import fingerprint
 from pisa_ray.engine.worker import Payload
 
 
@@ -130,16 +128,19 @@ class Consensus:
         self._fenced.clear()
 
 
-def write_published(folder: str, name: str, published: np.ndarray) -> dict[str, object]:
+def write_published(folder: Folder, name: str, published: np.ndarray) -> dict[str, object]:
     """Write a published vector to a file of a checkpoint; returns its entry in the manifest."""
-    path = Path(folder) / name
-    save_file({"published": borrowed_tensor(published)}, path)
-    return {"file": name, **fingerprint(path)}
+    return folder.write_tensors(name, {"published": published})
 
 
-def read_published(folder: str, entry: Mapping[str, object]) -> np.ndarray:
-    """The published vector of a checkpoint, [p + b]."""
-    array: np.ndarray = load_file(Path(folder) / str(entry["file"]))["published"].numpy()
+def read_published(folder: Folder, entry: Mapping[str, object], size: int) -> np.ndarray:
+    """The published vector of a checkpoint, [size] = [p + b].
+
+    Raises:
+        ConfigError: It is none, or of another size.
+    """
+    expected = {"published": torch.empty(size)}
+    array: np.ndarray = folder.read_tensors(entry, expected, expected)["published"].numpy()
     return array
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,10 +90,24 @@ class FlatModel:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
 
     def save(self, path: Path) -> str:
-        """Write `model.safetensors` and return `weights_sha256` of it."""
+        """Write `model.safetensors`, and `pretrained/` beside it where there is one; returns `weights_sha256`."""
         tensors = self.saved_tensors()
         save_file(tensors, path)
+        if hasattr(self.module, "save_pretrained"):
+            self.save_pretrained(path.with_name("pretrained"))
         return weights_sha256(self.module)
+
+    def save_pretrained(self, path: Path) -> None:
+        """Write a model of transformers as its from_pretrained reads it, in safetensors."""
+        copies: dict[tuple[int, torch.Size, torch.dtype], torch.Tensor] = {}
+        state = {}
+        for name, tensor in self.module.state_dict().items():  # tied tensors stay tied, views of w become tensors
+            place = tensor.data_ptr(), tensor.shape, tensor.dtype
+            if place not in copies:
+                copies[place] = tensor.cpu().clone().contiguous()
+            state[name] = copies[place]
+        save: Any = self.module.save_pretrained
+        save(path, state_dict=state)
 
 
 def weights_sha256(module: nn.Module) -> str:

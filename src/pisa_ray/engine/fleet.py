@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, read_published, write_published
 from pisa_ray.engine.evaluation import Sums
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates, write_states
 from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
@@ -78,10 +79,10 @@ class Fleet(Protocol):
     def export(self, rounds: int, path: str) -> str:
         """Write the plain model at the published w; returns its weights_sha256."""
 
-    def save(self, folder: str) -> Saving:
+    def save(self, folder: Folder) -> Saving:
         """Begin to write the whole state, as it is between two rounds, to files in a folder."""
 
-    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """Load what `save` wrote after so many rounds."""
 
     def close(self) -> None:
@@ -150,7 +151,7 @@ class LocalFleet:
         """See Fleet."""
         return self._worker.export(self._consensus.publish(), rounds, path)
 
-    def save(self, folder: str) -> Saving:
+    def save(self, folder: Folder) -> Saving:
         """See Fleet; done when it returns."""
         return _Written(
             {
@@ -159,10 +160,11 @@ class LocalFleet:
             }
         )
 
-    def restore(self, folder: str, saved: Mapping[str, Any], rounds: int) -> None:
+    def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         self._worker.host(range(len(self._job.shards)), StoredStates(folder, saved["shards"]))
-        self._consensus.restore(read_published(folder, saved["consensus"]), rounds + 1)
+        size = len(self._consensus.publish())
+        self._consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)
 
     def close(self) -> None:
         """See Fleet."""

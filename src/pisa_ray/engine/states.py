@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from pisa_ray.algorithm import ShardState
 from pisa_ray.engine.device import to_host
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.numerics import borrowed_tensor
+from pisa_ray.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -53,34 +49,35 @@ class StoredStates:
         entries: Its files, as the manifest lists them.
     """
 
-    folder: str
+    folder: Folder
     entries: Sequence[Mapping[str, Any]]
 
-    def read(self, shards: Iterable[int]) -> States:
-        """The states of some shards, whichever files they are in."""
-        wanted, found = set(shards), States()
+    def load_into(self, states: Mapping[int, ShardState]) -> None:
+        """Load the states of some shards, whichever files they are in.
+
+        Raises:
+            ConfigError: They are another method's, or another model's.
+        """
         for entry in self.entries:
-            scalars = json.loads(json.dumps(entry["shards"]))
-            mine = [i for i in wanted if str(i) in scalars]
+            mine = {str(i): state for i, state in states.items() if str(i) in entry["shards"]}
             if not mine:
                 continue
-            with safe_open(Path(self.folder) / str(entry["file"]), framework="np") as file:
-                names = set(file.keys())
-                for i in mine:
-                    fields = [n.partition("/")[2] for n in names if n.startswith(f"{i}/")]
-                    found[i] = StateValue({n: file.get_tensor(f"{i}/{n}") for n in fields}, scalars[str(i)])
-        return found
+
+            def is_mine(name: str, mine: Mapping[str, ShardState] = mine) -> bool:
+                return name.partition("/")[0] in mine
+
+            expected = {f"{i}/{name}": t for i, state in mine.items() for name, t in state.tensors().items()}
+            saved = self.folder.read_tensors(entry, is_mine, expected)
+            for i, state in mine.items():
+                try:
+                    state.load({name: saved[f"{i}/{name}"] for name in state.tensors()}, entry["shards"][i])
+                except (TypeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{self.folder} does not fit shard {i} ({error}): resume with the same method."
+                    ) from error
 
 
-def write_states(folder: str, name: str, states: States) -> dict[str, object]:
+def write_states(folder: Folder, name: str, states: States) -> dict[str, object]:
     """Write states to one file of a checkpoint; returns its entry in the manifest."""
-    path = Path(folder) / name
-    save_file({f"{i}/{n}": borrowed_tensor(a) for i, s in states.items() for n, a in s.tensors.items()}, path)
-    return {"file": name, **fingerprint(path), "shards": {str(i): dict(s.scalars) for i, s in states.items()}}
-
-
-def fingerprint(path: Path) -> dict[str, object]:
-    """Size in bytes and SHA-256 of a file; flushed to disk first."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    tensors = {f"{i}/{field}": array for i, state in states.items() for field, array in state.tensors.items()}
+    return {**folder.write_tensors(name, tensors), "shards": {str(i): dict(s.scalars) for i, s in states.items()}}

@@ -136,9 +136,11 @@ class Worker:
             else:  # hosted already
                 self.shards[i].state = self.job.method.initial_state(self.model.parameters, self.model.layout)
         for origin in origins:
-            states = origin.read(shards) if isinstance(origin, StoredStates) else origin
-            for i in set(shards) & set(states):
-                states[i].load_into(self.shards[i].state)
+            if isinstance(origin, StoredStates):
+                origin.load_into({i: self.shards[i].state for i in shards})
+            else:
+                for i in set(shards) & set(origin):
+                    origin[i].load_into(self.shards[i].state)
 
     def snapshot(self) -> States:
         """The hosted shards' states; the arrays may be views that the next step changes."""

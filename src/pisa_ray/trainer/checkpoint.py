@@ -1,21 +1,26 @@
-"""Complete checkpoints: safetensors by their owners, a JSON manifest last; a folder either is one or is not there."""
+"""Complete checkpoints: safetensors by their owners, a JSON manifest last. A folder without one is no checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import math
+import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pisa_ray.engine.files import FAILURES, Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.errors import ConfigError
 
-FORMAT = 1
+FORMAT, MANIFEST = 2, "manifest.json"
+_OLDER = "remove its folder to resume from an older one."
+_NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
 
 @dataclass
@@ -30,6 +35,7 @@ class Progress:
         seconds: Wall time of training so far.
         gradient_seconds: Time spent in gradients so far, summed over workers.
         best: Best value so far of every metric.
+        exact: Whether all of it was computed in one numeric environment.
     """
 
     round: int = 0
@@ -39,117 +45,327 @@ class Progress:
     seconds: float = 0.0
     gradient_seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the newest, or the best by a metric and the newest, from which a run is resumed.
+
+    Attributes:
+        count: How many; None: all.
+        best_by: A metric's name in metrics.jsonl; None: the newest stay.
+        order: Whether the best value is the largest, "max", or the smallest, "min".
+    """
+
+    count: int | None = 2
+    best_by: str | None = None
+    order: str = "max"
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"keep is {self.count}, but it must be at least 1, or null to keep all.")
+        if self.order not in ("max", "min"):
+            raise ConfigError(f"order is {self.order!r}, but it must be 'max' (a larger value is better) or 'min'.")
+
+    def score(self, metrics: Mapping[str, Any]) -> float:
+        """How good a checkpoint is; one without the metric is worse than any."""
+        value = metrics.get(self.best_by) if self.best_by is not None else None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return -math.inf
+        return value if self.order == "max" else -value
+
+    def chosen(self, scores: Sequence[float]) -> set[int]:
+        """Which of some checkpoints stay.
+
+        Args:
+            scores: Of each, from the oldest to the newest; not looked at where the newest stay.
+
+        Returns:
+            Their positions.
+
+        >>> sorted(Keep(2).chosen([1, 5, 3, 2]))
+        [2, 3]
+        >>> sorted(Keep(2, "validation_accuracy").chosen([1, 5, 3, 2]))
+        [1, 2, 3]
+        """
+        order = list(range(len(scores)))
+        if self.count is None:
+            return set(order)
+        if self.best_by is not None:  # of equals the newer
+            order.sort(key=lambda i: (scores[i], i))
+        return {*order[-self.count :], *range(len(scores))[-1:]}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A complete checkpoint."""
 
-    path: Path
+    folder: Folder
     manifest: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Its folder, where that is on a local disk."""
+        return Path(self.folder.path)
+
+    @property
+    def place(self) -> Path | str:
+        """Its folder: a path, or a URI."""
+        return self.path if self.folder.is_local else str(self.folder)
 
     @property
     def progress(self) -> Progress:
         """How far the run was."""
-        return Progress(**self.manifest["progress"])
+        return Progress(**deepcopy(self.manifest["progress"]))
 
     def restore(self, fleet: Fleet) -> Progress:
         """Load it into a fleet of any size.
 
         Raises:
-            ConfigError: A file is damaged.
+            ConfigError: A file is damaged, or not what the job needs.
         """
         saved = self.manifest["files"]
         for entry in [saved["consensus"], *saved["shards"]]:
-            self._check(entry)
-        fleet.restore(str(self.path), saved, self.progress.round)
+            self.folder.check(entry)
+        fleet.restore(self.folder, saved, self.progress.round)
         return self.progress
 
     def check_fits(self, identity: Mapping[str, Any]) -> None:
-        """Refuse other data or another model than the checkpoint's, before anything is started.
+        """Refuse other data, another model or other settings than the checkpoint's, before anything is started.
 
         Raises:
             ConfigError: Says which differs.
         """
-        for key, what in (("data_sha256", "data or another partition"), ("parameters", "model")):
-            if self.manifest["identity"][key] != identity[key]:
-                raise ConfigError(f"{self.path} was made with other {what}: resume with what the run was started with.")
-
-    def _check(self, entry: Mapping[str, Any]) -> None:
-        path = self.path / Path(entry["file"]).name
-        if not path.exists() or path.stat().st_size != entry["bytes"]:
+        mine, theirs = _plain(identity), self.manifest["identity"]
+        remedy = "resume with what the run was started with."
+        if theirs.get("data_sha256") != mine.get("data_sha256"):
+            raise ConfigError(f"{self.folder} was made with other data or another partition: {remedy}")
+        if theirs.get("parameters") != mine.get("parameters"):
+            here, there = dict(mine["parameters"]), dict(theirs.get("parameters") or [])
+            name = next((n for n in [*here, *there] if here.get(n) != there.get(n)), "the order")
             raise ConfigError(
-                f"{path} is missing or cut off: remove this checkpoint's folder to resume from an older one."
+                f"{self.folder} was made with other model parameters ({name} is {there.get(name)}, not "
+                f"{here.get(name)}): {remedy}"
             )
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+        before, now = theirs.get("settings") or {}, mine.get("settings") or {}
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
                 raise ConfigError(
-                    f"{path} has been altered: remove this checkpoint's folder to resume from an older one."
+                    f"{self.folder} was made with {key} = {before.get(key)!r}, not {now.get(key)!r}: {remedy}"
                 )
+        saved = sorted(i for entry in self.manifest["files"]["shards"] for i in entry["shards"])
+        if saved != sorted(map(str, range(mine.get("shards", len(saved))))):
+            raise ConfigError(f"{self.folder} does not hold every shard's state once: {_OLDER}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Draft:
-    """A checkpoint whose files are being written.
+    """A checkpoint that is being written, in a folder of its own; what fails on the way leaves no checkpoint.
 
     Attributes:
-        path: Its folder for now.
+        folder: Where the states go.
+        manifest: All but the files' entries.
+        keep: Which checkpoints stay once it is complete.
     """
 
-    path: Path
-    final: Path
-    manifest: dict[str, Any]
+    folder: Folder
+    manifest: Mapping[str, Any]
+    keep: Keep
 
-    def finish(self, files: Mapping[str, Any], keep: int | None) -> Path:
-        """Make it a checkpoint, and remove the oldest beyond `keep` (None: keep all)."""
-        with (self.path / "manifest.json").open("w") as file:
-            json.dump(self.manifest | {"files": files}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.final.exists():  # the same round of an earlier attempt: the same content
-            shutil.rmtree(self.final)
-        self.path.rename(self.final)
-        if keep is not None:
-            for old in _complete(self.final.parent)[:-keep]:
-                shutil.rmtree(old)
-        return self.final
+    def finish(self, files: Mapping[str, Any]) -> Checkpoint:
+        """Make it a checkpoint, once all files are written, and remove those that need not stay.
+
+        Args:
+            files: What Fleet.save returned.
+        """
+        raw = _render(_plain({**self.manifest, "files": files}))
+        self.folder.write(MANIFEST, raw)
+        _prune(self._parent, self.folder.name, self.keep)
+        return Checkpoint(self.folder, json.loads(raw))
+
+    def abandon(self) -> None:
+        """Remove what has been written."""
+        self.folder.delete()
+
+    @property
+    def _parent(self) -> Folder:
+        return Folder(self.folder.path.rpartition("/")[0], self.folder.filesystem)
 
 
-def begin(folder: Path, progress: Progress, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> Draft:
-    """Make room for a checkpoint of what the progress is now."""
-    final = folder / f"round-{progress.round:06d}"
-    part = folder / f".{final.name}-{uuid.uuid4().hex[:8]}"
-    part.mkdir(parents=True)
+def begin(
+    folder: Folder | Path,
+    progress: Progress,
+    identity: Mapping[str, Any],
+    environment: Mapping[str, str | int],
+    metrics: Mapping[str, Any] | None = None,
+    keep: Keep | None = None,
+) -> Draft:
+    """Begin a checkpoint: make its folder and note how far the run is now, whatever goes on meanwhile.
+
+    Args:
+        folder: Of all checkpoints of the run.
+        progress: How far the run is.
+        identity: What a run that goes on from it must have in common with this one.
+        environment: What can change the last bits of a gradient.
+        metrics: The last row.
+        keep: Which checkpoints stay; None: the two newest.
+    """
+    keep, row = keep or Keep(), metrics or {}
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
+    if keep.best_by is not None and keep.best_by not in numbers:
+        warnings.warn(
+            f"the checkpoint of round {progress.round} has no {keep.best_by} to be kept by: it counts as the worst.",
+            stacklevel=2,
+        )
+    into = Folder.of(folder) / f"round-{progress.round:06d}-{uuid.uuid4().hex[:8]}"
+    into.create()
     manifest = {
         "format": FORMAT,
         "progress": asdict(progress),
-        "identity": dict(identity),
-        "environment": dict(environment),
+        "identity": identity,
+        "environment": environment,
+        "metrics": numbers,
     }
-    return Draft(part, final, manifest)
+    return Draft(into, _plain(manifest), keep)
 
 
-def latest(folder: Path) -> Checkpoint | None:
+def latest(folder: Folder | Path) -> Checkpoint | None:
     """The newest complete checkpoint of a run, or None.
 
     Raises:
-        ConfigError: Its manifest is of another format.
+        ConfigError: It is damaged; an older one is not taken in its place without being asked for.
     """
-    complete = _complete(folder)
-    if not complete:
-        return None
-    try:
-        manifest = json.loads((complete[-1] / "manifest.json").read_text())
-    except json.JSONDecodeError as error:
+    complete = _complete(Folder.of(folder))
+    return _read(complete[-1]) if complete else None
+
+
+def best(folder: Folder | Path, metric: str, order: str = "max") -> Checkpoint | None:
+    """The best complete checkpoint of those that stayed, the newer of equals; None where none has the metric."""
+    complete = _complete(Folder.of(folder))
+    scores = _scores(complete, Keep(None, metric, order))
+    score, position = max(((score, i) for i, score in enumerate(scores)), default=(-math.inf, 0))
+    return _read(complete[position]) if score > -math.inf else None
+
+
+def clear_unfinished(folder: Folder) -> None:
+    """Remove what was never finished; to be called while nobody saves."""
+    for name in folder.folders():
+        if _NAME.fullmatch(name) and not (folder / name).has(MANIFEST):
+            (folder / name).delete()
+
+
+def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact: bool = True) -> list[str]:
+    """Compare what can change the last bits of a gradient.
+
+    Args:
+        saved: As it was when a checkpoint was made.
+        now: As it is.
+        exact: Whether a difference is refused.
+
+    Returns:
+        A sentence per difference.
+
+    Raises:
+        ConfigError: The first difference, where `exact`.
+    """
+    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    told = [f"the run was computed with {key} {saved.get(key)}, and goes on with {now.get(key)}" for key in differing]
+    if exact and told:
         raise ConfigError(
-            f"{complete[-1]}/manifest.json is damaged: remove its folder to resume from an older one."
-        ) from error
+            f"{told[0]}, which may change its last bits: use the same as before, or set exact: false to go on all the "
+            "same."
+        )
+    return [f"{text}: the result may differ in its last bits." for text in told]
+
+
+def _complete(folder: Folder) -> list[Folder]:
+    """The folders of complete checkpoints, oldest first."""
+    found = [(int(match[1]), name) for name in folder.folders() if (match := _NAME.fullmatch(name))]
+    return [folder / name for _, name in sorted(found) if (folder / name).has(MANIFEST)]
+
+
+def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:
+    """What their metrics say; those that cannot be read count as the worst."""
+    scores = []
+    for folder in folders:
+        try:
+            scores.append(keep.score(_read(folder).manifest["metrics"]))
+        except (ConfigError, *FAILURES):
+            scores.append(-math.inf)
+    return scores
+
+
+def _prune(folder: Folder, newest: str, keep: Keep) -> None:
+    """Remove what need not stay: checkpoints beyond `keep`, older attempts at this round, and unfinished ones."""
+    round_ = _round(newest)
+    names = [name for name in folder.folders() if _NAME.fullmatch(name) and _round(name) <= round_ and name != newest]
+    complete = [name for name in names if (folder / name).has(MANIFEST)]
+    older = [name for name in sorted(complete, key=_round) if _round(name) < round_]
+    candidates = [folder / name for name in [*older, newest]]
+    stays = keep.chosen(_scores(candidates, keep) if keep.best_by else [0.0] * len(candidates))
+    kept = {candidates[i].name for i in stays}
+    for name in names:
+        if name not in kept:
+            if name in complete:  # first, so that it is no checkpoint any more when its files begin to go
+                (folder / name).remove(MANIFEST)
+            (folder / name).delete()
+
+
+def _round(name: str) -> int:
+    return int(name.split("-")[1])
+
+
+def _read(folder: Folder) -> Checkpoint:
+    """A checkpoint's manifest, if it is whole and as it was written."""
+    raw = folder.read(MANIFEST)
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is not JSON; {_OLDER}") from error
+    if not isinstance(manifest, dict):
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest; {_OLDER}")
     if manifest.get("format") != FORMAT:
         raise ConfigError(
-            f"{complete[-1]} has format {manifest.get('format')}, but this version reads format {FORMAT}."
+            f"{folder} has format {manifest.get('format')!r}, but this version reads format {FORMAT}: use the version "
+            "that wrote it."
         )
-    return Checkpoint(complete[-1], manifest)
+    if _render(manifest) != raw:
+        raise ConfigError(f"{folder}/{MANIFEST} has been altered: {_OLDER}")
+    if not _is_manifest(manifest):
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest; {_OLDER}")
+    return Checkpoint(folder, manifest)
 
 
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("round-*/manifest.json"))
+def _is_manifest(manifest: Mapping[str, Any]) -> bool:
+    """Whether it has all that is read of it."""
+    files, progress = manifest.get("files"), manifest.get("progress")
+    if not all(isinstance(manifest.get(key), dict) for key in ("identity", "environment", "metrics")):
+        return False
+    if not isinstance(progress, dict) or set(progress) != {f.name for f in fields(Progress)}:
+        return False
+    for name, value in asdict(Progress()).items():
+        kinds: Any = (int, float) if isinstance(value, float) else type(value)
+        if not isinstance(progress[name], kinds):
+            return False
+    if not isinstance(files, dict) or not isinstance(shards := files.get("shards"), list):
+        return False
+    return all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and isinstance(entry.get("bytes"), int)
+        and isinstance(entry.get("sha256"), str)
+        for entry in [files.get("consensus"), *shards]
+    ) and all(isinstance(entry.get("shards"), dict) for entry in shards)
+
+
+def _render(manifest: Mapping[str, Any]) -> bytes:
+    """The one way in which a manifest is written, with a hash of the rest of it."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**body, "sha256": digest}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back; a copy."""
+    return json.loads(json.dumps(value, default=str))

@@ -22,10 +22,14 @@ FREE = (
     "ray",
     "checkpoint",
     "evaluate_every",
+    "exact",
     "max_failures",
     "stop",
     "rounds",
 )
+
+#: What must not, though it is part of a section that may.
+FIXED = ("checkpoint.storage",)
 
 
 def describe(value: Any) -> Any:
@@ -50,17 +54,20 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Names the first setting that differs and may not.
     """
-    before, now = dict(_flat(old)), dict(_flat(new))
+    before, now = settings(old), settings(new)
     for key in sorted({*before, *now}):
-        if key.split(".")[0] not in FREE and before.get(key) != now.get(key):
+        if before.get(key) != now.get(key):
             raise ConfigError(
                 f"the run was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: "
                 "resume with the same value, or start a new run in another folder."
             )
-    if now.get("rounds", 0) < before.get("rounds", 0):
-        raise ConfigError(
-            f"rounds is {now['rounds']}, but the run was started with {before['rounds']}: it can only grow."
-        )
+    if new.get("rounds", 0) < old.get("rounds", 0):
+        raise ConfigError(f"rounds is {new['rounds']}, but the run was started with {old['rounds']}: it can only grow.")
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration must stay as it is for the whole run, by dotted key."""
+    return {key: value for key, value in _flat(config) if key in FIXED or key.split(".")[0] not in FREE}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,16 +19,29 @@ class Events:
     Attributes:
         round: Rounds done, recorded with each event.
         display: Who shows progress, once there is any.
+        inexact: Whether some of the run is computed in another numeric environment.
     """
 
     def __init__(self, directory: RunDirectory, *, quiet: bool = False) -> None:
         self._directory, self._quiet = directory, quiet
         self.round = 0
         self.display: Display | None = None
+        self.inexact = False
+        self._held: list[tuple[str, dict[str, Any]]] | None = []
+
+    def accept(self, round_: int) -> None:
+        """Write down what has happened so far: only now is it sure that the run goes on here, after a round."""
+        self.round, held, self._held = round_, self._held or [], None
+        for kind, fields in held:
+            self._directory.add_event(kind, round_, **fields)
 
     def __call__(self, kind: str, **fields: Any) -> None:
         """Record an event, and say what it means if the user would want to know."""
-        self._directory.add_event(kind, self.round, **fields)
+        self.inexact = self.inexact or kind == "inexact"
+        if self._held is None:
+            self._directory.add_event(kind, self.round, **fields)
+        else:
+            self._held.append((kind, fields))
         if kind in _SENTENCES:
             text = _SENTENCES[kind].format(**fields | {"shards": _shards(fields.get("shards", []))})
             self.say(f"after round {self.round}: {text}" if self.round else text)

@@ -16,7 +16,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Draft, Progress
+from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.run_directory import RunDirectory
@@ -31,7 +31,7 @@ class Schedule:
         sigma: How the penalty grows.
         evaluate_every: Rounds between evaluations; the last round is always evaluated.
         checkpoint_every: Rounds between checkpoints, or None; there is always one at the end.
-        keep: How many checkpoints stay, or None: all.
+        keep: Which checkpoints stay.
         stop_seconds: Stop after so many seconds of training, or None.
         stop_test_accuracy: Stop when an evaluation reaches it, or None.
     """
@@ -40,12 +40,12 @@ class Schedule:
     sigma: SigmaSchedule
     evaluate_every: int = 20
     checkpoint_every: int | None = 50
-    keep: int | None = 2
+    keep: Keep = field(default_factory=Keep)
     stop_seconds: float | None = None
     stop_test_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "evaluate_every", "checkpoint_every", "keep"):
+        for name in ("rounds", "evaluate_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, but it must be at least 1.")
@@ -147,7 +147,7 @@ class Loop:
         progress.bytes_sent += report.bytes_sent
         progress.gradient_seconds += report.gradient_seconds
         progress.seconds = self._before + time.perf_counter() - self._since
-        self.events.round = round_
+        self.events.round, progress.exact = round_, progress.exact and not self.events.inexact
         self.display.round(sigma, loss)
         self._latest = report, loss
         if self._is_evaluated(round_):
@@ -211,9 +211,15 @@ class Loop:
         """Begin to write a checkpoint of this round; it is finished while training goes on."""
         self._evaluate()  # so that metrics and best values belong to the round that is saved
         self._finish_saving()  # one at a time
-        environment = self.fleet.workers()[0].environment
-        draft = checkpoint.begin(self.directory.checkpoints, self.progress, self.identity, environment)
-        self._saving = draft, self.fleet.save(str(draft.path))
+        draft = checkpoint.begin(
+            self.directory.checkpoints,
+            self.progress,
+            self.identity,
+            self.fleet.workers()[0].environment,
+            self.last_row,
+            self.schedule.keep,
+        )
+        self._saving = draft, self.fleet.save(draft.folder)
         self._saved = self.progress.round
         if self._saving[1].done():
             self._finish_saving()
@@ -224,8 +230,9 @@ class Loop:
             return
         (draft, saving), self._saving = self._saving, None
         try:
-            path = draft.finish(saving.files(), self.schedule.keep)
+            files = saving.files()
         except WorkerDiedError as error:
+            draft.abandon()
             self.events("checkpoint_failed", message=str(error))
             if not again:
                 return
@@ -233,7 +240,9 @@ class Loop:
             self._save()
             self._finish_saving()
         else:
-            self.events("checkpoint_saved", path=path.name)
+            self.directory.publish()  # first, so that no row of a checkpoint is missing beside it
+            draft.finish(files)
+            self.events("checkpoint_saved", path=draft.folder.name)
 
     def _check_finite(self, round_: int, sigma: float, report: RoundReport) -> None:
         bad = [i for i, shard in report.shards.items() if not shard.finite]

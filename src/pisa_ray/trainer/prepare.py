@@ -23,6 +23,9 @@ from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_me
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError
 
+#: How far a round is from a solution, in metrics.jsonl.
+RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -92,12 +95,13 @@ class Opened:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job, what to record about it, and a hash of which rows went where."""
+    """A job, what to record about it, a hash of which rows went where, and what will be measured."""
 
     job: Job
     partition: dict[str, Any]
     data_sha256: str
     layout: Layout
+    metrics: tuple[str, ...]
 
 
 def prepare(
@@ -154,8 +158,8 @@ def prepare(
         threads=threads,
         seed=seed,
     )
-    layout = _try_model(job)
-    return Prepared(job, _describe_partition(job), _data_sha256(job), layout)
+    layout, measured = _try_model(job)
+    return Prepared(job, _describe_partition(job), _data_sha256(job), layout, _metrics(job, measured))
 
 
 def _factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -191,8 +195,12 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     return tuple(size / sum(sizes) for size in sizes)
 
 
-def _try_model(job: Job) -> Layout:
-    """Evaluate two rows and train on the smallest batch there will be, so that what does not fit shows at once."""
+def _try_model(job: Job) -> tuple[Layout, list[str]]:
+    """Evaluate two rows and train on the smallest batch there will be, so that what does not fit shows at once.
+
+    Returns:
+        Where parameters lie, and the names of what an evaluation measures.
+    """
     sizes = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
     micro = job.micro_batch_size
     pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
@@ -218,7 +226,16 @@ def _try_model(job: Job) -> Layout:
             f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
             "inputs (data.scale, data.mean, data.std)."
         )
-    return model.layout
+    return model.layout, [name for name in sums if name != "rows"]
+
+
+def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
+    """Names of all numbers in metrics.jsonl that tell how good a round's model is."""
+    splits = ["test"] if job.test is not None else []
+    if job.validation is not None or any(len(rows) for rows in job.held_out):
+        splits.append("validation")
+    evaluated = [f"{split}_{name}" for split in splits for name in measured]
+    return (*evaluated, "train_loss", "worst_shard_loss", "augmented_lagrangian", *RESIDUALS)
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:

@@ -17,13 +17,15 @@ class Result:
         status: "finished", "stopped" (a stop condition), or "interrupted" (Ctrl-C or SIGTERM; it can be resumed).
         metrics: The last evaluated round's row, with weights_sha256 and best values; what result.json holds.
         path: The run directory.
-        checkpoint: The last complete checkpoint's folder.
+        checkpoint: The last complete checkpoint's folder: a path, or a URI where it is not on a local disk.
+        best_checkpoint: The best one's, where checkpoints are kept by a metric and one has it.
     """
 
     status: str
     metrics: dict[str, Any]
     path: Path
-    checkpoint: Path
+    checkpoint: Path | str
+    best_checkpoint: Path | str | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:

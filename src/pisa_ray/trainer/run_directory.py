@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import shutil
+import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pisa_ray.errors import ConfigError
+from pisa_ray.engine.files import FAILURES, Folder
+from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.checkpoint import clear_unfinished
+
+#: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
+COPIED, RESULTS = (
+    ("config.yaml", "partition.json", "metrics.jsonl", "events.jsonl"),
+    ("result.json", "model.safetensors"),
+)
+
+#: Seconds for which a lock is tried: `is_running` holds it for a moment.
+PATIENCE = 0.2
 
 
 class RunDirectory:
@@ -20,37 +35,70 @@ class RunDirectory:
 
     Args:
         path: The folder itself.
+        storage: Another folder, such as in an object store, that takes the checkpoints and copies of the other files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, storage: Folder | None = None) -> None:
         self.path = path.resolve()  # workers may have another working directory
-        self.checkpoints = self.path / "checkpoints"
+        self.storage = storage
+        self.checkpoints = (storage or Folder.of(self.path)) / "checkpoints"
         self.model = self.path / "model.safetensors"
+        self._lock, self._held = self.path / ".lock", False
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Start a run here, or go on with the one that is here; clears away what half-written checkpoints left.
+        """Start a run here, or go on with the one that is here; clears away what half-written files left.
 
         Raises:
-            ConfigError: The folder cannot be written.
+            ConfigError: The folder, or the storage, cannot be written.
         """
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for part in self.checkpoints.glob(".round-*"):
-                shutil.rmtree(part)
-            (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        except OSError as error:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.create()
+            clear_unfinished(self.checkpoints)
+            for name in ("metrics.jsonl", "events.jsonl"):
+                self._drop_torn_line(name)
+            if not self.holds_a_run():
+                self.record(config)
+        except (PisaError, *FAILURES) as error:
             raise ConfigError(
-                f"the run directory {self.path} cannot be written ({error}): use another --out."
+                f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another --out."
             ) from error
+
+    def record(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml, whole or not at all."""
+        self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run.
 
         Raises:
-            ConfigError: It does.
+            ConfigError: It does, or its storage does or cannot be read.
         """
         if self.holds_a_run():
+            if not self._held and self.is_running():
+                raise self._taken()
             raise ConfigError(f"{self.path} holds a run already: use --resume to go on with it, or another --out.")
+        if self._stored_run():
+            raise ConfigError(f"{self.storage} holds a run already: use --resume to go on with it, or another name.")
+
+    def check_storage(self) -> None:
+        """Write something to the storage, if there is one, and remove it.
+
+        Raises:
+            ConfigError: That cannot be done.
+        """
+        if self.storage is None:
+            return
+        name = f"probe-{uuid.uuid4().hex[:8]}"
+        try:
+            self.storage.create()
+            self.storage.write(name, b"to see whether it can be written")
+            self.storage.remove(name)
+        except (PisaError, *FAILURES) as error:
+            raise ConfigError(
+                f"the storage {self.storage} cannot be written ({error.__cause__ or error}): check its address, its "
+                "permissions and the network, or use a local folder."
+            ) from error
 
     def holds_a_run(self) -> bool:
         """Whether there is a run in this folder."""
@@ -60,22 +108,96 @@ class RunDirectory:
         """The resolved configuration that the run was started with.
 
         Raises:
-            ConfigError: There is no run here.
+            ConfigError: There is no run here, or the file is damaged.
         """
         if not self.holds_a_run():
             raise ConfigError(f"{self.path} is not a run directory: it has no config.yaml.")
-        loaded: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
+        try:
+            loaded = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path}/config.yaml is damaged: it is not YAML ({error}).") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{self.path}/config.yaml is damaged: it holds no settings.")
         return loaded
+
+    # One driver at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other drivers out; the lock ends with the process, however that ends. Local disks, and most shared ones.
+
+        Raises:
+            ConfigError: Another driver is at work here; nothing has been touched.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = self._locked()
+        except OSError as error:
+            raise ConfigError(
+                f"the run directory {self.path} cannot be written ({error}): use another --out."
+            ) from error
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            with suppress(OSError):
+                self._lock.unlink()
+            os.close(handle)
+            for folder in made:  # a run that was refused leaves nothing
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def is_running(self) -> bool:
+        """Whether a driver is at work here."""
+        try:
+            handle = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return not _flock(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
+
+    def _locked(self) -> int:
+        """A handle that holds the lock on the file that is there now, and is not handed on to other programs."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if _flock(handle, fcntl.LOCK_EX) and self._is_current(handle):
+                os.truncate(handle, 0)
+                os.write(handle, f"{os.getpid()} {os.uname().nodename}".encode())
+                return handle
+            os.close(handle)
+            if time.monotonic() > until:
+                raise self._taken()
+            time.sleep(0.01)
+
+    def _is_current(self, handle: int) -> bool:
+        """Whether an open file is the one that has the lock's name now; a driver that ends takes the name away."""
+        try:
+            return os.path.samestat(os.fstat(handle), self._lock.stat())
+        except FileNotFoundError:
+            return False
+
+    def _taken(self) -> ConfigError:
+        pid, _, node = self._lock.read_text().partition(" ") if self._lock.exists() else ("unknown", "", "")
+        where = f" on {node}" if node and node != os.uname().nodename else ""
+        return ConfigError(
+            f"{self.path} is in use by the run of process {pid}{where}: wait until it ends, stop it, or use another "
+            "--out."
+        )
+
+    # Files
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
-        part = self.path / f".{name}.part"
-        part.write_text(json.dumps(_plain(value), indent=1) + "\n")
-        part.replace(self.path / name)
+        self._folder.write_json(name, _plain(value))
 
     def read(self, name: str) -> dict[str, Any]:
         """Read a JSON file."""
-        value: dict[str, Any] = json.loads((self.path / name).read_text())
+        value: dict[str, Any] = self._folder.read_json(name)
         return value
 
     def add_row(self, row: Mapping[str, Any]) -> None:
@@ -109,14 +231,70 @@ class RunDirectory:
     def cut_back(self, round_: int) -> None:
         """Drop metrics that a resumed run will write again, the row of an interruption, and what told how it ended."""
         kept = [row for row in self.rows() if row["round"] <= round_ and row["primal_residual"] is not None]
-        part = self.path / ".metrics.jsonl.part"
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        part.replace(self.path / "metrics.jsonl")
+        self._folder.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
         (self.path / "result.json").unlink(missing_ok=True)
+
+    # The storage elsewhere
+
+    def publish(self, *, results: bool = False) -> None:
+        """Copy the small files, and at the end the results, to the storage, if there is one.
+
+        Raises:
+            PisaError: It cannot be written.
+        """
+        if self.storage is None:
+            return
+        for name in (*COPIED, *(RESULTS if results else ())):
+            if (self.path / name).exists():
+                self.storage.copy_in(self.path / name)
+
+    def fetch(self) -> None:
+        """Where this folder holds no run, but the storage does: copy its small files here.
+
+        Raises:
+            ConfigError: The storage cannot be read.
+        """
+        if self.holds_a_run() or not self._stored_run():
+            return
+        assert self.storage is not None  # noqa: S101  (for the type checker)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in (*COPIED[1:], COPIED[0]):  # config.yaml last: with it there is a run here
+            if self.storage.has(name):
+                self._folder.write(name, self.storage.read(name))
+
+    def _stored_run(self) -> bool:
+        try:
+            return self.storage is not None and self.storage.has("config.yaml")
+        except FAILURES as error:
+            raise ConfigError(
+                f"the storage {self.storage} cannot be read ({error}): check its address, its permissions and the "
+                "network."
+            ) from error
+
+    @property
+    def _folder(self) -> Folder:
+        return Folder(str(self.path))
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with (self.path / name).open("a") as file:
             file.write(json.dumps(_plain(row)) + "\n")
+
+    def _drop_torn_line(self, name: str) -> None:
+        """Remove what a driver that died left of its last line, which would spoil the next one."""
+        path = self.path / name
+        if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _flock(handle: int, how: int) -> bool:
+    """Try to lock an open file; False if another has it. Where the file system has no locks nobody is kept out."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,35 +96,54 @@ class Run:
     """A run's folder and what is kept there.
 
     Attributes:
-        path: The run directory itself.
+        path: The run directory itself, on a local disk.
         keep: How many checkpoints stay; None: all.
         max_failures: How many deaths of a worker are followed by a restart from the last checkpoint; -1: all.
+        best_by: The metric by which checkpoints are kept; None: the newest are.
+        order: Whether its best value is the largest, "max", or the smallest, "min".
+        storage: The run's folder elsewhere, such as in an object store, that takes the checkpoints; None: `path`.
     """
 
     path: Path
     keep: int | None = 2
     max_failures: int = -1
+    best_by: str | None = None
+    order: str = "max"
+    storage: Folder | None = None
 
     @classmethod
     def of(cls, config: RunConfig | Run | Path | str | None) -> Run:
-        """From ray.train.RunConfig or a path; None: a new folder under runs/ named by the time."""
+        """From ray.train.RunConfig, a path, or the URI of a run's folder; None: a new one in runs/ named by the time.
+
+        Where the storage is no local disk, the run directory is runs/NAME under the current folder, and the checkpoints
+        and copies of the small files are in the storage.
+        """
         if isinstance(config, Run):
             return config
         if config is None or isinstance(config, str | Path):
-            return cls(Path(config or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
-        if "://" in str(config.storage_path):
-            raise ConfigError(f"storage_path is {config.storage_path}, but it must be a local or shared folder.")
-        _refuse("RunConfig", config, ("callbacks", "storage_filesystem", "worker_runtime_env"))
+            place = str(config or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            return cls._at(Folder.of(place)) if "://" in place else cls(Path(place))
+        _refuse("RunConfig", config, ("callbacks", "worker_runtime_env"))
         failures, checkpoints = config.failure_config, config.checkpoint_config
-        if checkpoints is not None:
-            _refuse("CheckpointConfig", checkpoints, ("checkpoint_score_attribute",))
         # Ray fills in its defaults, under which nothing is retried and all is kept; a default means: not given.
-        path = Path(str(config.storage_path)).expanduser() / str(config.name)
-        return cls(
-            path,
-            cls.keep if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints.num_to_keep,
-            cls.max_failures if failures is None or failures == type(failures)() else failures.max_failures,
+        given = None if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints
+        name = str(config.name)
+        folder = Folder.of(str(config.storage_path), config.storage_filesystem)
+        return cls._at(
+            Folder(f"{folder.path}/{name}", folder.filesystem),
+            keep=given.num_to_keep if given else cls.keep,
+            max_failures=cls.max_failures
+            if failures is None or failures == type(failures)()
+            else failures.max_failures,
+            best_by=given.checkpoint_score_attribute if given else None,
+            order=given.checkpoint_score_order if given else cls.order,
         )
+
+    @classmethod
+    def _at(cls, folder: Folder, **fields: Any) -> Run:
+        if folder.is_local:
+            return cls(Path(folder.path), **fields)
+        return cls(Path("runs") / folder.name, storage=folder, **fields)
 
 
 def _refuse(name: str, config: object, fields: tuple[str, ...]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
@@ -17,8 +18,8 @@ from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Constant, SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Progress
-from pisa_ray.trainer.describe import check_resumable, describe
+from pisa_ray.trainer.checkpoint import Keep, Progress, check_environment
+from pisa_ray.trainer.describe import check_resumable, describe, settings
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
@@ -67,10 +68,14 @@ class PisaTrainer:
         scaling_config: ray.train.ScalingConfig; num_workers an int or (min, max), which takes what there is. 0: run in
             this process, without Ray, with the same bits. None: one Ray worker. Between two rounds workers are started
             when there is room for more, up to max, and let go when their node is draining.
-        run_config: ray.train.RunConfig: name, storage_path (a local or shared folder), checkpoint_config.num_to_keep,
-            failure_config.max_failures: deaths of processes to put up with (-1, the default where none is given: any
-            number). A dead worker's shards are rebuilt on the others; no round is lost.
+        run_config: ray.train.RunConfig: name, storage_path (a folder, or a URI such as s3://bucket/prefix: then the run
+            directory is runs/NAME here, and the checkpoints and copies of the other files are there),
+            storage_filesystem, checkpoint_config, failure_config.max_failures: deaths of processes to put up with (-1,
+            the default where none is given: any number); or a run directory's path. A dead worker's shards are rebuilt
+            on the others; no round is lost.
         resume: Go on from the last checkpoint of the run of that name; without one, start from round 0 and say so.
+        exact: Whether a resume is refused where versions or the processor are not those of the checkpoint, which may
+            change last bits. If not, differences are told, and `exact` in the result is false.
         ray_address: As in ray.init; None: a connected Ray, else RAY_ADDRESS, else a new local one.
         progress: Whether progress is shown on standard error.
         config: What config.yaml records and a resume compares; None: a description of the arguments.
@@ -113,6 +118,7 @@ class PisaTrainer:
         scaling_config: ScalingConfig | Scaling | int | None = None,
         run_config: RunConfig | Run | Path | str | None = None,
         resume: bool = False,
+        exact: bool = True,
         ray_address: str | None = None,
         progress: bool = True,
         config: Mapping[str, Any] | None = None,
@@ -123,12 +129,12 @@ class PisaTrainer:
             sigma_schedule or Constant(),
             evaluate_every,
             checkpoint_every,
-            self._run.keep,
+            Keep(self._run.keep, self._run.best_by, self._run.order),
             stop_seconds,
             stop_test_accuracy,
         )
         if not resume:
-            RunDirectory(self._run.path).check_free()  # before data are read
+            self._directory().check_free()  # before data are read
         self._prepared = prepare(
             model=model,
             data=data,
@@ -144,11 +150,12 @@ class PisaTrainer:
             threads=threads_per_worker,
             seed=seed,
         )
-        job = self._prepared.job
-        self._identity = {
-            "data_sha256": self._prepared.data_sha256,
-            "parameters": [[slot.name, list(slot.shape)] for slot in self._prepared.layout.slots],
-        }
+        job, score = self._prepared.job, self._run.best_by
+        if score is not None and score not in self._prepared.metrics:
+            raise ConfigError(
+                f"checkpoints are to be kept by {score} (checkpoint.best_by, checkpoint_score_attribute), but this run "
+                f"does not measure it: use one of {', '.join(self._prepared.metrics)}."
+            )
         self._config = config or {
             "seed": seed,
             "data": describe(data),
@@ -165,10 +172,45 @@ class PisaTrainer:
             "shard_weights": shard_weights,
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
+            "exact": exact,
+            "checkpoint": {"storage": str(self._run.storage) if self._run.storage else None},
             "workers": describe(self._scaling),
         }
-        self._resume, self._address, self._quiet = resume, ray_address, not progress
+        self._identity = {
+            "data_sha256": self._prepared.data_sha256,
+            "parameters": [[slot.name, list(slot.shape)] for slot in self._prepared.layout.slots],
+            "shards": len(job.shards),
+            "settings": settings(self._config),
+        }
+        self._resume, self._exact, self._address, self._quiet = resume, exact, ray_address, not progress
         self._resize: int | None = None
+
+    @classmethod
+    def restore(cls, path: Path | str, **arguments: Any) -> Self:
+        """Go on with the run in a directory, which may be a copy, from its last checkpoint.
+
+        Args:
+            path: The run directory, or the URI of a run's folder in an object store.
+            arguments: As the run was started with: models, functions and data are never read from a disk. What may
+                change: workers, how often is evaluated and saved, reasons to stop, and more `rounds`.
+
+        Returns:
+            A trainer whose `fit` goes on.
+
+        Raises:
+            ConfigError: There is no run, or the arguments differ (some of that is found by `fit` only).
+        """
+        place = Run.of(path)
+        run = Run.of(arguments.get("run_config") or place)
+        run = replace(run, path=place.path, storage=place.storage or run.storage)
+        directory = RunDirectory(run.path, run.storage)
+        directory.fetch()
+        if not directory.holds_a_run():
+            raise ConfigError(f"{path} holds no run to go on with: give a run directory, one with a config.yaml.")
+        return cls(**{**arguments, "run_config": run, "resume": True})
+
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(self._run.path, self._run.storage)
 
     def fit(self) -> Result:
         """Train to the end, or to a reason to stop.
@@ -177,12 +219,17 @@ class PisaTrainer:
             The last row's metrics, the history and the run directory.
 
         Raises:
-            ConfigError: The run directory holds a run, or what is to be resumed does not fit.
+            ConfigError: The run directory holds a run, or what is to be resumed does not fit, or another process is at
+                work there.
             NonFiniteError: Training went to NaN or infinity; the last good checkpoint stays.
             PisaError: User code raised, a disk failed, or processes died too often.
         """
-        directory = RunDirectory(self._run.path)
-        self._check_directory(directory)
+        directory = self._directory()
+        with directory.lock():
+            self._check_directory(directory)
+            return self._fit(directory)
+
+    def _fit(self, directory: RunDirectory) -> Result:
         with StopRequests() as stop_requests, self._session() as make_fleet:
             stop_requests.arm()
             resuming = self._resume and directory.holds_a_run()
@@ -194,7 +241,8 @@ class PisaTrainer:
                 self._fail(directory, str(error), "interrupted")
                 raise
             except PisaError as error:
-                self._fail(directory, str(error))
+                if not (resuming and isinstance(error, ConfigError)):
+                    self._fail(directory, str(error))
                 raise
             except OSError as error:
                 self._fail(directory, str(error))
@@ -222,9 +270,12 @@ class PisaTrainer:
 
     def _check_directory(self, directory: RunDirectory) -> None:
         """Whether the folder is free, or holds a run that these arguments can go on with."""
-        if not self._resume:
+        if self._resume:
+            directory.fetch()
+        else:
             directory.check_free()
-        elif directory.holds_a_run():
+        directory.check_storage()
+        if self._resume and directory.holds_a_run():
             check_resumable(directory.config(), self._config)
             last = checkpoint.latest(directory.checkpoints)
             if last:
@@ -240,6 +291,8 @@ class PisaTrainer:
         """Run; where states are lost beyond repair, run on from the last checkpoint, unless that happens too often."""
         stuck, reached = 0, -1
         events = Events(directory, quiet=self._quiet)
+        if not resuming:
+            events.accept(0)
         while True:
             try:
                 with make_fleet(events, stop_requested) as fleet:
@@ -267,12 +320,19 @@ class PisaTrainer:
         """Run the loop on a fleet, from a checkpoint where there is one."""
         job, schedule = self._prepared.job, self._schedule
         last = checkpoint.latest(directory.checkpoints) if resuming else None
+        now = fleet.workers()[0].environment
+        differing = check_environment(last.manifest["environment"], now, exact=self._exact) if last else []
         progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
+        progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet)
-        events.display, events.round = display, progress.round
+        events.display = display
+        events.accept(progress.round)
         if resuming:
+            directory.record(self._config)  # only now: a resume that is refused changes nothing
             directory.cut_back(progress.round)
-            events("resumed", checkpoint=last.path.name if last else None)
+            events("resumed", checkpoint=last.folder.name if last else None)
+        if differing:
+            events("inexact", message=" ".join(differing))
         if last:
             display.say(f"resuming at round {progress.round}")
         elif self._resume:
@@ -306,13 +366,22 @@ class PisaTrainer:
                 "rounds": progress.round,
                 **loop.last_row,
                 **progress.best,
+                "exact": progress.exact and not events.inexact,
                 "weights_sha256": digest,
                 "seconds": progress.seconds,
                 "gradient_seconds": progress.gradient_seconds,
             },
         )
-        saved = checkpoint.latest(directory.checkpoints)
-        return Result(status, metrics, directory.path, saved.path if saved else directory.checkpoints)
+        rule, folder = schedule.keep, directory.checkpoints
+        saved = checkpoint.latest(folder)
+        best = checkpoint.best(folder, rule.best_by, rule.order) if rule.best_by else None
+        return Result(
+            status,
+            metrics,
+            directory.path,
+            saved.place if saved else Path(folder.path),
+            best.place if best else None,
+        )
 
     def _take_resize(self, directory: RunDirectory) -> int | None:
         """The size asked for since the last time, by `resize` or `pisa-ray resize`."""
@@ -348,6 +417,7 @@ class PisaTrainer:
                 scaling.patience,
                 scaling.frozen_after,
                 self._run.max_failures,
+                self._exact,
                 look_every=scaling.look_every,
             )
             return closing(RayFleet(job, wanted, resources, events, stop_requested))
@@ -359,11 +429,12 @@ class PisaTrainer:
         metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
         directory.write("result.json", metrics)
         directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
+        directory.publish(results=True)
         return metrics
 
     def _fail(self, directory: RunDirectory, message: str, status: str = "failed") -> None:
         """Record how the run ended, as far as the disk lets us."""
-        with suppress(OSError):
+        with suppress(OSError, PisaError):
             *_, last = [{}, *directory.rows()]
             self._end(directory, status, {"message": message, "rounds": last.get("round", 0), **last})
 
