@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from runs import run
+from runs import run, uneven
 
 from pisa_ray import ConfigError
-from pisa_ray.actors import place
+from pisa_ray.actors.placement import place
+from pisa_ray.actors.session import RayResources
 from pisa_ray.trainer.settings import Run, Scaling
 
 
@@ -25,11 +26,27 @@ def test_scaling_config():
     assert Scaling.of(ScalingConfig(num_workers=2, resources_per_worker=each, use_gpu=True)) == Scaling(
         2, 2, 2, 0.5, {"big": 1}
     )
+    where = ScalingConfig(
+        num_workers=1, use_gpu=True, accelerator_type="T4", label_selector={"zone": "a"}, placement_strategy="SPREAD"
+    )
+    scaling = Scaling.of(where)
+    assert (scaling.accelerator, scaling.labels, scaling.spread) == ("T4", {"zone": "a"}, True)
+    with pytest.raises(ConfigError, match="placement_strategy is 'STRICT_PACK', but workers come and go"):
+        Scaling.of(ScalingConfig(num_workers=1, placement_strategy="STRICT_PACK"))
     for bad in (Scaling, lambda *a: Scaling(*a, cpus=1)):
         with pytest.raises(ConfigError, match="workers is 3 to 2"):
             bad(3, 2)
     with pytest.raises(ConfigError, match="0 for this process"):
         Scaling(0, 2)
+
+
+def test_label_selectors():
+    suits = RayResources(labels={"zone": "in(a, b)", "kind": "!spot"}).suit
+    assert suits({"zone": "a"})
+    assert suits({"zone": "b", "kind": "od"})
+    assert not suits({"zone": "c"})
+    assert not suits({"zone": "a", "kind": "spot"})
+    assert not RayResources(labels={"zone": "!in(a, b)"}).suit({"zone": "b"})
 
 
 def test_run_config(tmp_path):
@@ -45,8 +62,6 @@ def test_run_config(tmp_path):
     best = CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="test_loss", checkpoint_score_order="min")
     scored = RunConfig(name="n", storage_path=str(tmp_path), checkpoint_config=best)
     assert Run.of(scored) == Run(tmp_path / "n", 1, best_by="test_loss", order="min")
-    with pytest.raises(ConfigError, match=r"ScalingConfig.accelerator_type is set"):
-        Scaling.of(ScalingConfig(num_workers=1, use_gpu=True, accelerator_type="T4"))
     assert Run.of(None).path.parent == Path("runs")
     with pytest.raises(ConfigError, match=r"nowhere://x cannot be opened .*: use a local folder or a URI"):
         Run.of(RunConfig(name="n", storage_path="nowhere://x"))
@@ -63,7 +78,8 @@ def test_num_to_keep(tmp_path):
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=60), st.data())
 def test_placement_covers_all_shards_in_order_and_leaves_no_worker_idle(costs, data):
     workers = data.draw(st.integers(1, len(costs)))
-    placed = place(costs, workers)
+    paces = data.draw(st.lists(st.floats(1e-6, 1e3), min_size=workers, max_size=workers))
+    placed = place(costs, paces)
     assert [i for shards in placed for i in shards] == list(range(len(costs)))
     assert len(placed) == workers
     assert all(placed)
@@ -72,7 +88,7 @@ def test_placement_covers_all_shards_in_order_and_leaves_no_worker_idle(costs, d
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_equal_costs_are_spread_evenly(shards, workers):
     workers = min(workers, shards)
-    sizes = [len(part) for part in place([1.0] * shards, workers)]
+    sizes = [len(part) for part in place([1.0] * shards, [0.3] * workers)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -83,8 +99,8 @@ def test_a_range_takes_what_there_is_and_too_many_workers_are_refused(tmp_path):
     assert wide.metrics["workers"] == 3
     again = run(tmp_path / "again", workers=7, rounds=1)  # at once: what the first run freed must be waited for
     assert again.metrics["workers"] == 7
-    with pytest.raises(ConfigError, match="9 workers of 1 CPU each are asked for, but the Ray cluster has room for"):
-        run(tmp_path / "too-many", workers=9, rounds=2)
-    impossible = ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1, "gold": 1})
-    with pytest.raises(ConfigError, match="1 workers of 1 CPU, 1 gold each"):
-        run(tmp_path / "gold", scaling_config=impossible, rounds=2)
+    with pytest.raises(ConfigError, match="room for 8 of at least 9 workers of 1 CPU each within 1 s: use fewer"):
+        run(tmp_path / "too-many", workers=Scaling(9, 9, patience=1.0), partition=uneven(9), rounds=2)
+    gold = Scaling(1, 1, other={"gold": 1}, patience=1.0)
+    with pytest.raises(ConfigError, match="room for 0 of at least 1 workers of 1 CPU, 1 gold each"):
+        run(tmp_path / "gold", scaling_config=gold, rounds=2)

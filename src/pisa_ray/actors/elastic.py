@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pisa_ray.actors.crew import Crew, Member, Tell
 from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room
-from pisa_ray.errors import PisaError, StoppedWaitingError
+from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
-#: Seconds between looks at the cluster, between messages while waiting, after a refused worker, and for resources that
-#: a process which has just ended is about to free.
-LOOK, MESSAGE, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 60.0, 15.0
+#: Seconds between looks at the cluster, between messages while waiting and before the first, after a refused worker,
+#: and for resources that a process which has just ended is about to free.
+LOOK, MESSAGE, SOON, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 3.0, 60.0, 15.0
 
 
 @dataclass
@@ -64,6 +64,7 @@ class Elastic:
         self._looked = -float("inf")
         self._draining: set[str] = set()
         self._asked = 0
+        self._staffed = False
 
     def resize(self, workers: int) -> None:
         """Want so many workers from now on, or as many of them as there is room for."""
@@ -85,23 +86,27 @@ class Elastic:
         """Wait until there are as many workers as there must be.
 
         Raises:
-            PisaError: There was no room for them within the patience.
+            ConfigError: There was no room for them within the patience, at the start.
+            PisaError: The same later on.
             StoppedWaitingError: The user asked to stop.
         """
-        began, said = time.monotonic(), time.monotonic()
+        began = time.monotonic()
+        said = began + SOON - MESSAGE
         while True:
             self._crew.arrivals()
             have, waited = len(self._crew.members), time.monotonic() - began
             self._grow()
             if not self._crew.starting and have >= self._wanted.least and self._settled(waited):
+                self._staffed = True
                 return
             if self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
             if not self._crew.starting and have < self._wanted.least:
                 if waited > self._wanted.patience:
-                    raise PisaError(
-                        self._short(have) + f" within {self._wanted.patience:g} s: use fewer or smaller "
-                        "workers, a larger cluster, or more patience; --resume goes on from the last checkpoint."
+                    kind = PisaError if self._staffed else ConfigError
+                    raise kind(
+                        f"{self._short(have)} within {self._wanted.patience:g} s: use fewer or smaller workers, a "
+                        "larger cluster, or more patience; --resume goes on from the last checkpoint."
                     )
                 if time.monotonic() - said > MESSAGE:
                     said = time.monotonic()
