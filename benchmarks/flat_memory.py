@@ -1,8 +1,8 @@
-"""Whether a long run leaves anything behind: object store, driver, consensus and worker memory over many rounds.
+"""Whether a long run leaves anything behind: object store, driver and worker memory over many rounds and resizes.
 
-    python benchmarks/flat_memory.py [--rounds 1000]
+    python benchmarks/flat_memory.py [--rounds 1000] [--resize-every 50]
 
-MNIST, LeNet, ten shards, small batches, two Ray workers; read every tenth of the run.
+MNIST, LeNet, ten shards, small batches; one and two Ray workers in turn. Read every tenth of the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from common import mnist_job
 from ray._private.worker import global_worker
 
-from pisa_ray.actors import RayFleet, RayResources, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
 
 
 def resident(pid: int) -> float:
@@ -38,21 +38,32 @@ def store() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--resize-every", type=int, default=50, help="0: never")
     options = parser.parse_args()
-    job = mnist_job(batch_size=2)
+    job, told = mnist_job(batch_size=2), []
     with ray_session(2, 2, RayResources()):
-        fleet = RayFleet(job, 2, RayResources())
-        pids = [worker.pid for worker in fleet.workers()]
-        print("round   references   store MiB   driver MiB   workers MiB       open files of the driver")
+        fleet = RayFleet(job, Wanted(1, 2, look_every=0.1), RayResources(), lambda kind, **_: told.append(kind))
+        print(
+            "round   references   store MiB   driver MiB   threads   open files   resizes   shards moved   workers MiB"
+        )
         for round_ in range(1, options.rounds + 1):
+            if options.resize_every and round_ % options.resize_every == 0:
+                fleet.resize(1 + round_ // options.resize_every % 2)
+            fleet.tend()
             fleet.begin(round_, 1.0, diagnose=round_ % 20 == 0)
             fleet.end()
             if round_ % (options.rounds // 10) == 0:
                 gc.collect()
-                workers = " ".join(f"{resident(pid):6.1f}" for pid in pids)
+                workers = " ".join(f"{resident(worker.pid):6.1f}" for worker in fleet.workers())
                 files = len(list(Path(f"/proc/{os.getpid()}/fd").iterdir()))
-                numbers = f"{references():10}   {store():9.1f}   {resident(os.getpid()):10.1f}   {workers}   {files}"
-                print(f"{round_:5}   {numbers}", flush=True)
+                threads = len(list(Path(f"/proc/{os.getpid()}/task").iterdir()))
+                numbers = (
+                    f"{references():10}   {store():9.1f}   {resident(os.getpid()):10.1f}   {threads:7}   {files:10}"
+                )
+                print(
+                    f"{round_:5}   {numbers}   {told.count('resized'):7}   {told.count('shard_moved'):12}   {workers}",
+                    flush=True,
+                )
         fleet.close()
 
 

@@ -40,7 +40,7 @@ from pisa_ray.errors import PisaError, StatesLostError, WorkerDiedError
 PATIENCE, DEATHS_IN_A_ROUND = 3600.0, 3
 
 #: Share of a node's object store that the w's kept for replay may take.
-STORE_SHARE = 0.1
+STORE_SHARE = 0.3
 
 #: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
 BALANCE_EVERY, BALANCE_GAIN, BALANCE_SECONDS = 10, 1.25, 0.02

@@ -58,6 +58,13 @@ class Snapshots:
 
     Args:
         longest: Most rounds between two snapshots that memory has room for (their w's are kept).
+
+    Attributes:
+        round: The round after which the last safe states were taken.
+        origins: Where they are, by shard; nowhere: they are the initial ones.
+        window: The rounds since.
+        period: Rounds between two snapshots, chosen so that they cost no more than their share of the time.
+        cost: Seconds that the last one kept a worker from its next step.
     """
 
     def __init__(self, longest: int = LONGEST_PERIOD) -> None:
@@ -65,7 +72,8 @@ class Snapshots:
         self.origins: dict[int, Any] = {}
         self.window: list[Kept] = []
         self.period = min(FIRST_PERIOD, longest)
-        self._longest = longest
+        self.longest = longest
+        self.cost = 0.0
         self._coming: tuple[int, list[Part]] | None = None
         self._measured, self._urgent = True, False
 
@@ -130,8 +138,8 @@ class Snapshots:
         costs = [part.member.stepped - float(answer(part.began, "take a snapshot")) for part in parts]
         if min(costs) <= 0:
             return  # no step has followed yet
-        self._measured, cost = True, max(costs)
-        self.period = min(self._longest, max(1, math.ceil(cost / (SHARE * max(round_seconds, 1e-6)))))
+        self._measured, self.cost = True, max(costs)
+        self.period = min(self.longest, max(1, math.ceil(self.cost / (SHARE * max(round_seconds, 1e-6)))))
 
     def sources(self, shards: Sequence[int]) -> list[Any]:
         """Where the last safe states of some shards are, each place once; nowhere: they are the initial ones."""

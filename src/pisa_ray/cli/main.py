@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, evaluate, report.
+"""The command line: pisa-ray train, resize, evaluate, report.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(run=_train)
 
+    resize = commands.add_parser("resize", help="change the number of workers of a run that is going on")
+    resize.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    resize.add_argument("workers", type=int, metavar="N", help="how many there should be, as the cluster has room")
+    resize.set_defaults(run=_resize)
+
     evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -97,6 +102,22 @@ def _train(options: argparse.Namespace) -> int:
         again = ["pisa-ray", "train", str(options.config), *settings, "--out", str(result.path), "--resume"]
         print(f"Go on with: {shlex.join(again)}")
     return STATUS[result.status]
+
+
+def _resize(options: argparse.Namespace) -> int:
+    from pisa_ray.trainer.run_directory import RunDirectory  # noqa: PLC0415
+
+    directory = RunDirectory(options.run_dir)
+    most = directory.config().get("workers")
+    if options.workers < 1:
+        raise ConfigError(f"N is {options.workers}, but a run can be resized to 1 worker or more.")
+    if not directory.is_running():
+        raise ConfigError(f"no run is going on in {directory.path}: start one, or give --set workers=N to a new one.")
+    if most == 0:
+        raise ConfigError(f"the run in {directory.path} has workers: 0, a single process: it cannot be resized.")
+    directory.ask_resize(options.workers)
+    print(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -235,6 +235,7 @@ class PisaTrainer:
             resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
             directory.write("partition.json", self._prepared.partition)
+            directory.take_resize()  # one that an earlier run did not live to see
             try:
                 return self._attempts(directory, make_fleet, stop_requests, resuming)
             except StoppedWaitingError as error:
