@@ -63,8 +63,8 @@ def measure(name: str, rounds: int) -> None:
     cost = statistics.median(costs)
     print(
         f"{name:>5}: w {size:7.1f} MiB, {shards} shards; round {middle * 1e3:7.1f} ms; a snapshot costs "
-        f"{cost * 1e3:6.1f} ms, taken every {snapshots.period} rounds: {cost / snapshots.period / middle:.2%} of a round; "
-        f"mean round with / without {with_ / without:.3f}; "
+        f"{cost * 1e3:6.1f} ms, taken every {snapshots.period} rounds: {cost / snapshots.period / middle:.2%} of round"
+        f"; mean round with / without {with_ / without:.3f}; "
         f"kept: {len(snapshots.window)} w's of at most {snapshots.longest}, and "
         f"{2 * shards * size:.0f} MiB of states",
         flush=True,

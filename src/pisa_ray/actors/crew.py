@@ -35,14 +35,28 @@ class Tell(Protocol):
 
 
 @dataclass(eq=False)
-class Member:
+class Holder:
+    """A process with a pulse.
+
+    Attributes:
+        actor: Ray's handle.
+        ready: Reference to the answer of its set-up.
+        since: When it was started, by this process's clock.
+        pulse: The pulse that it was asked for last, and when.
+    """
+
+    actor: Any
+    ready: Any
+    since: float = field(default_factory=time.monotonic)
+    pulse: tuple[Any, float] | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class Member(Holder):
     """A worker process.
 
     Attributes:
         id: Its number, never used for another.
-        actor: Ray's handle.
-        ready: Reference to who it is.
-        since: When it was started, by this process's clock.
         info: Who it is, once it is ready.
         node: Ray's id of its node.
         shards: What it hosts.
@@ -51,15 +65,11 @@ class Member:
     """
 
     id: int
-    actor: Any
-    ready: Any
-    since: float
     info: WorkerInfo | None = None
     node: str = ""
     shards: list[int] = field(default_factory=list)
     pace: float = 0.0
     stepped: float = 0.0
-    pulse: tuple[Any, float] | None = None
 
 
 class Crew:
@@ -92,7 +102,7 @@ class Crew:
         for shards in plans:
             handle = actor.remote(sys.path)
             ready = handle.set_up.remote(self.reference, list(shards), self._resources.gpus > 0)
-            self.starting.append(Member(next(self._ids), handle, ready, time.monotonic()))
+            self.starting.append(Member(handle, ready, id=next(self._ids)))
 
     def arrivals(self) -> list[Member]:
         """Take in the processes that have become ready; they host nothing yet.
@@ -165,23 +175,25 @@ class Crew:
             end(member.actor)
         self.members, self.starting = [], []
 
-    def feel(self, others: Sequence[Any] = ()) -> bool:
+    def feel(self, others: Sequence[Holder] = ()) -> bool:
         """Ask each process for a pulse, without waiting; returns whether none has been silent for too long."""
         return not any(self._silent(holder) for holder in [*self.members, *others])
 
-    def _silent(self, holder: Any) -> bool:
+    def _silent(self, holder: Holder) -> bool:
+        if not is_ready([holder.ready]):  # still starting
+            return time.monotonic() - holder.since > START_SECONDS
         if holder.pulse is not None:
             reference, asked = holder.pulse
             if not is_ready([reference]):
-                return bool(time.monotonic() - asked > self._frozen_after)
+                return time.monotonic() - asked > self._frozen_after
         holder.pulse = _ask(holder), time.monotonic()
         return False
 
-    def dead(self, others: Sequence[Any] = ()) -> list[Any]:
+    def dead(self, others: Sequence[Holder] = ()) -> list[Holder]:
         """Who of the members and some others is gone or frozen; asked after something went wrong."""
         holders = [*self.members, *others]
         frozen = [h for h in holders if h.pulse is not None and self._silent(h)]
-        asked = [(h, _ask(h)) for h in holders if h not in frozen]
+        asked = [(h, _ask(h)) for h in holders if h not in frozen and is_ready([h.ready])]
         ray.wait([pulse for _, pulse in asked], num_returns=len(asked), timeout=PROBE) if asked else None
         return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]
 
@@ -192,7 +204,7 @@ def end(actor: Any) -> None:
         ray.kill(actor)
 
 
-def _ask(holder: Any) -> Any:
+def _ask(holder: Holder) -> Any:
     return holder.actor.pulse.options(concurrency_group="pulse").remote()
 
 

@@ -20,7 +20,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready
-from pisa_ray.actors.crew import PULSE, Crew, Member, Tell, end
+from pisa_ray.actors.crew import PULSE, Crew, Holder, Member, Tell, end
 from pisa_ray.actors.elastic import Elastic, Wanted
 from pisa_ray.actors.placement import place
 from pisa_ray.actors.processes import ConsensusActor, remote_class
@@ -44,14 +44,6 @@ STORE_SHARE = 0.3
 
 #: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
 BALANCE_EVERY, BALANCE_GAIN, BALANCE_SECONDS = 10, 1.25, 0.02
-
-
-@dataclass(eq=False)
-class Holder:
-    """The consensus actor, as something that has a pulse."""
-
-    actor: Any
-    pulse: tuple[Any, float] | None = None
 
 
 @dataclass
@@ -130,6 +122,7 @@ class RayFleet:
         self._adopting: list[Adoption] = []
         self._deaths = 0
         self._deaths_here: Counter[int] = Counter()
+        self._consensus_deaths = 0
         self._balanced = (0, BALANCE_EVERY)
         self._consensus, self._published = self._start_consensus(1, None)
         try:
@@ -200,6 +193,7 @@ class RayFleet:
         self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
         self._published, self._done, self._round = round_.published, round_.number, None
         self._deaths_here.clear()
+        self._consensus_deaths = 0
         self._round_seconds = time.monotonic() - self._began
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
@@ -268,8 +262,8 @@ class RayFleet:
             num_cpus=0, scheduling_strategy=here, allow_out_of_order_execution=True, max_restarts=0
         )
         handle = actor.remote(sys.path)
-        made = handle.set_up.remote(self._crew.reference, round_, published)
-        return Holder(handle), made if published is None else published
+        made, ready = handle.set_up.options(num_returns=2).remote(self._crew.reference, round_, published)
+        return Holder(handle, ready), made if published is None else published
 
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
         ticket = next(self._tickets)
@@ -356,10 +350,8 @@ class RayFleet:
                 checked = [delivery.report] if self._consensus in gone else [delivery.report, delivery.added]
                 if member in self._crew.members and member not in gone and _lost(*checked):
                     gone.append(member)  # it answers, but what it did is uncertain: as good as dead
-        for member in gone:
-            if member is self._consensus:
-                continue
-            frozen = member.pulse is not None
+        for member in [holder for holder in gone if isinstance(holder, Member)]:
+            frozen = member.pulse is not None and not is_ready([member.pulse[0]])
             self._crew.dismiss(member)
             self._lost.update(member.shards)
             self._deaths_here.update(member.shards)
@@ -371,6 +363,7 @@ class RayFleet:
                 message="frozen: no pulse" if frozen else "gone",
             )
             member.shards = []
+        self._consensus_deaths += self._consensus in gone
         self._check_deaths(len(gone))
         if self._consensus in gone:
             self._replace_consensus()
@@ -381,6 +374,11 @@ class RayFleet:
             raise WorkerDiedError(
                 f"{self._deaths} processes died, more than max_failures {self._wanted.max_failures}: --resume goes on "
                 "from the last checkpoint."
+            )
+        if self._consensus_deaths >= DEATHS_IN_A_ROUND:
+            raise PisaError(
+                f"the consensus process died {DEATHS_IN_A_ROUND} times in round {self._done + 1}: look for too little "
+                "memory on the driver's node; --resume tries again."
             )
         often = [i for i, deaths in self._deaths_here.items() if deaths >= DEATHS_IN_A_ROUND]
         if often:

@@ -108,12 +108,15 @@ class ConsensusActor:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
         _import_from(path)
 
-    def set_up(self, job: Job, round_: int, published: np.ndarray | None) -> np.ndarray:
+    def set_up(self, job: Job, round_: int, published: np.ndarray | None) -> tuple[np.ndarray | None, None]:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
         set_numerics(threads=1)
         model = job.build_model()
         self._it = Consensus(job.method, len(job.shards), model.layout.size, model.published())
-        return self._it.publish() if published is None else self._it.restore(published, round_)
+        if published is None:
+            return self._it.publish(), None
+        self._it.restore(published, round_)
+        return None, None
 
     def add(self, round_: int, ticket: int, payload: Payload) -> bool:
         """See Consensus.add."""
