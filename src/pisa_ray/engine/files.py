@@ -119,7 +119,12 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether a file is in it."""
-        return bool(self.filesystem.get_file_info(self._at(name)).type == fs.FileType.File)
+        return self.size(name) is not None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+        info = self.filesystem.get_file_info(self._at(name))
+        return int(info.size) if info.type == fs.FileType.File else None
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -189,13 +194,11 @@ class Folder:
         Raises:
             ConfigError: It lies elsewhere, is missing, of another size, or altered.
         """
-        path = self._at(entry["file"])
-        info = self.filesystem.get_file_info(path)
         remedy = "remove this checkpoint's folder to resume from an older one."
-        if info.type != fs.FileType.File or info.size != entry["bytes"]:
+        if self.size(entry["file"]) != entry["bytes"]:
             raise ConfigError(f"{self}/{entry['file']} is missing or cut off: {remedy}")
         digest = hashlib.sha256()
-        with self.filesystem.open_input_stream(path) as stream:
+        with self.filesystem.open_input_stream(self._at(entry["file"])) as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != entry["sha256"]:
