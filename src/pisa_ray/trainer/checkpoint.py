@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.engine.files import FAILURES, Folder
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.errors import ConfigError, PisaError
 
@@ -303,7 +303,7 @@ def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:
     for folder in folders:
         try:
             scores.append(keep.score(_read(folder).manifest["metrics"]))
-        except (ConfigError, *FAILURES):
+        except PisaError:
             scores.append(-math.inf)
     return scores
 
