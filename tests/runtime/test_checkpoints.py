@@ -109,6 +109,16 @@ def test_a_draft_is_no_checkpoint_until_it_is_finished_and_holds_what_was_true_w
     assert done.manifest["metrics"] == {"round": 4, "test_loss": 1.0}
 
 
+def test_files_that_the_driver_does_not_see_make_no_checkpoint(tmp_path):
+    """As when workers on other machines write to disks of their own."""
+    draft = checkpoint.begin(tmp_path, Progress(round=1), {}, {})
+    entry = draft.folder.write_tensors("consensus.safetensors", {"published": torch.ones(3)})
+    draft.folder.remove("consensus.safetensors")
+    with pytest.raises(PisaError, match=r"not to be seen by the driver: use a folder that all machines share"):
+        draft.finish({"consensus": entry, "shards": []})
+    assert checkpoint.latest(tmp_path) is None
+
+
 def save(folder: Path, round_: int, keep: Keep | None = None, **metrics: float) -> checkpoint.Checkpoint:
     draft = checkpoint.begin(folder, Progress(round=round_), {}, {}, metrics, keep)
     entry = draft.folder.write_tensors("consensus.safetensors", {"published": torch.ones(1)})

@@ -114,12 +114,19 @@ class Folder:
 
     def folders(self) -> list[str]:
         """Names of the folders in it, sorted; none where it is not there itself."""
-        found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        with self._telling("", "read"):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def has(self, name: str) -> bool:
         """Whether a file is in it."""
-        return bool(self.filesystem.get_file_info(self._at(name)).type == fs.FileType.File)
+        return self.size(name) is not None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+        with self._telling(name, "read"):
+            info = self.filesystem.get_file_info(self._at(name))
+        return int(info.size) if info.type == fs.FileType.File else None
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -148,8 +155,12 @@ class Folder:
                     stream.write(data)
 
     def read(self, name: str) -> bytes:
-        """A file's content."""
-        with self.filesystem.open_input_stream(self._at(name)) as stream:
+        """A file's content.
+
+        Raises:
+            PisaError: It cannot be read.
+        """
+        with self._telling(name, "read"), self.filesystem.open_input_stream(self._at(name)) as stream:
             return bytes(stream.read())
 
     def copy_in(self, path: Path) -> None:
@@ -189,13 +200,12 @@ class Folder:
         Raises:
             ConfigError: It lies elsewhere, is missing, of another size, or altered.
         """
-        path = self._at(entry["file"])
-        info = self.filesystem.get_file_info(path)
         remedy = "remove this checkpoint's folder to resume from an older one."
-        if info.type != fs.FileType.File or info.size != entry["bytes"]:
+        if self.size(entry["file"]) != entry["bytes"]:
             raise ConfigError(f"{self}/{entry['file']} is missing or cut off: {remedy}")
         digest = hashlib.sha256()
-        with self.filesystem.open_input_stream(path) as stream:
+        name = entry["file"]
+        with self._telling(name, "read"), self.filesystem.open_input_stream(self._at(name)) as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != entry["sha256"]:
@@ -227,7 +237,7 @@ class Folder:
                 return {key: everything[key] for key in wanted}
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in wanted}
-        except ConfigError:
+        except PisaError:
             raise
         except Exception as error:  # safetensors raises its own types
             raise ConfigError(
@@ -265,13 +275,13 @@ class Folder:
         return f"{self.path}/{name}"
 
     @contextmanager
-    def _telling(self, name: str) -> Iterator[None]:
+    def _telling(self, name: str, what: str = "written") -> Iterator[None]:
         try:
             yield
         except FAILURES as error:
             where = f"{self}/{name}".rstrip("/")
             raise PisaError(
-                f"{where} cannot be written ({error}); --resume goes on from the last complete checkpoint."
+                f"{where} cannot be {what} ({error}); --resume goes on from the last complete checkpoint."
             ) from error
 
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.engine.files import FAILURES, Folder
+from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
-from pisa_ray.errors import ConfigError
+from pisa_ray.errors import ConfigError, PisaError
 
 FORMAT, MANIFEST = 2, "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
@@ -125,10 +125,9 @@ class Checkpoint:
         Raises:
             ConfigError: A file is damaged, or not what the job needs.
         """
-        saved = self.manifest["files"]
-        for entry in [saved["consensus"], *saved["shards"]]:
+        for entry in _entries(self.manifest["files"]):
             self.folder.check(entry)
-        fleet.restore(self.folder, saved, self.progress.round)
+        fleet.restore(self.folder, self.manifest["files"], self.progress.round)
         return self.progress
 
     def check_fits(self, identity: Mapping[str, Any]) -> None:
@@ -178,7 +177,16 @@ class Draft:
 
         Args:
             files: What Fleet.save returned.
+
+        Raises:
+            PisaError: It cannot be written, or a file is not to be seen from here.
         """
+        for entry in _entries(files):
+            if self.folder.size(entry["file"]) != entry["bytes"]:
+                raise PisaError(
+                    f"{self.folder}/{entry['file']} was written by a worker, but is not to be seen by the driver: use "
+                    "a folder that all machines share, or an object store."
+                )
         raw = _render(_plain({**self.manifest, "files": files}))
         self.folder.write(MANIFEST, raw)
         _prune(self._parent, self.folder.name, self.keep)
@@ -279,6 +287,10 @@ def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact
     return [f"{text}: the result may differ in its last bits." for text in told]
 
 
+def _entries(files: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [files["consensus"], *files["shards"]]
+
+
 def _complete(folder: Folder) -> list[Folder]:
     """The folders of complete checkpoints, oldest first."""
     found = [(int(match[1]), name) for name in folder.folders() if (match := _NAME.fullmatch(name))]
@@ -291,7 +303,7 @@ def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:
     for folder in folders:
         try:
             scores.append(keep.score(_read(folder).manifest["metrics"]))
-        except (ConfigError, *FAILURES):
+        except PisaError:
             scores.append(-math.inf)
     return scores
 

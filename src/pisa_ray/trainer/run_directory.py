@@ -265,10 +265,10 @@ class RunDirectory:
     def _stored_run(self) -> bool:
         try:
             return self.storage is not None and self.storage.has("config.yaml")
-        except FAILURES as error:
+        except PisaError as error:
             raise ConfigError(
-                f"the storage {self.storage} cannot be read ({error}): check its address, its permissions and the "
-                "network."
+                f"the storage {self.storage} cannot be read ({error.__cause__ or error}): check its address, its "
+                "permissions and the network."
             ) from error
 
     @property
