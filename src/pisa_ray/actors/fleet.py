@@ -124,10 +124,10 @@ class RayFleet:
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
         self._balanced = (0, BALANCE_EVERY)
-        self._consensus, self._published = self._start_consensus(1, None)
+        self._consensus, self._published = self._new_consensus(1, None)
         try:
             self._elastic.staff()
-            self._wait([self._published], "start")
+            self._wait([self._consensus.ready], "start")
             self._size = len(ray.get(self._published))
         except GoneError as error:
             self.close()
@@ -240,7 +240,7 @@ class RayFleet:
         self._done = rounds
         end(self._consensus.actor)
         published = ray.put(read_published(folder, saved["consensus"], self._size))
-        self._consensus, self._published = self._start_consensus(rounds + 1, published)
+        self._start_consensus(rounds + 1, published)
         stored = StoredStates(folder, saved["shards"])
         for member in self._crew.members:
             self._lost.update(member.shards)
@@ -255,7 +255,12 @@ class RayFleet:
 
     # A round's calls
 
-    def _start_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
+    def _start_consensus(self, round_: int, published: Any) -> None:
+        """Have a new consensus begin a round with a published vector."""
+        self._consensus, self._published = self._new_consensus(round_, published)
+        self._wait([self._consensus.ready], "start")  # its calls run out of order, but all after this one
+
+    def _new_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
         """A consensus actor about to begin a round with a published vector (None: the initial one), and that vector."""
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         actor: Any = remote_class(ConsensusActor).options(
@@ -391,7 +396,7 @@ class RayFleet:
         """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
         end(self._consensus.actor)
         self._tell("consensus_died")
-        self._consensus, _ = self._start_consensus(self._done + 1, self._published)
+        self._start_consensus(self._done + 1, self._published)
         if self._round is None:
             return
         for ticket, delivery in list(self._round.deliveries.items()):
