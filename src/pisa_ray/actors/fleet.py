@@ -238,9 +238,12 @@ class RayFleet:
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         self._done = rounds
-        end(self._consensus.actor)
-        published = ray.put(read_published(folder, saved["consensus"], self._size))
-        self._start_consensus(rounds + 1, published)
+        self._published = ray.put(read_published(folder, saved["consensus"], self._size))
+        ready = self._consensus.actor.set_up.remote(self._crew.reference, rounds + 1, self._published)
+        try:
+            self._wait([ready], "load a checkpoint")
+        except GoneError as error:
+            raise StatesLostError(f"the consensus process died while it was loading a checkpoint ({error}).") from error
         stored = StoredStates(folder, saved["shards"])
         for member in self._crew.members:
             self._lost.update(member.shards)
