@@ -59,6 +59,7 @@ class Chaos:
         self, faults: Sequence[Fault], record: Path, outside: Callable[[Fault, RayFleet], dict[str, Any]] | None = None
     ) -> None:
         self.faults, self.record, self._outside = faults, record, outside
+        self.awaited: int | None = None  # workers there will be once a resize is done
         self._old: Any = None  # a delivery of an earlier round
         self.refused: list[Any] = []  # what adds that must be refused returned
 
@@ -106,6 +107,7 @@ class Chaos:
         elif fault.kind in ("shrink", "grow"):
             size = max(1, len(fleet._crew.members) + (1 if fault.kind == "grow" else -1))
             fleet.resize(size)
+            self.awaited = min(size, len(fleet._costs))
             what = {"workers": size}
         else:
             assert self._outside is not None, f"nobody to do {fault.kind}"
@@ -153,6 +155,15 @@ def shaken(chaos: Chaos) -> Iterator[Chaos]:
         def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
             super().begin(round_, sigma, diagnose)
             chaos.strike(round_, self)
+
+        def tend(self) -> None:
+            super().tend()
+            until = time.monotonic() + 60  # small runs would end before a new process has started
+            while chaos.awaited is not None and len(self._crew.members) != chaos.awaited:
+                assert time.monotonic() < until, f"{len(self._crew.members)} workers, not {chaos.awaited}"
+                time.sleep(0.05)
+                super().tend()
+            chaos.awaited = None
 
         def close(self) -> None:
             try:
