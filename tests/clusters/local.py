@@ -115,17 +115,10 @@ class Head:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def pisa_ray(*arguments: str | Path, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+def pisa_ray(*arguments: str | Path, cwd: Path, more: Mapping[str, str] | None = None) -> str:
     """Run the command here, to its good end; returns its standard output."""
     command = [sys.executable, "-m", "pisa_ray", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=240,
-        env=environment and dict(environment),
-        check=False,
-    )
+    environment = {**os.environ, **(more or {})}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
