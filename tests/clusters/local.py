@@ -66,9 +66,15 @@ class Head:
         command += [f"--temp-dir={self.folder / 'ray'}", f"--num-cpus={cpus}", f"--object-store-memory={200 << 20}"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]
         command += [f"--{name}={port}" for name, port in ports.items()]
+        if shutil.which("setpriv"):  # when the tests are killed, the head gets SIGTERM; else a whole Ray would stay
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=self.environment | environment, start_new_session=True
+                command,
+                stdout=log,
+                stderr=log,
+                env=self.environment | environment,
+                start_new_session=True,
             )
 
     def __enter__(self) -> Head:
