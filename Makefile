@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint cluster slow clean
 
 demo: $(VENV)/.installed
 	rm -rf runs/demo
@@ -11,13 +11,16 @@ demo: $(VENV)/.installed
 	$(BIN)/pisa-ray report runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cluster: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "cluster and not slow"
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
