@@ -127,7 +127,14 @@ class Crew:
             if self._accept(member):
                 self.members.append(member)
                 arrived.append(member)
-                self._tell("worker_started", worker=member.id, pid=info.pid, node=info.node, device=info.device)
+                self._tell(
+                    "worker_started",
+                    worker=member.id,
+                    pid=info.pid,
+                    node=info.node,
+                    ray_node=node,
+                    device=info.device,
+                )
         return arrived
 
     def wait_for_arrivals(self, seconds: float) -> None:
