@@ -89,10 +89,6 @@ workers: {min: 1, max: 3}
 """
 
 
-@pytest.mark.xfail(
-    reason="waits for runs that ask the autoscaler for room and grow (events.jsonl: worker_started after round 0)",
-    strict=True,
-)
 def test_a_run_grows_with_the_cluster_and_ends_in_the_same_bits(tmp_path):
     """From no worker node to three, while training; about 90 s on one node, a third of that on three."""
     (tmp_path / "my_net.py").write_text(NET)
