@@ -161,7 +161,9 @@ def shaken(chaos: Chaos) -> Iterator[Chaos]:
             super().tend()
             until = time.monotonic() + 20  # small runs would end before a new process has started
             while chaos.awaited is not None and time.monotonic() < until:
-                if len(self._crew.members) == chaos.awaited or not (self._crew.starting or room(self._elastic._resources)):
+                if len(self._crew.members) == chaos.awaited or not (
+                    self._crew.starting or room(self._elastic._resources)
+                ):
                     chaos.awaited = None
                 time.sleep(0.05)
                 super().tend()
