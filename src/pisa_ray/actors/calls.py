@@ -7,9 +7,12 @@ from typing import Any
 import ray
 from ray.exceptions import (
     GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
     RayActorError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -17,14 +20,23 @@ from ray.exceptions import (
 from pisa_ray.errors import PisaError
 
 #: What Ray raises when a process or its objects are gone, by whoever's fault.
-_GONE = (RayActorError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
+_GONE = (RayActorError, ObjectLostError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError, WorkerCrashedError)
 
 #: Seconds that a small answer may take from where it is ready.
 _FETCH = 60.0
 
 
 class GoneError(Exception):
-    """A call cannot be answered any more: a process, or an object that the call needed, is gone."""
+    """A call cannot be answered any more: a process, or an object that the call needed, is gone.
+
+    Args:
+        why: What Ray says.
+        direct: Whether it is the called process itself, and not something that the call needed.
+    """
+
+    def __init__(self, why: str, *, direct: bool = False) -> None:
+        super().__init__(why)
+        self.direct = direct
 
 
 def answer(reference: Any, doing: str) -> Any:
@@ -43,12 +55,27 @@ def answer(reference: Any, doing: str) -> Any:
             raise GoneError(type(error.cause).__name__) from error
         raise PisaError(f"a worker failed to {doing}: {error.cause!r}") from error
     except _GONE as error:
-        raise GoneError(type(error).__name__) from error
+        raise GoneError(type(error).__name__, direct=isinstance(error, RayActorError)) from error
     except GetTimeoutError as error:
         raise GoneError(f"no answer within {_FETCH:g} s") from error
+    except RayError as error:
+        raise PisaError(f"Ray failed to have a worker {doing}: {error}") from error
 
 
 def is_ready(references: list[Any]) -> bool:
     """Whether all calls have been answered or have failed, wherever their results lie."""
     done, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
     return len(done) == len(references)
+
+
+def loss(reference: Any) -> GoneError | None:
+    """How the answer of a call was lost, if it was; None also while there is none yet."""
+    if not is_ready([reference]):
+        return None
+    try:
+        answer(reference, "answer")
+    except GoneError as error:
+        return error
+    except PisaError:
+        return None
+    return None

@@ -23,6 +23,9 @@ from pisa_ray.errors import PisaError
 #: Starts that may fail in a row before a run is given up, and seconds in which one must succeed.
 START_FAILURES, START_SECONDS = 3, 600.0
 
+#: Pulses that may be missed before it is taken for a pause of this process.
+PAUSE = 5
+
 #: Seconds between two pulses; one that is not answered at once is waited for this long where a process failed anyway.
 PULSE, PROBE = 1.0, 5.0
 
@@ -95,6 +98,7 @@ class Crew:
         self._ids = itertools.count()
         self._failed_starts = 0
         self.refused_at = -float("inf")
+        self._felt = -float("inf")
 
     def start(self, plans: Iterable[Sequence[int]]) -> None:
         """Start a process for each plan: the shards whose rows it should read before it joins."""
@@ -121,6 +125,11 @@ class Crew:
             except GoneError as error:
                 self._failed_to_start(member, str(error))
                 continue
+            except PisaError as error:
+                if not self.members:
+                    raise
+                self._failed_to_start(member, str(error))  # what works elsewhere does not work there
+                continue
             self.starting.remove(member)
             self._failed_starts = 0
             member.info, member.node = info, node
@@ -146,7 +155,11 @@ class Crew:
         self.dismiss(member)
         self._tell("start_failed", worker=member.id, message=why)
         self._failed_starts += 1
-        if self._failed_starts >= START_FAILURES:
+        if self._failed_starts < START_FAILURES:
+            return
+        if self.members:  # the run goes on with those that work
+            self._failed_starts, self.refused_at = 0, time.monotonic()
+        else:
             raise PisaError(
                 f"{START_FAILURES} workers in a row died while they were starting ({why}): look for too little memory "
                 "or a crash in the model's construction."
@@ -184,6 +197,11 @@ class Crew:
 
     def feel(self, others: Sequence[Holder] = ()) -> bool:
         """Ask each process for a pulse, without waiting; returns whether none has been silent for too long."""
+        now = time.monotonic()
+        if now - self._felt > PAUSE * PULSE:  # it may be this process that was not there to hear them
+            for holder in [*self.members, *others]:
+                holder.pulse = None
+        self._felt = now
         return not any(self._silent(holder) for holder in [*self.members, *others])
 
     def _silent(self, holder: Holder) -> bool:
@@ -199,7 +217,7 @@ class Crew:
     def dead(self, others: Sequence[Holder] = ()) -> list[Holder]:
         """Who of the members and some others is gone or frozen; asked after something went wrong."""
         holders = [*self.members, *others]
-        frozen = [h for h in holders if h.pulse is not None and self._silent(h)]
+        frozen = [h for h in holders if (h.pulse is not None or not is_ready([h.ready])) and self._silent(h)]
         asked = [(h, _ask(h)) for h in holders if h not in frozen and is_ready([h.ready])]
         ray.wait([pulse for _, pulse in asked], num_returns=len(asked), timeout=PROBE) if asked else None
         return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]

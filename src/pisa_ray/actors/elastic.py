@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pisa_ray.actors.crew import Crew, Member, Tell
-from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room
+from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room, usable_nodes
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
 #: Seconds between looks at the cluster, between messages while waiting and before the first, after a refused worker,
@@ -17,7 +17,7 @@ LOOK, MESSAGE, SOON, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 3.0, 60.0, 15.0
 
 @dataclass
 class Wanted:
-    """How many workers, and what is put up with.
+    """How many workers, what is put up with, and what has been so far.
 
     Attributes:
         least: Fewest.
@@ -27,6 +27,8 @@ class Wanted:
         max_failures: Deaths to put up with; -1: any number.
         exact: Whether workers with another numeric environment are refused.
         look_every: Seconds between two looks for more room.
+        deaths: Processes that have died.
+        staffed: Whether there have been enough workers once.
     """
 
     least: int
@@ -36,6 +38,8 @@ class Wanted:
     max_failures: int = -1
     exact: bool = True
     look_every: float = LOOK
+    deaths: int = 0
+    staffed: bool = False
 
 
 class Elastic:
@@ -64,13 +68,14 @@ class Elastic:
         self._looked = -float("inf")
         self._draining: set[str] = set()
         self._asked = 0
-        self._staffed = False
 
     def resize(self, workers: int) -> None:
         """Want so many workers from now on, or as many of them as there is room for."""
         self._wanted.most = workers
         self._wanted.least = min(self._wanted.least, workers)
         self._looked = -float("inf")
+        if self._asked > workers:
+            self._ask(workers)
 
     def look(self) -> tuple[list[Member], list[Member]]:
         """Between two rounds: who has arrived, and who is to go once others host its shards."""
@@ -97,13 +102,13 @@ class Elastic:
             have, waited = len(self._crew.members), time.monotonic() - began
             self._grow()
             if not self._crew.starting and have >= self._wanted.least and self._settled(waited):
-                self._staffed = True
+                self._wanted.staffed = True
                 return
             if self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
             if not self._crew.starting and have < self._wanted.least:
                 if waited > self._wanted.patience:
-                    kind = PisaError if self._staffed else ConfigError
+                    kind = PisaError if self._wanted.staffed else ConfigError
                     raise kind(
                         f"{self._short(have)} within {self._wanted.patience:g} s: use fewer or smaller workers, a "
                         "larger cluster, or more patience; --resume goes on from the last checkpoint."
@@ -123,7 +128,7 @@ class Elastic:
     def close(self) -> None:
         """Ask nothing of the autoscaler any more."""
         if self._asked:
-            ask_autoscaler(self._resources, 0)
+            self._ask(0)
 
     def _settled(self, waited: float) -> bool:
         """Whether no more room is to be expected soon: what has just ended takes a while to free its resources."""
@@ -132,15 +137,18 @@ class Elastic:
 
     def _grow(self) -> None:
         crew = self._crew
-        missing = self._wanted.most - len(self._staying()) - len(crew.starting)
+        missing = self._wanted.most - len(self.staying()) - len(crew.starting)
         if missing <= 0 or time.monotonic() - crew.refused_at < AFTER_REFUSAL:
             return
         number = min(missing, room(self._resources))
         if number > 0:
             crew.start(self._plans(number))
         elif self._asked != self._wanted.most:
-            self._asked = self._wanted.most
-            ask_autoscaler(self._resources, self._asked)
+            self._ask(self._wanted.most)
+
+    def _ask(self, workers: int) -> None:
+        self._asked = workers
+        ask_autoscaler(self._resources, workers)
 
     def _note_draining(self) -> None:
         now = draining()
@@ -149,12 +157,17 @@ class Elastic:
                 self._tell("draining", worker=member.id, node=member.info.node if member.info else "")
         self._draining = now
 
-    def _staying(self) -> list[Member]:
+    def staying(self) -> list[Member]:
+        """The workers whose nodes are not about to leave."""
         return [m for m in self._crew.members if m.node not in self._draining]
+
+    def is_staying(self, member: Member) -> bool:
+        """Whether a worker's node is there and not about to leave."""
+        return member.node in usable_nodes()
 
     def _leaving(self) -> list[Member]:
         """Workers on draining nodes, and those that are too many; but not below the least."""
-        staying = self._staying()
+        staying = self.staying()
         surplus = staying[max(self._wanted.most, 1) :]
         enough = len(staying) >= self._wanted.least
         return surplus + ([m for m in self._crew.members if m.node in self._draining] if enough else [])

@@ -13,14 +13,16 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pisa_ray.actors.calls import GoneError, answer, is_ready
-from pisa_ray.actors.crew import PULSE, Crew, Holder, Member, Tell, end
+from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell, end
 from pisa_ray.actors.elastic import Elastic, Wanted
 from pisa_ray.actors.placement import place
 from pisa_ray.actors.processes import ConsensusActor, remote_class
@@ -38,6 +40,9 @@ from pisa_ray.errors import PisaError, StatesLostError, WorkerDiedError
 
 #: Seconds that any answer may take, and times that a shard's worker may die in one round.
 PATIENCE, DEATHS_IN_A_ROUND = 3600.0, 3
+
+#: Losses in a row that are recovered from, in one round or one recovery.
+RECOVERIES = 100
 
 #: Share of a node's object store that the w's kept for replay may take.
 STORE_SHARE = 0.3
@@ -120,7 +125,8 @@ class RayFleet:
         self._done, self._round_seconds, self._began = 0, 0.0, 0.0
         self._lost = set(range(len(job.shards)))  # at their initial states, hosted by nobody yet
         self._adopting: list[Adoption] = []
-        self._deaths = 0
+        self._suspect = False  # whether something was lost that nobody has looked into yet
+        self._unfed = False  # whether the consensus is new and has not got this round's messages yet
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
         self._balanced = (0, BALANCE_EVERY)
@@ -129,14 +135,16 @@ class RayFleet:
             self._elastic.staff()
             self._wait([self._consensus.ready], "start")
             self._size = len(ray.get(self._published))
+            nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+            store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(nodes), 1)  # type: ignore[no-untyped-call]
+            longest = max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / (4 * self._size))))
+            self._snapshots = Snapshots(longest)
         except GoneError as error:
             self.close()
             raise WorkerDiedError(f"the consensus process died while it was starting ({error}).") from error
         except BaseException:
             self.close()
             raise
-        store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(ray.nodes()), 1)  # type: ignore[no-untyped-call]
-        self._snapshots = Snapshots(max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / (4 * self._size)))))
 
     # What the round loop asks for
 
@@ -152,7 +160,7 @@ class RayFleet:
         """See Fleet."""
         self._snapshots.settle(self._round_seconds)
         arrived, leaving = self._elastic.look()
-        if self._lost:
+        if self._lost or self._suspect:
             self._recover()
         if arrived or leaving or self._is_uneven():
             self._rebalance(leaving)
@@ -176,20 +184,20 @@ class RayFleet:
         if self._round is None:
             raise RuntimeError("end() without begin()")
         round_ = self._round
-        while True:
+        for _ in range(RECOVERIES):
             try:
                 self._wait([d.report for d in round_.deliveries.values()], "finish the round")
                 self._wait([round_.summary, *(a.done for a in self._adopting)], "finish the round")
+                reports: list[WorkerReport] = [answer(d.report, "report") for d in round_.deliveries.values()]
+                summary: ConsensusReport = answer(round_.summary, "finish the round")
                 break
             except GoneError:
                 self._recover()
+        else:
+            raise StatesLostError("processes die faster than a round can be finished.")
         self._welcome()
-        reports: list[WorkerReport] = []
-        for delivery in round_.deliveries.values():
-            report: WorkerReport = answer(delivery.report, "finish the round")
-            reports.append(report)
+        for delivery, report in zip(round_.deliveries.values(), reports, strict=True):
             self._note_pace(delivery, report)
-        summary: ConsensusReport = answer(round_.summary, "finish the round")
         self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
         self._published, self._done, self._round = round_.published, round_.number, None
         self._deaths_here.clear()
@@ -223,17 +231,18 @@ class RayFleet:
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
-        while True:
+        for _ in range(RECOVERIES):
             try:
                 reference = self._crew.members[0].actor.call.remote("export", self._published, rounds, path)
                 self._wait([reference], "save the model")
                 return str(answer(reference, "save the model"))
             except GoneError:
                 self._recover()
+        raise StatesLostError("processes die faster than the model can be saved.")
 
     def save(self, folder: Folder) -> Saving:
         """See Fleet."""
-        return RaySaving(folder, self._take_snapshot(), self._published, self._crew, self._wait)
+        return RaySaving(folder, self._take_snapshot(), self._published, self._crew, self._wait, self._recover)
 
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
@@ -252,16 +261,13 @@ class RayFleet:
 
     def close(self) -> None:
         """See Fleet."""
-        self._elastic.close()
         self._crew.close()
         end(self._consensus.actor)
+        self._round, self._adopting, self._published = None, [], None  # so that Ray can free what they refer to
+        with suppress(RayError):
+            self._elastic.close()
 
     # A round's calls
-
-    def _start_consensus(self, round_: int, published: Any) -> None:
-        """Have a new consensus begin a round with a published vector."""
-        self._consensus, self._published = self._new_consensus(round_, published)
-        self._wait([self._consensus.ready], "start")  # its calls run out of order, but all after this one
 
     def _new_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
         """A consensus actor about to begin a round with a published vector (None: the initial one), and that vector."""
@@ -284,7 +290,7 @@ class RayFleet:
     def _close(self, round_: Round) -> None:
         added = [delivery.added for delivery in round_.deliveries.values()]
         round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
-            round_.diagnose, *added
+            round_.number, round_.diagnose, *added
         )
 
     def _gather(
@@ -299,12 +305,16 @@ class RayFleet:
 
         def sums() -> dict[int, Sums]:
             found: dict[int, Sums] = {}
+            tries = 0
             while asked:
                 reference, part = asked.pop()
                 try:
+                    tries += 1
                     self._wait([reference], "evaluate")
                     found |= answer(reference, "evaluate")
                 except GoneError:
+                    if tries > RECOVERIES * len(keys):
+                        raise StatesLostError("processes die faster than an evaluation can be done.") from None
                     self._recover()
                     asked.extend((ask(member, published, again), again) for member, again in shares(part))
             return dict(sorted(found.items()))
@@ -321,20 +331,25 @@ class RayFleet:
         waiting, until = list(references), time.monotonic() + PATIENCE
         while waiting:
             done, waiting = ray.wait(waiting, timeout=PULSE, fetch_local=False)
-            for reference in done:
-                answer(reference, doing)
-            if not done and not self._crew.feel([self._consensus]):
-                raise GoneError("no pulse")
+            try:
+                for reference in done:
+                    answer(reference, doing)
+                if not done and not self._crew.feel([self._consensus]):
+                    raise GoneError("no pulse")
+            except GoneError:
+                self._suspect = True
+                raise
             if not done and time.monotonic() > until:
                 raise PisaError(f"a worker did not {doing} within {PATIENCE:g} s, though its process is alive.")
 
     # When processes are gone
 
     def _recover(self) -> None:
-        """Find out what is lost and have it done again; what dies meanwhile is recovered too."""
-        for _ in range(100):
+        """Find out what is lost and have it done again, with what dies meanwhile. Harmless if nothing is."""
+        for _ in range(RECOVERIES):
             try:
                 self._bury()
+                self._feed_consensus()
                 self._sort_adoptions()
                 if self._round is not None:
                     self._fence(self._round)
@@ -344,25 +359,24 @@ class RayFleet:
                 else:
                     self._wait([a.done for a in self._adopting], "take in shards")
                     self._welcome()
+                self._suspect = False
                 return
             except GoneError:
-                continue
+                time.sleep(0.05)
         raise StatesLostError("processes die faster than their shards can be rebuilt.")
 
     def _bury(self) -> None:
-        """Take note of who is gone, and replace the consensus if it is."""
+        """Take note of who is gone, and start another consensus if it is."""
         gone = self._crew.dead([self._consensus])
-        if self._round is not None:
-            for delivery in self._round.deliveries.values():
-                member = delivery.member
-                checked = [delivery.report] if self._consensus in gone else [delivery.report, delivery.added]
-                if member in self._crew.members and member not in gone and _lost(*checked):
-                    gone.append(member)  # it answers, but what it did is uncertain: as good as dead
+        for member in self._crew.members:
+            if member not in gone and self._is_uncertain(member):
+                gone.append(member)
         for member in [holder for holder in gone if isinstance(holder, Member)]:
             frozen = member.pulse is not None and not is_ready([member.pulse[0]])
             self._crew.dismiss(member)
             self._lost.update(member.shards)
-            self._deaths_here.update(member.shards)
+            if not frozen and self._elastic.is_staying(member):  # else it is not a crash that comes back
+                self._deaths_here.update(member.shards)
             self._tell(
                 "worker_died",
                 worker=member.id,
@@ -371,17 +385,33 @@ class RayFleet:
                 message="frozen: no pulse" if frozen else "gone",
             )
             member.shards = []
-        self._consensus_deaths += self._consensus in gone
-        self._check_deaths(len(gone))
         if self._consensus in gone:
-            self._replace_consensus()
+            end(self._consensus.actor)
+            self._tell("consensus_died")
+            self._consensus, self._published = self._new_consensus(self._done + 1, self._published)
+            self._consensus_deaths, self._unfed = self._consensus_deaths + 1, True
+        self._check_deaths(len(gone))
+
+    def _is_uncertain(self, member: Member) -> bool:
+        """Whether a worker that answers has lost a call: nobody knows what it did, so it is as good as dead."""
+        calls = [a.done for a in self._adopting if a.member is member]
+        deliveries = self._round.deliveries.values() if self._round is not None else ()
+        calls += [d.report for d in deliveries if d.member is member]
+        if any(lost.direct for lost in map(loss, calls) if lost):
+            return True
+        for delivery in deliveries:
+            if delivery.member is member and (lost := loss(delivery.added)) and not self._unfed:
+                if lost.direct:
+                    raise GoneError("the consensus process has died just now")
+                return True  # its messages cannot be fetched
+        return False
 
     def _check_deaths(self, number: int) -> None:
-        self._deaths += number
-        if 0 <= self._wanted.max_failures < self._deaths:
+        self._wanted.deaths += number
+        if 0 <= self._wanted.max_failures < self._wanted.deaths:
             raise WorkerDiedError(
-                f"{self._deaths} processes died, more than max_failures {self._wanted.max_failures}: --resume goes on "
-                "from the last checkpoint."
+                f"{self._wanted.deaths} processes died, more than max_failures {self._wanted.max_failures}: --resume "
+                "goes on from the last checkpoint."
             )
         if self._consensus_deaths >= DEATHS_IN_A_ROUND:
             raise PisaError(
@@ -395,14 +425,16 @@ class RayFleet:
                 "crash in the model or for too little memory; --resume tries again."
             )
 
-    def _replace_consensus(self) -> None:
+    def _feed_consensus(self) -> None:
         """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
-        end(self._consensus.actor)
-        self._tell("consensus_died")
-        self._start_consensus(self._done + 1, self._published)
-        if self._round is None:
+        if not self._unfed:
             return
-        for ticket, delivery in list(self._round.deliveries.items()):
+        # Its calls run out of order, so nothing may be asked of it before it is set up. Not by _wait, which would give
+        # up for others' sake.
+        ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        answer(self._consensus.ready, "start")
+        for ticket, delivery in list(self._round.deliveries.items() if self._round is not None else ()):
+            assert self._round is not None  # noqa: S101  (for the type checker)
             if delivery.member in self._crew.members:
                 delivery.added = self._consensus.actor.add.remote(self._round.number, ticket, delivery.payload)
                 continue
@@ -411,13 +443,14 @@ class RayFleet:
                 back = set(member.shards) & set(delivery.shards)
                 self._lost |= back
                 member.shards = [i for i in member.shards if i not in back]
+        self._unfed = False
 
     def _sort_adoptions(self) -> None:
         """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
         for adoption in list(self._adopting):
             if adoption.member not in self._crew.members:
                 self._adopting.remove(adoption)
-            elif is_ready([adoption.done]) and _lost(adoption.done):
+            elif loss(adoption.done):
                 if not adoption.moved:
                     raise StatesLostError(
                         f"the states of shards {list(adoption.shards)} are lost with the node that held them."
@@ -433,11 +466,15 @@ class RayFleet:
         for ticket, delivery in list(round_.deliveries.items()):
             if delivery.member in self._crew.members or delivery.accepted:
                 continue
-            fenced = self._consensus.actor.fence.remote(ticket)
+            fenced = self._consensus.actor.fence.remote(round_.number, ticket)
             self._wait([fenced], "fence off a dead worker")
             delivery.accepted = answer(fenced, "fence off a dead worker")
             if not delivery.accepted:
                 del round_.deliveries[ticket]
+            elif loss(delivery.report):
+                raise StatesLostError(
+                    f"the reports of shards {list(delivery.shards)} are lost with the node they lay on."
+                )
 
     def _rehome(self) -> None:
         """Rebuild lost shards on the workers there are; in a round, send what their old workers did not."""
@@ -445,7 +482,8 @@ class RayFleet:
             return
         if not self._crew.members:
             self._elastic.staff()
-        members = sorted(self._crew.members, key=lambda m: (sum(self._costs[i] for i in m.shards), m.id))
+        members = self._elastic.staying() or self._crew.members
+        members = sorted(members, key=lambda m: (sum(self._costs[i] for i in m.shards), m.id))
         lost, round_ = sorted(self._lost), self._round
         members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
         covered = round_.covered() if round_ is not None else set()
@@ -518,7 +556,7 @@ class RayFleet:
         except GoneError:
             self._recover()
         for member in leaving:
-            if not member.shards:
+            if member in self._crew.members and not member.shards:
                 self._crew.dismiss(member)
                 self._tell("worker_left", worker=member.id, pid=member.info.pid if member.info else None)
         if len(before) != len(self._crew.members):
@@ -539,6 +577,8 @@ class RayFleet:
     def _is_uneven(self) -> bool:
         """Whether some workers are so much slower than others that moving shards is worth it."""
         last, every = self._balanced
+        if len(self._crew.members) <= len(self._costs) and not all(m.shards for m in self._crew.members):
+            return True  # a newcomer that was forgotten over somebody's death
         members = [m for m in self._crew.members if m.shards]
         if self._done - last < every or len(members) < 2 or any(m.pace == 0 for m in members):
             return False
@@ -570,16 +610,3 @@ class RayFleet:
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
-
-
-def _lost(*references: Any) -> bool:
-    """Whether the answer of a finished call was lost."""
-    for reference in references:
-        if reference is not None and is_ready([reference]):
-            try:
-                answer(reference, "answer")
-            except GoneError:
-                return True
-            except PisaError:
-                continue
-    return False

@@ -74,9 +74,9 @@ class WorkerActor:
         self._it.replay(shards, rounds, values[: len(rounds)])
         return Adopted(loaded - start, time.perf_counter() - loaded)
 
-    def snapshot(self) -> tuple[States, float]:
+    def snapshot(self, shards: Sequence[int]) -> tuple[States, float]:
         """See Worker.snapshot; and when it began, by the clock of WorkerReport.began."""
-        return self._it.snapshot(), time.monotonic()
+        return self._it.snapshot(shards), time.monotonic()
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Any other method of Worker, by name."""
@@ -122,13 +122,13 @@ class ConsensusActor:
         """See Consensus.add."""
         return self._it.add(round_, ticket, payload)
 
-    def fence(self, ticket: int) -> bool:
+    def fence(self, round_: int, ticket: int) -> bool:
         """See Consensus.fence."""
-        return self._it.fence(ticket)
+        return self._it.fence(round_, ticket)
 
-    def update(self, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
+    def update(self, round_: int, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
         """See Consensus.update; `added` are the adds it waits for."""
-        return self._it.update(diagnose)
+        return self._it.update(round_, diagnose)
 
     def copy(self, states: States) -> States:
         """The same on this node, in an object that does not need the node it came from."""

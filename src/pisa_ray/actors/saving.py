@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.snapshots import Part
 from pisa_ray.engine.files import Folder
@@ -35,6 +35,7 @@ class RaySaving:
         published: Reference to the published vector of the same round.
         crew: Who writes.
         wait: Waits for calls; raises GoneError when one is lost.
+        recover: Replaces what is lost, so that the crew is alive.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class RaySaving:
         published: Any,
         crew: Crew,
         wait: Callable[[Sequence[Any], str], None],
+        recover: Callable[[], None],
     ) -> None:
-        self._folder, self._crew, self._wait = folder, crew, wait
+        self._folder, self._crew, self._wait, self._recover = folder, crew, wait, recover
         self._consensus = _File(
             "write_published",
             "consensus",
@@ -82,7 +84,10 @@ class RaySaving:
                 self._wait([file.written], "write the checkpoint")
                 return answer(file.written, "write the checkpoint")
             except GoneError as error:
-                if file.attempts == ATTEMPTS or not self._crew.members:
+                self._recover()
+                if loss(file.written) is None:
+                    continue  # somebody else was lost, not this file's writer
+                if file.attempts == ATTEMPTS:
                     raise WorkerDiedError(f"a checkpoint's {file.stem} could not be written ({error}).") from error
                 file.attempts += 1  # a file of its own: the first writer may still be at it
                 again = self._crew.members[file.attempts % len(self._crew.members)]

@@ -66,6 +66,10 @@ class RayResources:
         return text + (f" on a node labelled {self.labels}" if self.labels else "")
 
 
+#: Ray looks at it when a failed call is forgotten.
+_QUIET = "RAY_IGNORE_UNHANDLED_ERRORS"
+
+
 @contextmanager
 def ray_session(least: int, most: int, resources: RayResources, address: str | None = None) -> Iterator[None]:
     """Connect to Ray, or start one here that is sized for the workers; end only what began here.
@@ -84,10 +88,14 @@ def ray_session(least: int, most: int, resources: RayResources, address: str | N
         return
     cores = max(least * resources.cpus, min(most * resources.cpus, os.cpu_count() or 1))
     _connect(address or os.environ.get("RAY_ADDRESS") or "local", cores)
+    before = os.environ.get(_QUIET)
+    os.environ[_QUIET] = "1"  # calls that fail with a dead process are seen to; Ray would print a traceback of each
     try:
         yield
     finally:
         ray.shutdown()
+        if before is None:
+            del os.environ[_QUIET]
 
 
 def _connect(address: str, cores: float) -> None:
@@ -105,15 +113,20 @@ def room(resources: RayResources, *, in_all: bool = False) -> int:
 
     Nodes that are draining hold none.
     """
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    leaving = draining()
-    usable = [n for n in nodes if n["Alive"] and n["NodeID"] not in leaving and resources.suit(n.get("Labels", {}))]
+    usable = [node for node in usable_nodes().values() if resources.suit(node.get("Labels", {}))]
     free: Mapping[str, Mapping[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
     have = [n["Resources"] if in_all else free.get(n["NodeID"], {}) for n in usable]
     each = resources.each()
     if not each:
         return sys.maxsize if usable else 0
     return sum(min(int(node.get(name, 0) / n + 1e-9) for name, n in each.items()) for node in have)
+
+
+def usable_nodes() -> dict[str, dict[str, Any]]:
+    """Ray's description of each node that is alive and not about to leave, by its id."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    leaving = draining()
+    return {node["NodeID"]: node for node in nodes if node["Alive"] and node["NodeID"] not in leaving}
 
 
 def draining() -> set[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.crew import Member
+from pisa_ray.errors import StatesLostError
 
 #: Largest share of the training time that snapshots may cost, and bounds of the rounds between two of them.
 SHARE, FIRST_PERIOD, LONGEST_PERIOD = 0.01, 10, 50
@@ -103,10 +104,11 @@ class Snapshots:
         for member in members:
             if not member.shards:
                 continue
-            source, began = member.actor.snapshot.options(num_returns=2).remote()
+            source, began = member.actor.snapshot.options(num_returns=2).remote(tuple(member.shards))
             states = source if member.node == node else consensus.copy.remote(source)
             parts.append(Part(tuple(member.shards), states, source, began, member))
-        self._coming, self._measured, self._urgent = (round_, parts), False, False
+        if self._coming is None:  # one at a time, or none would ever become safe
+            self._coming, self._measured = (round_, parts), False
         return parts
 
     def settle(self, round_seconds: float) -> None:
@@ -127,7 +129,7 @@ class Snapshots:
         except GoneError:
             self._coming = None  # the old one stays
             return
-        self._coming = None
+        self._coming, self._urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
         self.window = [kept for kept in self.window if kept.number > round_]
 
@@ -142,5 +144,11 @@ class Snapshots:
         self.period = min(self.longest, max(1, math.ceil(self.cost / (SHARE * max(round_seconds, 1e-6)))))
 
     def sources(self, shards: Sequence[int]) -> list[Any]:
-        """Where the last safe states of some shards are, each place once; nowhere: they are the initial ones."""
+        """Where the last safe states of some shards are, each place once; nowhere: they are the initial ones.
+
+        Raises:
+            StatesLostError: There are none of a shard.
+        """
+        if self.round and not set(shards) <= set(self.origins):
+            raise StatesLostError(f"there is no snapshot of shards {sorted(set(shards) - set(self.origins))}.")
         return list({id(o): o for i in shards if (o := self.origins.get(i)) is not None}.values())

@@ -57,6 +57,7 @@ class Consensus:
         self._round = 1
         self._accepted: set[int] = set()
         self._fenced: set[int] = set()
+        self._report: ConsensusReport | None = None
         self._seconds = 0.0
 
     def publish(self) -> np.ndarray:
@@ -84,17 +85,21 @@ class Consensus:
         self._seconds += time.perf_counter() - start
         return True
 
-    def fence(self, ticket: int) -> bool:
-        """Refuse a delivery of this round from now on; returns whether it had been accepted before."""
+    def fence(self, round_: int, ticket: int) -> bool:
+        """Refuse a delivery from now on; returns whether it has been counted (in a complete round all have)."""
+        if round_ < self._round:
+            return True
         self._fenced.add(ticket)
         return ticket in self._accepted
 
-    def update(self, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
-        """Once all messages of the round are in: make and publish the next w.
+    def update(self, round_: int, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
+        """Once all messages of the round are in: make and publish the next w; asked for again, give the same again.
 
         Returns:
             What `publish` returns, and the report.
         """
+        if round_ < self._round and self._report is not None:
+            return self.publish(), self._report
         start = time.perf_counter()
         p, old, new = self._p, self._published, self._next
         rows = RowLayout(p, p if self._method.diagonal_penalty else 1, len(new) - p, dual=diagnose)
@@ -113,7 +118,8 @@ class Consensus:
         self._published, self._next = new, old
         finite = math.isfinite(float(w.sum()))
         seconds, self._seconds = self._seconds + time.perf_counter() - start, 0.0
-        return self.publish(), ConsensusReport(finite, seconds, **numbers)
+        self._report = ConsensusReport(finite, seconds, **numbers)
+        return self.publish(), self._report
 
     def restore(self, published: np.ndarray, round_: int) -> np.ndarray:
         """Take over a published vector, [p + b], with which a round is to begin; returns it."""

@@ -131,7 +131,7 @@ class LocalFleet:
         (round_, sigma, diagnose), self._begun = self._begun, None
         payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose)
         self._consensus.add(round_, ticket=0, payload=payload)
-        _, consensus = self._consensus.update(diagnose)
+        _, consensus = self._consensus.update(round_, diagnose)
         return RoundReport.of([report], consensus, bytes_sent=0)
 
     def evaluate(self, split: str) -> Pending:
@@ -156,7 +156,9 @@ class LocalFleet:
         return _Written(
             {
                 "consensus": write_published(folder, "consensus.safetensors", self._consensus.publish()),
-                "shards": [write_states(folder, "shards-0.safetensors", self._worker.snapshot())],
+                "shards": [
+                    write_states(folder, "shards-0.safetensors", self._worker.snapshot(range(len(self._job.shards))))
+                ],
             }
         )
 

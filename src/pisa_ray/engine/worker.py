@@ -141,10 +141,11 @@ class Worker:
             else:
                 for i in set(shards) & set(origin):
                     origin[i].load_into(self.shards[i].state)
+        self._prepared.clear()  # what was expected and did not come
 
-    def snapshot(self) -> States:
-        """The hosted shards' states; the arrays may be views that the next step changes."""
-        return {i: StateValue.of(shard.state) for i, shard in sorted(self.shards.items())}
+    def snapshot(self, shards: Iterable[int]) -> States:
+        """Hosted shards' states; the arrays may be views that the next step changes."""
+        return {i: StateValue.of(self.shards[i].state) for i in shards}
 
     def release(self, shards: Sequence[int]) -> States:
         """Let go of shards; returns their states."""

@@ -215,11 +215,14 @@ class RunDirectory:
 
     def take_resize(self) -> int | None:
         """What was asked for since the last time, if anything."""
-        if not (self.path / "resize.json").exists():
+        taken = self.path / ".resize.json.taken"
+        try:
+            (self.path / "resize.json").rename(taken)  # so that one that is asked for meanwhile is not lost
+            return int(json.loads(taken.read_text())["workers"])
+        except FileNotFoundError:
             return None
-        asked = self.read("resize.json")
-        (self.path / "resize.json").unlink(missing_ok=True)
-        return int(asked["workers"])
+        except (ValueError, KeyError, TypeError):
+            return None  # not from us
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl."""

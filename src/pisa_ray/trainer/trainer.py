@@ -411,16 +411,17 @@ class PisaTrainer:
             scaling.cpus, scaling.gpus, scaling.other, scaling.labels, scaling.accelerator, scaling.spread
         )
 
+        wanted = Wanted(
+            scaling.least,
+            scaling.most,
+            scaling.patience,
+            scaling.frozen_after,
+            self._run.max_failures,
+            self._exact,
+            scaling.look_every,
+        )
+
         def remote(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-            wanted = Wanted(
-                scaling.least,
-                scaling.most,
-                scaling.patience,
-                scaling.frozen_after,
-                self._run.max_failures,
-                self._exact,
-                look_every=scaling.look_every,
-            )
             return closing(RayFleet(job, wanted, resources, events, stop_requested))
 
         with ray_session(scaling.least, scaling.most, resources, self._address):
