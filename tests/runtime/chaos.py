@@ -31,11 +31,16 @@ OUTSIDE = ("node kill", "drain", "join", "driver kill")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens in a round; `luck` chooses the victim."""
+    """Something that happens in a round; `luck` chooses the victim.
+
+    `moment`: right after the round was submitted ("begin"), after an evaluation was asked for and the round is summed
+    up ("evaluate"), while shards move ("move"), after a snapshot ("snapshot") or a checkpoint ("save") was asked for.
+    """
 
     round: int
     kind: str
     luck: int = 0
+    moment: str = "begin"
 
 
 def schedule(seed: int, rounds: int, count: int, kinds: Sequence[str] = KINDS) -> list[Fault]:
@@ -67,11 +72,16 @@ class Chaos:
     def happened(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
 
-    def strike(self, round_: int, fleet: RayFleet) -> None:
-        done = {(f["round"], f["kind"]) for f in self.happened()}
+    def strike(self, fleet: RayFleet, moment: str = "begin") -> None:
+        round_ = fleet._round.number if fleet._round is not None else fleet._done
+        done = {(f["round"], f["kind"], f["moment"]) for f in self.happened()}
         for fault in self.faults:
-            if fault.round == round_ and (fault.round, fault.kind) not in done:
+            if (fault.round, fault.moment) == (round_, moment) and (round_, fault.kind, moment) not in done:
+                if moment == "evaluate" and fleet._round is not None:
+                    ray.wait([fleet._round.summary], timeout=60, fetch_local=False)
                 self._strike(fault, fleet)
+        if moment != "begin":
+            return
         deliveries = list(fleet._round.deliveries.items())
         self._old = round_, deliveries[0][0], deliveries[0][1].payload
 
@@ -105,6 +115,8 @@ class Chaos:
             add = fleet._consensus.actor.add
             self.refused.append((fault.kind, [add.remote(number, ticket, payload), add.remote(number, -1, payload)]))
             what = {"of_round": number}
+        elif fault.kind == "false alarm":
+            fleet._recover()
         elif fault.kind in ("shrink", "grow"):
             size = max(1, len(fleet._crew.members) + (1 if fault.kind == "grow" else -1))
             fleet.resize(size)
@@ -155,7 +167,26 @@ def shaken(chaos: Chaos) -> Iterator[Chaos]:
     class Shaken(RayFleet):
         def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
             super().begin(round_, sigma, diagnose)
-            chaos.strike(round_, self)
+            chaos.strike(self)
+
+        def evaluate(self, split: str) -> Any:
+            pending = super().evaluate(split)
+            chaos.strike(self, "evaluate")
+            return pending
+
+        def save(self, folder: Any) -> Any:
+            saving = super().save(folder)
+            chaos.strike(self, "save")
+            return saving
+
+        def _move(self, member: Any, moving: Any) -> None:
+            super()._move(member, moving)
+            chaos.strike(self, "move")
+
+        def _take_snapshot(self) -> Any:
+            parts = super()._take_snapshot()
+            chaos.strike(self, "snapshot")
+            return parts
 
         def tend(self) -> None:
             super().tend()

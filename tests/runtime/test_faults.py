@@ -56,6 +56,14 @@ CASES = {
     "consensus and a worker": (3, [Fault(6, "consensus kill"), Fault(6, "kill", 1)]),
     "twice and late": (2, [Fault(5, "duplicate"), Fault(9, "late")]),
     "slow": (2, [Fault(3, "slow")]),
+    "in an evaluation, the round's sum complete": (2, [Fault(4, "kill", 1, "evaluate")]),
+    "two in an evaluation": (3, [Fault(4, "kill two", 0, "evaluate")]),
+    "in the last evaluation": (2, [Fault(16, "kill", 0, "evaluate")]),
+    "after the last round, while it is saved": (2, [Fault(16, "kill", 1, "save")]),
+    "frozen while it is saved": (2, [Fault(16, "freeze", 1, "save")]),
+    "after a snapshot was asked for": (2, [Fault(10, "kill", 1, "snapshot")]),
+    "false alarms": (2, [Fault(3, "false alarm"), Fault(4, "false alarm", 0, "evaluate"), Fault(9, "kill")]),
+    "two, then the consensus, in one round": (4, [Fault(6, "kill two", 0), Fault(6, "consensus kill", 0, "begin")]),
 }
 
 
@@ -76,6 +84,7 @@ def test_what_dies_in_a_round_is_rebuilt(tmp_path, undisturbed, case):
     moved = {i for e in events(tmp_path / "run", "recovered") for i in e["shards"]}
     assert moved >= {i for e in died for i in e["shards"]}
     assert not events(tmp_path / "run", "resumed")  # nothing was restarted from a checkpoint
+    assert [e["round"] for e in events(tmp_path / "run", "checkpoint_saved")] == [16]
 
 
 def test_workers_come_and_go(tmp_path, undisturbed):
@@ -84,6 +93,32 @@ def test_workers_come_and_go(tmp_path, undisturbed):
     assert_same(result, undisturbed)
     assert events(tmp_path / "run", "worker_left")
     assert events(tmp_path / "run", "shard_moved")
+
+
+@pytest.mark.parametrize("donor", [0, 1])
+def test_death_while_shards_move(tmp_path, undisturbed, donor):
+    result = shake(tmp_path / "run", [Fault(5, "grow"), Fault(5, "kill", donor, "move")], 2)
+    assert_same(result, undisturbed)
+    assert len(events(tmp_path / "run", "worker_died")) == 1
+
+
+def test_states_lost_for_good_are_taken_from_the_last_checkpoint(tmp_path, undisturbed, monkeypatch):
+    """What no single fault does: all copies of a snapshot are gone when a worker dies."""
+    from pisa_ray.actors.snapshots import Snapshots
+    from pisa_ray.errors import StatesLostError
+
+    def gone(self, shards, before=Snapshots.sources):
+        if self.round >= 6:
+            monkeypatch.undo()
+            raise StatesLostError("no snapshot is left.")
+        return before(self, shards)
+
+    monkeypatch.setattr(Snapshots, "sources", gone)
+    result = shake(tmp_path / "run", [Fault(14, "kill")], 2, checkpoint_every=6)
+    assert_same(result, undisturbed)
+    (resumed,) = events(tmp_path / "run", "resumed")
+    assert resumed["checkpoint"].startswith("round-000012")
+    assert events(tmp_path / "run", "states_lost")
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -369,7 +369,7 @@ class RayFleet:
         """Take note of who is gone, and start another consensus if it is."""
         gone = self._crew.dead([self._consensus])
         for member in self._crew.members:
-            if member not in gone and self._is_uncertain(member):
+            if member not in gone and self._is_uncertain(member, alone=self._unfed or self._consensus in gone):
                 gone.append(member)
         for member in [holder for holder in gone if isinstance(holder, Member)]:
             frozen = member.pulse is not None and not is_ready([member.pulse[0]])
@@ -392,15 +392,20 @@ class RayFleet:
             self._consensus_deaths, self._unfed = self._consensus_deaths + 1, True
         self._check_deaths(len(gone))
 
-    def _is_uncertain(self, member: Member) -> bool:
-        """Whether a worker that answers has lost a call: nobody knows what it did, so it is as good as dead."""
+    def _is_uncertain(self, member: Member, *, alone: bool) -> bool:
+        """Whether a worker that answers has lost a call: nobody knows what it did, so it is as good as dead.
+
+        Args:
+            member: The worker.
+            alone: Do not look at what became of its messages: the consensus is another one now.
+        """
         calls = [a.done for a in self._adopting if a.member is member]
         deliveries = self._round.deliveries.values() if self._round is not None else ()
         calls += [d.report for d in deliveries if d.member is member]
         if any(lost.direct for lost in map(loss, calls) if lost):
             return True
         for delivery in deliveries:
-            if delivery.member is member and (lost := loss(delivery.added)) and not self._unfed:
+            if delivery.member is member and not alone and (lost := loss(delivery.added)):
                 if lost.direct:
                     raise GoneError("the consensus process has died just now")
                 return True  # its messages cannot be fetched
