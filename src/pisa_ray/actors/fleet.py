@@ -127,6 +127,7 @@ class RayFleet:
         self._adopting: list[Adoption] = []
         self._suspect = False  # whether something was lost that nobody has looked into yet
         self._unfed = False  # whether the consensus is new and has not got this round's messages yet
+        self._orphans: set[int] = set()  # shards whose worker died, until another has them
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
         self._balanced = (0, BALANCE_EVERY)
@@ -375,6 +376,7 @@ class RayFleet:
             frozen = member.pulse is not None and not is_ready([member.pulse[0]])
             self._crew.dismiss(member)
             self._lost.update(member.shards)
+            self._orphans.update(member.shards)
             if not frozen and self._elastic.is_staying(member):  # else it is not a crash that comes back
                 self._deaths_here.update(member.shards)
             self._tell(
@@ -462,7 +464,7 @@ class RayFleet:
                     )
                 self._adopting.remove(adoption)
                 self._lost.update(set(adoption.shards) & set(adoption.member.shards))
-                self._deaths_here.update(adoption.shards)
+                self._orphans.update(adoption.shards)
                 adoption.member.shards = [i for i in adoption.member.shards if i not in adoption.shards]
         self._welcome()
 
@@ -522,8 +524,9 @@ class RayFleet:
         for adoption in [a for a in self._adopting if is_ready([a.done])]:
             adopted = answer(adoption.done, "take in shards")
             self._adopting.remove(adoption)
-            if adoption.moved or not self._deaths_here.keys() & set(adoption.shards):
+            if adoption.moved or not self._orphans & set(adoption.shards):
                 continue
+            self._orphans -= set(adoption.shards)
             self._tell(
                 "recovered",
                 worker=adoption.member.id,
