@@ -107,7 +107,7 @@ def restart(job: Job, seed: int) -> dict[str, float]:
     return {
         "processes back": started - killed,
         "kill to round finished": time.time() - killed,
-        "rounds lost": float(when - 1 - saved[0]),
+        "rounds lost": float(when - 1 - done),
     }
 
 

@@ -115,6 +115,8 @@ class Chaos:
             add = fleet._consensus.actor.add
             self.refused.append((fault.kind, [add.remote(number, ticket, payload), add.remote(number, -1, payload)]))
             what = {"of_round": number}
+        elif fault.kind.startswith("slow from now on: "):
+            Path(fault.kind.partition(": ")[2]).write_text(str(victim.info.pid))
         elif fault.kind == "false alarm":
             fleet._recover()
         elif fault.kind in ("shrink", "grow"):

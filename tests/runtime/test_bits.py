@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -59,10 +60,12 @@ def test_a_run_resumed_once_twice_or_three_times_ends_in_the_same_bits(tmp_path,
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_resumed_at_another_size_ends_in_the_same_bits(tmp_path):
+def test_a_run_resumed_at_other_sizes_and_places_ends_in_the_same_bits(tmp_path):
     straight = run(tmp_path / "straight", rounds=6, model=Rich)
-    for workers, rounds in ((1, 2), (3, 6)):
-        resumed = run(tmp_path / "resumed", workers=workers, rounds=rounds, model=Rich, resume=True)
+    for k, (workers, rounds) in enumerate(((1, 1), (5, 3), (2, 5), (1, 6))):
+        if k:
+            shutil.move(tmp_path / str(k - 1), tmp_path / str(k))
+        resumed = run(tmp_path / str(k), workers=workers, rounds=rounds, model=Rich, resume=True)
     assert resumed.weights_sha256 == straight.weights_sha256
     assert states(resumed) == states(straight)
 

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chaos import Chaos, Fault, schedule, shaken
-from runs import Rich, run, states, trajectory
+from runs import Rich, plain_net, run, states, trajectory
+from torch import nn
 
 from pisa_ray.errors import WorkerDiedError
 from pisa_ray.trainer.settings import Run, Scaling
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+class Sluggish(nn.Module):
+    """The plain network, with a pause in the process whose number is in a file."""
+
+    def __init__(self, slow: Path) -> None:
+        super().__init__()
+        self.net, self.slow = plain_net(), slow
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.slow.exists() and self.slow.read_text() == str(os.getpid()):
+            time.sleep(0.05)
+        return self.net(x)
+
 
 #: Frozen processes are noticed soon, and room for more workers too.
 QUICK = {"frozen_after": 2.0, "look_every": 0.1, "patience": 60.0}
@@ -93,6 +112,26 @@ def test_workers_come_and_go(tmp_path, undisturbed):
     assert_same(result, undisturbed)
     assert events(tmp_path / "run", "worker_left")
     assert events(tmp_path / "run", "shard_moved")
+
+
+def test_a_slow_worker_gets_fewer_shards(tmp_path):
+    undisturbed = run(tmp_path / "undisturbed", rounds=60, evaluate_every=60)
+    slow = tmp_path / "slow"
+    model = partial(Sluggish, slow)
+    result = shake(
+        tmp_path / "run",
+        [Fault(2, f"slow from now on: {slow}", 1)],
+        2,
+        rounds=60,
+        evaluate_every=60,
+        model=model,
+        method="sisa",
+    )
+    assert result.weights_sha256 == undisturbed.weights_sha256
+    moved = events(tmp_path / "run", "shard_moved")
+    started = {e["pid"]: e["worker"] for e in events(tmp_path / "run", "worker_started")}
+    assert moved
+    assert moved[0]["before"] == started[int(slow.read_text())]
 
 
 @pytest.mark.parametrize("donor", [0, 1])

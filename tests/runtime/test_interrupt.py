@@ -50,3 +50,29 @@ def test_a_signal_ends_the_run_after_its_round_and_leaves_a_checkpoint(tmp_path,
     assert result["status"] == "interrupted"
     manifest = next((tmp_path / "run" / "checkpoints").glob("round-*/manifest.json"))
     assert json.loads(manifest.read_text())["progress"]["round"] == result["rounds"]
+
+
+@pytest.mark.ray
+def test_a_second_signal_stops_at_once_and_the_run_can_be_resumed(tmp_path):
+    out = tmp_path / "run"
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    settings = ["--set=checkpoint.every=5", "--set=workers=1"]
+    process = subprocess.Popen(
+        [*command(out, 100_000), *settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    until = time.monotonic() + 180
+    while not list((out / "checkpoints").glob("round-*/manifest.json")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, "no checkpoint was written"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    manifests = (out / "checkpoints").glob("round-*/manifest.json")
+    saved = max(json.loads(manifest.read_text())["progress"]["round"] for manifest in manifests)
+    again = [*command(out, 100_000), *settings, "--set=workers=0", "--resume", "--set=stop.seconds=0.001"]
+    resumed = subprocess.run(again, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resuming at round {saved}" in resumed.stderr
