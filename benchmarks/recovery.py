@@ -116,7 +116,7 @@ def torchrun(seed: int) -> dict[str, float]:
     out = Path(tempfile.mkdtemp())
     script = Path(__file__).with_name("torchrun_job.py")
     when = random.Random(seed).randrange(20, ROUNDS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
     command += ["--monitor-interval=0.1", str(script), str(out), str(when), str(EVERY)]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
