@@ -122,7 +122,7 @@ class Chaos:
         elif fault.kind in ("shrink", "grow"):
             size = max(1, len(fleet._crew.members) + (1 if fault.kind == "grow" else -1))
             fleet.resize(size)
-            self.awaited = min(size, len(fleet._costs))
+            self.awaited = min(size, len(fleet._shards))
             what = {"workers": size}
         else:
             assert self._outside is not None, f"nobody to do {fault.kind}"

@@ -8,13 +8,11 @@ rebuilt on other workers from their last safe states and the w's since, and only
 from __future__ import annotations
 
 import itertools
-import statistics
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -24,8 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
 from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell, end
 from pisa_ray.actors.elastic import Elastic, Wanted
-from pisa_ray.actors.placement import place
+from pisa_ray.actors.placement import Balance
 from pisa_ray.actors.processes import ConsensusActor, remote_class
+from pisa_ray.actors.rounds import Adoption, Delivery, Round
 from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
@@ -46,49 +45,6 @@ RECOVERIES = 100
 
 #: Share of a node's object store that the w's kept for replay may take.
 STORE_SHARE = 0.3
-
-#: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
-BALANCE_EVERY, BALANCE_GAIN, BALANCE_SECONDS = 10, 1.25, 0.02
-
-
-@dataclass
-class Delivery:
-    """A step of some shards on a worker, and the adding of its messages to the round's sum."""
-
-    member: Member
-    shards: tuple[int, ...]
-    payload: Any
-    report: Any
-    added: Any
-    accepted: bool = False  # known only of a dead worker's
-
-
-@dataclass
-class Adoption:
-    """A worker is taking in shards, from another worker or from safe states."""
-
-    member: Member
-    shards: tuple[int, ...]
-    done: Any
-    since: float
-    rounds: int = 0
-    moved: bool = False
-
-
-@dataclass
-class Round:
-    """A round under way: deliveries by ticket, and the update that waits for them."""
-
-    number: int
-    sigma: float
-    diagnose: bool
-    deliveries: dict[int, Delivery] = field(default_factory=dict)
-    published: Any = None
-    summary: Any = None
-
-    def covered(self) -> set[int]:
-        """Shards whose messages are under way or have arrived."""
-        return {i for delivery in self.deliveries.values() for i in delivery.shards}
 
 
 class RayFleet:
@@ -117,20 +73,20 @@ class RayFleet:
         wanted.most = min(wanted.most, len(job.shards))
         wanted.least = min(wanted.least, wanted.most)
         self._node = ray.get_runtime_context().get_node_id()
-        self._costs = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
+        self._balance = Balance([min(job.batch_size or len(rows), len(rows)) for rows in job.shards])
+        self._shards = range(len(job.shards))
         self._crew = Crew(job, resources, tell, frozen_after=wanted.frozen_after, exact=wanted.exact)
         self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
         self._tickets = itertools.count()
         self._round: Round | None = None
         self._done, self._round_seconds, self._began = 0, 0.0, 0.0
-        self._lost = set(range(len(job.shards)))  # at their initial states, hosted by nobody yet
+        self._lost = set(self._shards)  # at their initial states, hosted by nobody yet
         self._adopting: list[Adoption] = []
         self._suspect = False  # whether something was lost that nobody has looked into yet
         self._unfed = False  # whether the consensus is new and has not got this round's messages yet
         self._orphans: set[int] = set()  # shards whose worker died, until another has them
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
-        self._balanced = (0, BALANCE_EVERY)
         self._consensus, self._published = self._new_consensus(1, None)
         try:
             self._elastic.staff()
@@ -163,7 +119,7 @@ class RayFleet:
         arrived, leaving = self._elastic.look()
         if self._lost or self._suspect:
             self._recover()
-        if arrived or leaving or self._is_uneven():
+        if arrived or leaving or self._balance.is_uneven(self._crew.members, self._done):
             self._rebalance(leaving)
         while self._elastic.is_short():
             self._elastic.staff()
@@ -198,7 +154,8 @@ class RayFleet:
             raise StatesLostError("processes die faster than a round can be finished.")
         self._welcome()
         for delivery, report in zip(round_.deliveries.values(), reports, strict=True):
-            self._note_pace(delivery, report)
+            delivery.member.stepped = report.began
+            self._balance.note(delivery.member, delivery.shards, report.seconds)
         self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
         self._published, self._done, self._round = round_.published, round_.number, None
         self._deaths_here.clear()
@@ -225,7 +182,7 @@ class RayFleet:
             return [(member, part) for member, part in parts if part]
 
         return self._gather(
-            range(len(self._costs)),
+            self._shards,
             shares,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
@@ -258,7 +215,7 @@ class RayFleet:
         for member in self._crew.members:
             self._lost.update(member.shards)
             member.shards = []
-        self._snapshots.rest_on(rounds, dict.fromkeys(range(len(self._costs)), stored))
+        self._snapshots.rest_on(rounds, dict.fromkeys(self._shards, stored))
 
     def close(self) -> None:
         """See Fleet."""
@@ -490,12 +447,11 @@ class RayFleet:
         if not self._crew.members:
             self._elastic.staff()
         members = self._elastic.staying() or self._crew.members
-        members = sorted(members, key=lambda m: (sum(self._costs[i] for i in m.shards), m.id))
+        members = sorted(members, key=lambda m: (self._balance.load(m), m.id))
         lost, round_ = sorted(self._lost), self._round
         members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
         covered = round_.covered() if round_ is not None else set()
-        for member, positions in zip(members, place([self._costs[i] for i in lost], self._paces(members)), strict=True):
-            part = [lost[k] for k in positions]
+        for member, part in zip(members, self._balance.cut(lost, members), strict=True):
             self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
             missing = [i for i in part if i not in covered]
             self._adopt(member, missing, self._snapshots.window)
@@ -540,18 +496,15 @@ class RayFleet:
     # When processes come and go
 
     def _plans(self, newcomers: int) -> list[Sequence[int]]:
-        """What each of some newcomers will host, if nothing else changes."""
-        members = [*self._crew.members, *self._crew.starting]
-        paces = (self._paces(members) + [self._pace()] * newcomers)[: len(self._costs)]
-        return list(place(self._costs, paces)[-newcomers:])
+        return self._balance.plans([*self._crew.members, *self._crew.starting], newcomers)
 
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self._crew.members if m.shards]
         stay = [m for m in self._crew.members if m not in leaving]
-        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._costs)), m.id))[: len(self._costs)]
+        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._shards)), m.id))[: len(self._shards)]
         home = {i: m for m in self._crew.members for i in m.shards}
-        for member, shards in zip(order, place(self._costs, self._paces(order)), strict=True):
+        for member, shards in zip(order, self._balance.cut(self._shards, order), strict=True):
             moving: dict[Member, list[int]] = defaultdict(list)
             for i in shards:
                 if home[i] is not member:
@@ -569,7 +522,7 @@ class RayFleet:
                 self._tell("worker_left", worker=member.id, pid=member.info.pid if member.info else None)
         if len(before) != len(self._crew.members):
             self._tell("resized", workers=len(self._crew.members), before=len(before))
-        self._balanced = (self._done, self._balanced[1])
+        self._balance.done = self._done
 
     def _move(self, member: Member, moving: Mapping[Member, list[int]]) -> None:
         states = []
@@ -581,40 +534,6 @@ class RayFleet:
         done = member.actor.adopt.remote(incoming, [], *states)
         member.shards = sorted([*member.shards, *incoming])
         self._adopting.append(Adoption(member, tuple(incoming), done, time.monotonic(), moved=True))
-
-    def _is_uneven(self) -> bool:
-        """Whether some workers are so much slower than others that moving shards is worth it."""
-        last, every = self._balanced
-        if len(self._crew.members) <= len(self._costs) and not all(m.shards for m in self._crew.members):
-            return True  # a newcomer that was forgotten over somebody's death
-        members = [m for m in self._crew.members if m.shards]
-        if self._done - last < every or len(members) < 2 or any(m.pace == 0 for m in members):
-            return False
-        self._balanced = (self._done, every)
-
-        def longest(placed: Sequence[Sequence[int]]) -> float:
-            return max(m.pace * sum(self._costs[i] for i in s) for m, s in zip(members, placed, strict=True))
-
-        members.sort(key=lambda m: min(m.shards))
-        now, then = longest([m.shards for m in members]), longest(place(self._costs, self._paces(members)))
-        if now < BALANCE_GAIN * then or now - then < BALANCE_SECONDS:
-            return False
-        self._balanced = (self._done, 2 * every)  # so that noise does not move shards for ever
-        return True
-
-    def _note_pace(self, delivery: Delivery, report: WorkerReport) -> None:
-        member = delivery.member
-        member.stepped = report.began
-        pace = report.seconds / sum(self._costs[i] for i in delivery.shards)
-        member.pace = 0.8 * member.pace + 0.2 * pace if member.pace else pace
-
-    def _pace(self) -> float:
-        known = [m.pace for m in self._crew.members if m.pace]
-        return statistics.median(known) if known else 1.0
-
-    def _paces(self, members: Sequence[Member]) -> list[float]:
-        usual = self._pace()
-        return [m.pace or usual for m in members]
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)

@@ -1,8 +1,14 @@
-"""Which worker hosts which shards."""
+"""Which worker hosts which shards: runs of neighbours that take all workers about the same time."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+
+from pisa_ray.actors.crew import Member
+
+#: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
+EVERY, GAIN, SECONDS = 10, 1.25, 0.02
 
 
 def place(costs: Sequence[float], paces: Sequence[float]) -> list[list[int]]:
@@ -38,3 +44,60 @@ def place(costs: Sequence[float], paces: Sequence[float]) -> list[list[int]]:
         placed.append(list(range(first, last)))
         first = last
     return placed
+
+
+class Balance:
+    """Placement by measured pace.
+
+    Args:
+        costs: Cost of each shard's round (its batch size), [m].
+
+    Attributes:
+        done: The round after which shards were placed last.
+    """
+
+    def __init__(self, costs: Sequence[float]) -> None:
+        self._costs, self.done, self._every = list(costs), 0, EVERY
+
+    def cut(self, shards: Sequence[int], members: Sequence[Member]) -> list[list[int]]:
+        """Cut some shards, in order, into a run for each of at most as many workers."""
+        placed = place([self._costs[i] for i in shards], self._paces(members))
+        return [[shards[k] for k in positions] for positions in placed]
+
+    def load(self, member: Member) -> float:
+        """Cost of what a worker hosts."""
+        return sum(self._costs[i] for i in member.shards)
+
+    def plans(self, members: Sequence[Member], newcomers: int) -> list[Sequence[int]]:
+        """What each of some newcomers will host beside the members, if nothing else changes."""
+        paces = (self._paces(members) + [self._usual(members)] * newcomers)[: len(self._costs)]
+        return list(place(self._costs, paces)[-newcomers:])
+
+    def note(self, member: Member, shards: Sequence[int], seconds: float) -> None:
+        """Take note of how long a worker took to step some shards."""
+        pace = seconds / sum(self._costs[i] for i in shards)
+        member.pace = 0.8 * member.pace + 0.2 * pace if member.pace else pace
+
+    def is_uneven(self, members: Sequence[Member], done: int) -> bool:
+        """Whether shards should be placed anew after a round: a worker has none, or some are much slower."""
+        if len(members) <= len(self._costs) and not all(m.shards for m in members):
+            return True
+        hosts = sorted((m for m in members if m.shards), key=lambda m: min(m.shards))
+        if done - self.done < self._every or len(hosts) < 2 or any(m.pace == 0 for m in hosts):
+            return False
+        self.done = done
+        now = max(m.pace * self.load(m) for m in hosts)
+        cuts = self.cut(range(len(self._costs)), hosts)
+        then = max(m.pace * sum(self._costs[i] for i in cut) for m, cut in zip(hosts, cuts, strict=True))
+        if now < GAIN * then or now - then < SECONDS:
+            return False
+        self._every *= 2  # so that noise does not move shards for ever
+        return True
+
+    def _usual(self, members: Sequence[Member]) -> float:
+        known = [m.pace for m in members if m.pace]
+        return statistics.median(known) if known else 1.0
+
+    def _paces(self, members: Sequence[Member]) -> list[float]:
+        usual = self._usual(members)
+        return [m.pace or usual for m in members]

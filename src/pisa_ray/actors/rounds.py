@@ -1,0 +1,48 @@
+"""What is under way: a round's deliveries of messages, and shards on their way to a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pisa_ray.actors.crew import Member
+
+
+@dataclass
+class Delivery:
+    """A step of some shards on a worker, and the adding of its messages to the round's sum."""
+
+    member: Member
+    shards: tuple[int, ...]
+    payload: Any
+    report: Any
+    added: Any
+    accepted: bool = False  # known only of a dead worker's
+
+
+@dataclass
+class Adoption:
+    """A worker is taking in shards, from another worker or from safe states."""
+
+    member: Member
+    shards: tuple[int, ...]
+    done: Any
+    since: float
+    rounds: int = 0
+    moved: bool = False
+
+
+@dataclass
+class Round:
+    """A round under way: deliveries by ticket, and the update that waits for them."""
+
+    number: int
+    sigma: float
+    diagnose: bool
+    deliveries: dict[int, Delivery] = field(default_factory=dict)
+    published: Any = None
+    summary: Any = None
+
+    def covered(self) -> set[int]:
+        """Shards whose messages are under way or have arrived."""
+        return {i for delivery in self.deliveries.values() for i in delivery.shards}
