@@ -25,7 +25,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import ray
 from common import mnist_job
 
 from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
@@ -111,14 +110,17 @@ def restart(job: Job, seed: int) -> dict[str, float]:
     }
 
 
-def torchrun(seed: int) -> dict[str, float]:
-    """One kill under torchrun."""
+def torchrun(seed: int) -> dict[str, float] | None:
+    """One kill under torchrun; None: the new processes had not found each other after a minute."""
     out = Path(tempfile.mkdtemp())
     script = Path(__file__).with_name("torchrun_job.py")
     when = random.Random(seed).randrange(20, ROUNDS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
     command += ["--monitor-interval=0.1", str(script), str(out), str(when), str(EVERY)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=90)
+    except subprocess.TimeoutExpired:
+        return None
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     killed = next(line["time"] for line in lines if line["what"] == "killed")
     finished = next(line["time"] for line in lines if line["what"] == "finished" and line["round"] == when)
@@ -141,19 +143,22 @@ def show(title: str, runs: list[dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--torchrun", action="store_true")
+    parser.add_argument("--torchrun", action="store_true", help="also")
+    parser.add_argument("--only-torchrun", action="store_true")
     options = parser.parse_args()
     job, seeds = mnist_job(), range(options.kills)
-    with ray_session(2, 2, RayResources()):
-        ray.get(ray.remote(lambda: None).remote())
-        ours, theirs = [], []
-        for seed in seeds:  # in turn, so that both see the same machine
-            ours.append(replay(job, seed))
-            theirs.append(restart(job, seed))
-    show("a worker killed: its shards are rebuilt on the other (seconds)", ours)
-    show("the same kill, all processes restarted from the last checkpoint (seconds)", theirs)
-    if options.torchrun:
-        show("the same kill under torchrun (seconds)", [torchrun(seed) for seed in seeds])
+    if not options.only_torchrun:
+        with ray_session(2, 2, RayResources()):
+            ours, theirs = [], []
+            for seed in seeds:  # in turn, so that both see the same machine
+                ours.append(replay(job, seed))
+                theirs.append(restart(job, seed))
+        show("a worker killed: its shards are rebuilt on the other (seconds)", ours)
+        show("the same kill, all processes restarted from the last checkpoint (seconds)", theirs)
+    if options.torchrun or options.only_torchrun:
+        runs = [torchrun(seed) for seed in seeds]
+        show("the same kill under torchrun (seconds)", [run for run in runs if run is not None])
+        print(f"  torchrun did not come back within 90 s in {runs.count(None)} of {len(runs)} runs")
 
 
 if __name__ == "__main__":
