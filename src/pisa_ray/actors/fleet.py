@@ -8,9 +8,10 @@ rebuilt on other workers from their last safe states and the w's since, and only
 from __future__ import annotations
 
 import itertools
+import statistics
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -79,7 +80,8 @@ class RayFleet:
         self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
         self._tickets = itertools.count()
         self._round: Round | None = None
-        self._done, self._round_seconds, self._began = 0, 0.0, 0.0
+        self._done, self._began = 0, 0.0
+        self._round_seconds: deque[float] = deque(maxlen=20)
         self._lost = set(self._shards)  # at their initial states, hosted by nobody yet
         self._adopting: list[Adoption] = []
         self._suspect = False  # whether something was lost that nobody has looked into yet
@@ -115,7 +117,7 @@ class RayFleet:
 
     def tend(self) -> None:
         """See Fleet."""
-        self._snapshots.settle(self._round_seconds)
+        self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
         arrived, leaving = self._elastic.look()
         if self._lost or self._suspect:
             self._recover()
@@ -160,7 +162,7 @@ class RayFleet:
         self._published, self._done, self._round = round_.published, round_.number, None
         self._deaths_here.clear()
         self._consensus_deaths = 0
-        self._round_seconds = time.monotonic() - self._began
+        self._round_seconds.append(time.monotonic() - self._began)
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
     def evaluate(self, split: str) -> Pending:
