@@ -45,7 +45,7 @@ PATIENCE, DEATHS_IN_A_ROUND = 3600.0, 3
 RECOVERIES = 100
 
 #: Share of a node's object store that the w's kept for replay may take.
-STORE_SHARE = 0.3
+STORE_SHARE = 0.2
 
 
 class RayFleet:
