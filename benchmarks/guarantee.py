@@ -67,7 +67,8 @@ def measure(name: str, rounds: int) -> None:
     extra = statistics.median(with_one) - usual
     print(
         f"{name:>5}: w {size:6.1f} MiB, {shards} shards; round {usual * 1e3:7.1f} ms; with a snapshot "
-        f"{extra * 1e3:6.1f} ms longer ({len(with_one)} of them), one every {period:g} rounds: {extra / period / usual:.2%} of the time\n"
+        f"{extra * 1e3:6.1f} ms longer ({len(with_one)} of them), one every {period:g} rounds: "
+        f"{extra / period / usual:.2%} of the time\n"
         f"       rounds with w's kept / without: {usual / statistics.median(plain[False]):.3f}; at most "
         f"{snapshots.longest} w's are kept, and {2 * shards * size:.0f} MiB of states",
         flush=True,
