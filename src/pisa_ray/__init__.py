@@ -4,7 +4,7 @@ from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, AdaGrad, Adam, RMSProp
 from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError
 from pisa_ray.schedulers import Constant, Geometric
-from pisa_ray.trainer import Data, PisaTrainer, Result
+from pisa_ray.trainer import Data, PisaTrainer, Result, Scaling
 
 __all__ = [
     "IID",
@@ -29,4 +29,5 @@ __all__ = [
     "QuantitySkew",
     "RMSProp",
     "Result",
+    "Scaling",
 ]

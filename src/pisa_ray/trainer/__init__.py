@@ -2,6 +2,7 @@
 
 from pisa_ray.trainer.prepare import Data
 from pisa_ray.trainer.result import Result
+from pisa_ray.trainer.settings import Scaling
 from pisa_ray.trainer.trainer import PisaTrainer
 
-__all__ = ["Data", "PisaTrainer", "Result"]
+__all__ = ["Data", "PisaTrainer", "Result", "Scaling"]

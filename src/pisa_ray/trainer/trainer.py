@@ -65,9 +65,10 @@ class PisaTrainer:
         stop_seconds: Stop after so many seconds of training.
         stop_test_accuracy: Stop when an evaluation reaches it.
         threads_per_worker: Threads of a worker's numeric work; part of the result's definition, never derived.
-        scaling_config: ray.train.ScalingConfig; num_workers an int or (min, max), which takes what there is. 0: run in
-            this process, without Ray, with the same bits. None: one Ray worker. Between two rounds workers are started
-            when there is room for more, up to max, and let go when their node is draining.
+        scaling_config: ray.train.ScalingConfig, or pisa_ray.Scaling, which also has patience and the like; num_workers
+            an int or (min, max), which takes what there is. 0: run in this process, without Ray, with the same bits.
+            None: one Ray worker. Between two rounds workers are started when there is room for more, up to max, and let
+            go when their node is draining.
         run_config: ray.train.RunConfig: name, storage_path (a folder, or a URI such as s3://bucket/prefix: then the run
             directory is runs/NAME here, and the checkpoints and copies of the other files are there),
             storage_filesystem, checkpoint_config, failure_config.max_failures: deaths of processes to put up with (-1,
