@@ -87,14 +87,14 @@ def draw(folder: Path, picture: Path, same: bool) -> None:
                 below.annotate(
                     f"{text}\nround {event['round']}",
                     (event["round"], alive),
-                    (4, 6),
+                    (4, 6 if step > 0 else -24),
                     textcoords="offset points",
                     fontsize=8,
                 )
                 above.axvline(event["round"], color="tab:red" if step < 0 else "tab:green", linewidth=0.8)
     last = lines(folder / "killed" / "metrics.jsonl")[-1]["round"]
     below.step([r for r, _ in sizes] + [last], [n for _, n in sizes] + [alive], where="post", color="tab:blue")
-    below.set(ylabel="workers", xlabel="round", ylim=(0, 3.4), yticks=[0, 1, 2])
+    below.set(ylabel="workers", xlabel="round", ylim=(-0.6, 3.2), yticks=[0, 1, 2])
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
