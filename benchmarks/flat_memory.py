@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import time
 from pathlib import Path
 
 from common import mnist_job
@@ -48,7 +49,14 @@ def main() -> None:
         )
         for round_ in range(1, options.rounds + 1):
             if options.resize_every and round_ % options.resize_every == 0:
-                fleet.resize(1 + round_ // options.resize_every % 2)
+                size = 1 + round_ // options.resize_every % 2
+                fleet.resize(size)
+                until = time.monotonic() + 60
+                while (
+                    len(fleet.workers()) != size and time.monotonic() < until
+                ):  # a process takes longer than 50 rounds
+                    fleet.tend()
+                    time.sleep(0.05)
             fleet.tend()
             fleet.begin(round_, 1.0, diagnose=round_ % 20 == 0)
             fleet.end()

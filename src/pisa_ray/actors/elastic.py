@@ -74,6 +74,8 @@ class Elastic:
         self._wanted.most = workers
         self._wanted.least = min(self._wanted.least, workers)
         self._looked = -float("inf")
+        for member in self._crew.starting[max(workers - len(self._crew.members), 0) :]:
+            self._crew.dismiss(member)
         if self._asked > workers:
             self._ask(workers)
 
