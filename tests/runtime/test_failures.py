@@ -69,7 +69,8 @@ def test_a_crash_that_always_comes_back_ends_the_run(tmp_path):
     with pytest.raises(PisaError, match="the workers of shard 0 died 3 times in round 3: look for a crash"):
         run(tmp_path / "run", workers=1, model=lambda: Counting("crash"), checkpoint_every=1)
     assert len(events(tmp_path / "run", "worker_died")) == 3
-    assert checkpoint.latest(tmp_path / "run" / "checkpoints").progress.round == 2
+    # The one of round 2 was being written when its writer died.
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints").progress.round in (1, 2)
 
 
 def test_an_exception_in_this_process_is_recorded(tmp_path):
