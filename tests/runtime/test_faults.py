@@ -86,7 +86,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+#: The rest takes minutes; .ci/run has it.
+FIRST = ("the only one", "two at once", "frozen, and", "consensus and", "twice and", "two in an eval", "after the last")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c.startswith(FIRST) else pytest.mark.slow) for c in CASES]
+)
 def test_what_dies_in_a_round_is_rebuilt(tmp_path, undisturbed, case):
     workers, faults = CASES[case]
     result = shake(tmp_path / "run", faults, workers)
@@ -134,6 +140,7 @@ def test_a_slow_worker_gets_fewer_shards(tmp_path):
     assert moved[0]["before"] == started[int(slow.read_text())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("donor", [0, 1])
 def test_death_while_shards_move(tmp_path, undisturbed, donor):
     result = shake(tmp_path / "run", [Fault(5, "grow"), Fault(5, "kill", donor, "move")], 2)
@@ -160,7 +167,7 @@ def test_states_lost_for_good_are_taken_from_the_last_checkpoint(tmp_path, undis
     assert events(tmp_path / "run", "states_lost")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_seeded_chaos(tmp_path, seed):
     undisturbed = run(tmp_path / "undisturbed", rounds=40, evaluate_every=10, model=Rich)
     result = shake(
