@@ -21,6 +21,9 @@ from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.run_directory import RunDirectory
 
+#: How often the last checkpoint is written if its writers die.
+LAST_TRIES = 3
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -99,12 +102,12 @@ class Loop:
         try:
             status = self._rounds()
             if self._saved != self.progress.round:
-                self._save()
+                self._save(LAST_TRIES)
         except PisaError:
             with suppress(PisaError, OSError):
                 self._finish_saving()  # what was good stays good
             raise
-        self._finish_saving(again=True)
+        self._finish_saving(LAST_TRIES)
         return status
 
     def _rounds(self) -> str:
@@ -207,7 +210,7 @@ class Loop:
         seconds = self.progress.seconds - self._before
         self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
 
-    def _save(self) -> None:
+    def _save(self, tries: int = 0) -> None:
         """Begin to write a checkpoint of this round; it is finished while training goes on."""
         self._evaluate()  # so that metrics and best values belong to the round that is saved
         self._finish_saving()  # one at a time
@@ -222,10 +225,17 @@ class Loop:
         self._saving = draft, self.fleet.save(draft.folder)
         self._saved = self.progress.round
         if self._saving[1].done():
-            self._finish_saving()
+            self._finish_saving(tries)
 
-    def _finish_saving(self, *, again: bool = False) -> None:
-        """Wait for the checkpoint that is being written; if its writers died, let it be, or write it again."""
+    def _finish_saving(self, tries: int = 0) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Args:
+            tries: How often to write it if its writers die; 0: let it be, since another will follow.
+
+        Raises:
+            WorkerDiedError: They died every time.
+        """
         if self._saving is None:
             return
         (draft, saving), self._saving = self._saving, None
@@ -233,12 +243,14 @@ class Loop:
             files = saving.files()
         except WorkerDiedError as error:
             draft.abandon()
+            self._saved = -1
             self.events("checkpoint_failed", message=str(error))
-            if not again:
-                return
-            self.fleet.tend()
-            self._save()
-            self._finish_saving()
+            if tries == 1:
+                raise
+            if tries:
+                self.fleet.tend()
+                self._save(tries - 1)
+                self._finish_saving(tries - 1)
         else:
             self.directory.publish()  # first, so that no row of a checkpoint is missing beside it
             draft.finish(files)
