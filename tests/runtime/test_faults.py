@@ -87,7 +87,7 @@ CASES = {
 
 
 #: The rest takes minutes; .ci/run has it.
-FIRST = ("the only one", "two at once", "frozen, and", "consensus and", "twice and", "two in an eval", "after the last")
+FIRST = ("the only one", "two at once", "frozen, and", "consensus and", "twice and", "after the last")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,8 @@ def test_states_lost_for_good_are_taken_from_the_last_checkpoint(tmp_path, undis
     assert events(tmp_path / "run", "states_lost")
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_seeded_chaos(tmp_path, seed):
     undisturbed = run(tmp_path / "undisturbed", rounds=40, evaluate_every=10, model=Rich)
     result = shake(

@@ -38,6 +38,7 @@ def wait_for(what: Any, seconds: float = 120) -> Any:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_command_changes_a_run_that_is_going_on(tmp_path, capsys):
     out = tmp_path / "run"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from runs import run, uneven
+from runs import run
 
-from pisa_ray import ConfigError
+from pisa_ray import IID, ConfigError
 from pisa_ray.actors.placement import place
 from pisa_ray.actors.session import RayResources
 from pisa_ray.trainer.settings import Run, Scaling
@@ -100,7 +100,7 @@ def test_a_range_takes_what_there_is_and_too_many_workers_are_refused(tmp_path):
     again = run(tmp_path / "again", workers=7, rounds=1)  # at once: what the first run freed must be waited for
     assert again.metrics["workers"] == 7
     with pytest.raises(ConfigError, match="room for 8 of at least 9 workers of 1 CPU each within 1 s: use fewer"):
-        run(tmp_path / "too-many", workers=Scaling(9, 9, patience=1.0), partition=uneven(9), rounds=2)
+        run(tmp_path / "too-many", workers=Scaling(9, 9, patience=1.0), partition=IID(9), rounds=2)
     gold = Scaling(1, 1, other={"gold": 1}, patience=1.0)
     with pytest.raises(ConfigError, match="room for 0 of at least 1 workers of 1 CPU, 1 gold each"):
         run(tmp_path / "gold", scaling_config=gold, rounds=2)
