@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -85,17 +87,29 @@ algorithm: {kind: sisa, sigma: 0.3, rho: 30}
 rounds: 150
 evaluate_every: 10
 batch_size: 16
-workers: {min: 1, max: 3}
+workers: {min: 1, max: 1}
 """
 
 
 def test_a_run_grows_with_the_cluster_and_ends_in_the_same_bits(tmp_path):
-    """From no worker node to three, while training; about 90 s on one node, a third of that on three."""
+    """From no worker node to one at the start, to three when asked in mid-run; 90 s on one node, a third on three."""
     (tmp_path / "my_net.py").write_text(NET)
     (tmp_path / "run.yaml").write_text(CONFIG)
     train = [sys.executable, "-m", "pisa_ray", "train", "run.yaml", "--out", "elastic"]
+    asked: list[str] = []
+
+    def ask() -> None:
+        until = time.monotonic() + 200
+        while not (tmp_path / "elastic" / "metrics.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        asked.append(pisa_ray("resize", "elastic", "3", cwd=tmp_path))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     status, out = on_fake_cluster(*train, cwd=tmp_path, seconds=300)
+    asking.join()
     assert status == 0, out
+    assert asked
     assert "Traceback" not in out
     events = [json.loads(line) for line in (tmp_path / "elastic" / "events.jsonl").read_text().splitlines()]
     started = [event for event in events if event["kind"] == "worker_started"]
