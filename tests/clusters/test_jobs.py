@@ -126,7 +126,7 @@ def test_stop_leaves_a_checkpoint_from_which_another_job_ends_in_the_same_bits(h
     stopped = result(run)
     assert stopped["status"] == "interrupted"
     assert 0 < stopped["rounds"] < 20
-    assert list(run.glob(f"checkpoints/round-*{stopped['rounds']}/manifest.json"))
+    assert list(run.glob(f"checkpoints/round-*{stopped['rounds']}-*/manifest.json"))
 
     done = submit(head, project, "resumed", "--out", str(run), "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
