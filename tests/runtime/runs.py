@@ -113,3 +113,9 @@ def states(result):
         found |= {k: v.numpy().tobytes() for k, v in load_file(saved.path / entry["file"]).items()}
         found |= {f"{i}/scalars": json.dumps(s, sort_keys=True) for i, s in entry["shards"].items()}
     return found | {"w": load_file(saved.path / "consensus.safetensors")["published"].numpy().tobytes()}
+
+
+def events(path: Path, kind: str) -> list[dict[str, Any]]:
+    """What events.jsonl of a run directory, perhaps of a run that is going on, has of a kind."""
+    lines = (path / "events.jsonl").read_text().split("\n")[:-1] if (path / "events.jsonl").exists() else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]

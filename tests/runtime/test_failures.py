@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
-from runs import run
+from runs import events, run
 from torch import nn
 
 from pisa_ray import ConfigError, NonFiniteError, PisaError
@@ -33,11 +32,6 @@ class Counting(nn.Module):
                 raise KeyError("a bug of the user's")
             return self.layer(x) * float(self.fault)
         return self.layer(x)
-
-
-def events(path: Path, kind: str) -> list[dict]:
-    lines = (path / "events.jsonl").read_text().splitlines() if (path / "events.jsonl").exists() else []
-    return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from chaos import Chaos, Fault, schedule, shaken
-from runs import Rich, plain_net, run, states, trajectory
+from runs import Rich, events, plain_net, run, states, trajectory
 from torch import nn
 
 from pisa_ray.errors import WorkerDiedError
@@ -36,11 +36,6 @@ class Sluggish(nn.Module):
 
 #: Frozen processes are noticed soon, and room for more workers too.
 QUICK = {"frozen_after": 2.0, "look_every": 0.1, "patience": 60.0}
-
-
-def events(path: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (path / "events.jsonl").read_text().splitlines() if (path / "events.jsonl").exists() else []
-    return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
 
 @pytest.fixture(scope="module")

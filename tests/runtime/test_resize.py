@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import METHODS, plain_net, run, uneven
+from runs import METHODS, events, plain_net, run, uneven
 from test_interrupt import command
 from torch import nn
 
@@ -22,11 +22,6 @@ from pisa_ray import SISAD, ConfigError, Data, Geometric, PisaError, PisaTrainer
 from pisa_ray.actors import RayFleet, RayResources, Wanted, fleet
 from pisa_ray.cli.main import main
 from pisa_ray.trainer.prepare import prepare
-
-
-def events(path: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (path / "events.jsonl").read_text().split("\n")[:-1] if (path / "events.jsonl").exists() else []
-    return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
 
 def wait_for(what: Any, seconds: float = 120) -> Any:

@@ -17,6 +17,7 @@ from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.processes import WorkerActor, remote_class
 from pisa_ray.actors.session import RayResources
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import differences
 from pisa_ray.engine.worker import WorkerInfo
 from pisa_ray.errors import PisaError
 
@@ -170,8 +171,8 @@ class Crew:
         assert member.info is not None  # noqa: S101  (for the type checker)
         if self._environment is None:
             self._environment = member.info.environment
-        here, there = self._environment, member.info.environment
-        differ = [f"{k} is {there.get(k)}, not {here.get(k)}" for k in here if here.get(k) != there.get(k)]
+        found = differences(self._environment, member.info.environment)
+        differ = [f"{key} is {there}, not {here}" for key, (here, there) in found.items()]
         if not differ:
             return True
         fields = {"worker": member.id, "pid": member.info.pid, "node": member.info.node, "message": "; ".join(differ)}

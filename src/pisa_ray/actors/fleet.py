@@ -180,7 +180,8 @@ class RayFleet:
         """See Fleet."""
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
-            parts = [(m, [i for i in m.shards if i in set(wanted)]) for m in self._crew.members]
+            still = set(wanted)
+            parts = [(m, [i for i in m.shards if i in still]) for m in self._crew.members]
             return [(member, part) for member, part in parts if part]
 
         return self._gather(

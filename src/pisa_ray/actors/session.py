@@ -96,6 +96,8 @@ def ray_session(least: int, most: int, resources: RayResources, address: str | N
         ray.shutdown()
         if before is None:
             del os.environ[_QUIET]
+        else:
+            os.environ[_QUIET] = before
 
 
 def _connect(address: str, cores: float) -> None:

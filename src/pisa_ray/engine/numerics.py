@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import PIL
@@ -71,6 +72,12 @@ with warnings.catch_warnings():  # torch warns once per process of arrays that a
     _fixed = np.zeros(1)
     _fixed.flags.writeable = False
     borrowed_tensor(_fixed)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two of `environment`'s records disagree on: by key, (before, now)."""
+    keys = sorted({*before, *now})
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:

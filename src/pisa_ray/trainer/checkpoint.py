@@ -16,6 +16,7 @@ from typing import Any
 
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 
 FORMAT, MANIFEST = 2, "manifest.json"
@@ -277,8 +278,10 @@ def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact
     Raises:
         ConfigError: The first difference, where `exact`.
     """
-    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
-    told = [f"the run was computed with {key} {saved.get(key)}, and goes on with {now.get(key)}" for key in differing]
+    found = differences(saved, now)
+    told = [
+        f"the run was computed with {key} {before}, and goes on with {after}" for key, (before, after) in found.items()
+    ]
     if exact and told:
         raise ConfigError(
             f"{told[0]}, which may change its last bits: use the same as before, or set exact: false to go on all the "
