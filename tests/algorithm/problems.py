@@ -45,6 +45,20 @@ class LeastSquares:
         )
 
 
+class Known:
+    """A batch whose gradient is known."""
+
+    def __init__(self, g, curvature=None):
+        self.g, self.curvature = g, curvature
+
+    def gradient(self, point, term=None):
+        return self.g
+
+
+def known(g, curvature=None):
+    return lambda: Known(g, curvature)
+
+
 @dataclass
 class Iterate:
     w: torch.Tensor
@@ -65,14 +79,14 @@ def library(
     """The library's step, message and tree, one method and schedule a shard; endless."""
     w, m = problem.w0.flatten(), len(methods)
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
-    rows = RowLayout(layout.size, layout.size if methods[0].diagonal_penalty else 1, dual=True)
+    rows = RowLayout(layout.size, methods[0].vectors, dual=True)
     shards = [method.initial_state(w, layout) for method in methods]
     sigma = [method.sigma for method in methods]
     leaves = [torch.empty(rows.width, dtype=w.dtype) for _ in range(m)]
     for leaf, s in zip(leaves, sigma, strict=True):  # everybody stands at w_init with no dual
         message = rows.split(leaf)
-        message.numerator.copy_(w * s)
-        message.penalty.fill_(s)
+        message.N.copy_(w * s)
+        message.M.fill_(s)
         message.weight.fill_(1)
         message.dual.zero_()
     iteration = 0
@@ -84,7 +98,7 @@ def library(
         first = iteration == 1
         w = (
             methods[0].first_consensus(w)
-            if first and methods[0].diagonal_penalty
+            if first and methods[0].vectors == 2
             else consensus(rows.split(tree.total()), problem.lam, torch.empty_like(w))
         )
         sigma = [sch.grow(s, iteration) for sch, s in zip(schedules, sigma, strict=True)]
@@ -93,13 +107,15 @@ def library(
         for i in range(m) if reporters is None else reporters(iteration):
             message, gap = rows.split(leaves[i]), torch.empty_like(w)
             g = problem.gradient(i, w.view(shape)).flatten()
-            momentum = methods[i].step(shards[i], Task(w, g, sigma[i], layout, problem.curvature(i, w), gap), message)
+            momentum = methods[i].step(
+                shards[i], Task(w, known(g, problem.curvature(i, w)), sigma[i], layout, gap), message
+            )
             rows.complete(leaves[i], 1.0, w[:0], shards[i].dual)
             w_i.append((w + gap).view(shape))
             if diagnose:
                 local = problem.gradient(i, w_i[-1]).flatten()
                 loss = float(problem.loss(i, w_i[-1]))
-                reports.append(shard_diagnostics(gap, shards[i].dual, message.penalty, local, loss, momentum))
+                reports.append(shard_diagnostics(gap, shards[i].dual, message.M, local, loss, momentum))
         numbers = {}
         if diagnose:
             numbers = combine(reports, problem.alpha)

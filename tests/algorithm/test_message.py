@@ -99,8 +99,8 @@ def test_a_leaf_is_weighed_once_and_carries_everything():
     layout = RowLayout(3, 1, 2, dual=True)
     row = torch.zeros(layout.width)
     message = layout.split(row)
-    message.numerator.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    message.penalty.fill_(4.0)
+    message.N.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    message.M.fill_(4.0)
     layout.complete(row, 0.1, torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0, 9.0]))
     expected = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 7.0, 8.0, 9.0]) * torch.tensor(0.1)
     assert torch.equal(row, expected)
@@ -125,10 +125,10 @@ def test_repeated_and_missing_nodes_are_refused():
 
 
 def test_row_parts_cover_the_row_and_consensus_divides():
-    layout = RowLayout(3, 3, 2, dual=True)
+    layout = RowLayout(3, 2, 2, dual=True)
     row = torch.arange(float(layout.width))
     message = layout.split(row)
-    assert torch.cat([message.numerator, message.penalty, message.buffers, message.weight, message.dual]).equal(row)
+    assert torch.cat([message.N, message.M, message.buffers, message.weight, message.dual]).equal(row)
     w = consensus(message, lam=0.5, out=torch.empty(3))
     torch.testing.assert_close(w, row[:3] / (row[3:6] + 0.5 * row[8]))
     scalar = RowLayout(3).split(torch.tensor([2.0, 4.0, 6.0, 1.5, 1.0]))
@@ -139,12 +139,12 @@ def test_state_saves_hashes_and_moves_every_field():
     torch.manual_seed(0)
     layout = Layout.of([("a", (2, 3), True), ("b", (4,), False)])
     method, w = NSISA(), torch.zeros(10)
-    state = method.initial_state(w, layout)
+    state, copy = method.initial_state(w, layout), method.initial_state(w, layout)
+    state.said, copy.said = torch.zeros(12), torch.zeros(12)
     for tensor in state.tensors().values():
         tensor.normal_()
     state.reports = 7
-    assert set(state.tensors()) == {"dual", "moment", "momentum"}
-    copy = method.initial_state(w, layout)
+    assert set(state.tensors()) == {"dual", "moment", "momentum", "said"}
     assert copy.sha256() != state.sha256()
     copy.load(state.tensors(), state.scalars())
     assert copy.sha256() == state.sha256() == state.to("cpu").sha256()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import LeastSquares, adam_root, library, textbook
+from problems import LeastSquares, adam_root, known, library, textbook
 
 from pisa_ray.algorithm import (
     NSISA,
@@ -58,11 +58,11 @@ def random_problem(seed: int, m: int = 3, p: int = 6, columns: int = 1, dtype=to
 
 def method_step(method, w, g, sigma, shard, shape):
     layout = Layout.of([("w", shape, True)])
-    rows = RowLayout(w.numel(), w.numel() if method.diagonal_penalty else 1)
+    rows = RowLayout(w.numel(), method.vectors)
     message = rows.split(torch.empty(rows.width, dtype=w.dtype))
     gap = torch.empty_like(w)
     old = shard.dual.clone()
-    method.step(shard, Task(w, g, sigma, layout, None, gap), message)
+    method.step(shard, Task(w, known(g), sigma, layout, gap), message)
     return old, gap, message
 
 
@@ -85,10 +85,10 @@ def test_identities_a_b_c(method):
     for sigma in (3.0, 3.0, 4.5):
         g = torch.randn_like(w)
         old, gap, message = method_step(method, w, g.clone(), sigma, shard, (3, 2))
-        new, s = shard.dual, message.penalty
+        new, s = shard.dual, message.M
         torch.testing.assert_close(new, old + s * gap)  # the dual line
-        torch.testing.assert_close(message.numerator, s * (w + gap) + new)  # (c): s w_i + pi'
-        torch.testing.assert_close(message.numerator, s * w + 2 * new - old)
+        torch.testing.assert_close(message.N, s * (w + gap) + new)  # (c): s w_i + pi'
+        torch.testing.assert_close(message.N, s * w + 2 * new - old)
         theta = -(new - old) / (old + g)
         torch.testing.assert_close(new, (1 - theta) * old - theta * g)  # (b)
         assert (theta > 0).all()
@@ -201,14 +201,14 @@ def test_block_size_and_alignment_do_not_change_a_bit(method, monkeypatch):
             return room.copy_(x)
 
         layout = Layout.of([("a", (30, 30), True), ("b", (100,), False)])
-        rows = RowLayout(1000, 1000 if method.diagonal_penalty else 1)
+        rows = RowLayout(1000, method.vectors)
         message = rows.split(aligned(torch.empty(rows.width)))
         w, gap = aligned(values[0]), aligned(values[1])
         shard = method.initial_state(w, layout)
         for g in values[2:]:
-            method.step(shard, Task(w, aligned(g), 2.0, layout, gap=gap), message)
+            method.step(shard, Task(w, known(aligned(g)), 2.0, layout, gap=gap), message)
         message.weight.fill_(1)
-        return [shard.sha256(), *(x.numpy().tobytes() for x in (message.numerator, gap, consensus(message, 0.1, w)))]
+        return [shard.sha256(), *(x.numpy().tobytes() for x in (message.N, gap, consensus(message, 0.1, w)))]
 
     first = run()
     assert all(run(offset) == first for offset in (1, 3, 7))
@@ -231,8 +231,8 @@ def test_nsisa_steps_each_parameter_by_itself(nesterov):
         message = rows.split(torch.empty(rows.width).double())
         shard = method.initial_state(w[part], layout)
         for g in gradients:
-            method.step(shard, Task(w[part], g[part].clone(), 3.0, layout), message)
-        return message.numerator
+            method.step(shard, Task(w[part], known(g[part].clone()), 3.0, layout), message)
+        return message.N
 
     together = numerators(whole, slice(0, whole.size))
     for slot in whole.slots:
@@ -252,7 +252,7 @@ def test_nsisa_perturbs_exact_zeros_of_matrices_only_and_less_each_report():
     for reports in (1, 2, 3):
         shard = method.initial_state(w, layout)
         shard.reports = reports - 1
-        method.step(shard, Task(w, torch.zeros_like(w), 4.0, layout), message)
+        method.step(shard, Task(w, known(torch.zeros_like(w)), 4.0, layout), message)
         torch.testing.assert_close(shard.dual[:4], torch.full_like(w[:4], -4.0 * 1e-3**reports / (4.0 + 2.0 * 1e-2)))
         assert not shard.dual[4:].any()
         assert shard.reports == reports
@@ -266,9 +266,9 @@ def test_momentum_is_the_mean_of_one_minus_theta():
     gap = torch.empty_like(w)
 
     def momentum(method):
-        rows = RowLayout(6, 6 if method.diagonal_penalty else 1)
+        rows = RowLayout(6, method.vectors)
         message = rows.split(torch.empty(rows.width, dtype=torch.float64))
-        return method.step(method.initial_state(w, layout), Task(w, g.clone(), 3.0, layout, gap=gap), message)
+        return method.step(method.initial_state(w, layout), Task(w, known(g.clone()), 3.0, layout, gap=gap), message)
 
     def expected(q):
         return float((2 * q / (3 + 2 * q)).mean())
@@ -297,12 +297,12 @@ def test_bits_of_a_few_steps(method):
     random = np.random.Generator(np.random.Philox(key=1))
     values = [torch.from_numpy(random.standard_normal(100_003, dtype=np.float32)) for _ in range(4)]
     layout = Layout.of([("b", (100_003,), False)])
-    rows = RowLayout(100_003, 100_003 if method.diagonal_penalty else 1)
+    rows = RowLayout(100_003, method.vectors)
     row = torch.empty(rows.width)
     message = rows.split(row)
     shard = method.initial_state(values[0], layout)
     for g in values[1:]:
-        method.step(shard, Task(values[0], g.clone(), 1.7, layout), message)
+        method.step(shard, Task(values[0], known(g.clone()), 1.7, layout), message)
     rows.complete(row, 0.3, row[:0], row[:0])
     w = consensus(message, 0.1, torch.empty(100_003))
     digest = hashlib.sha256(row.numpy().tobytes() + w.numpy().tobytes()).hexdigest()[:16]
@@ -313,12 +313,12 @@ def test_a_coordinate_without_gradient_does_not_stay_denormal():
     torch.set_flush_denormal(True)
     try:
         layout, method = Layout.of([("b", (8,), False)]), SISAD()
-        rows = RowLayout(8, 8)
+        rows = RowLayout(8, 2)
         message = rows.split(torch.empty(rows.width))
         w = torch.zeros(8)
         shard = method.initial_state(w, layout)
         for g in [torch.ones(8), *[torch.zeros(8)] * 1200]:
-            method.step(shard, Task(w, g.clone(), 60.0, layout), message)
+            method.step(shard, Task(w, known(g.clone()), 60.0, layout), message)
         assert (shard.dual.abs() >= torch.finfo(torch.float32).tiny).all() or not shard.dual.any()
     finally:
         torch.set_flush_denormal(False)
@@ -332,8 +332,8 @@ def test_nsisa_treats_vectors_as_sisa():
     numerators = []
     for method in (NSISA(sigma=3.0, rho=2.0), SISA(sigma=3.0, rho=2.0)):
         message = rows.split(torch.empty(rows.width))
-        method.step(method.initial_state(w, layout), Task(w, g.clone(), 3.0, layout), message)
-        numerators.append(message.numerator.clone())
+        method.step(method.initial_state(w, layout), Task(w, known(g.clone()), 3.0, layout), message)
+        numerators.append(message.N.clone())
     assert torch.equal(*numerators)
 
 

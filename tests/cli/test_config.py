@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel
 
 from pisa_ray.algorithm import (
+    MIFA,
+    MOON,
     NSISA,
     PISA,
     SISA,
@@ -19,6 +21,11 @@ from pisa_ray.algorithm import (
     AdaGrad,
     Adam,
     EmpiricalFisher,
+    FedAdam,
+    FedAvg,
+    FedNova,
+    FedProx,
+    FedYogi,
     FisherDiagonal,
     GaussNewton,
     Hessian,
@@ -26,6 +33,8 @@ from pisa_ray.algorithm import (
     Identity,
     Instantaneous,
     RMSProp,
+    Scaffold,
+    SyncOptimizer,
 )
 from pisa_ray.cli.config import Config, WorkersSection, imported, load, plain
 from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
@@ -33,6 +42,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Geometric
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+MOMENTUM = {"momentum": 0.9}
 SMALLEST = "data: {dataset: digits}\npartition: {kind: iid, shards: 2}\nmodel: {kind: mlp}\n"
 
 Load = Callable[..., Config]
@@ -76,7 +86,15 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         | {"dataset": "digits"},
         "partition": {"kind": "iid", "shards": 2},
         "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
-        "algorithm": {"kind": "sisa_d", "sigma": 60, "rho": 540, "beta": 0.99, "eps": 1e-4, "lambda": 0},
+        "algorithm": {
+            "kind": "sisa_d",
+            "sigma": 60,
+            "rho": 540,
+            "beta": 0.99,
+            "eps": 1e-4,
+            "lambda": 0,
+            "reset_duals": False,
+        },
         "sigma_schedule": {"kind": "constant"},
         "rounds": 200,
         "batch_size": 64,
@@ -126,6 +144,19 @@ def test_an_empty_section_means_its_defaults(read: Load, section: str) -> None:
         ("{kind: nsisa, matrix_moment: instantaneous}", NSISA(matrix_moment=Instantaneous())),
         ("{kind: sisa_d}", SISAD()),
         ("{kind: sisa_d, sigma: 1, rho: 2, beta: 0.5, eps: 1e-3}", SISAD(sigma=1, rho=2, beta=0.5, eps=1e-3)),
+        ("{kind: pisa, reset_duals: true}", PISA(reset_duals=True)),
+        ("{kind: sync}", SyncOptimizer()),
+        ("{kind: sync, optimizer: SGD, options: {momentum: 0.9}}", SyncOptimizer(optimizer="SGD", options=MOMENTUM)),
+        ("{kind: fedavg}", FedAvg()),
+        ("{kind: fedavg, lr: 0.1, epochs: 1, momentum: 0.9}", FedAvg(lr=0.1, epochs=1, momentum=0.9)),
+        ("{kind: fedavg, optimizer: rmsprop, options: {momentum: 0.9}}", FedAvg(optimizer="rmsprop", options=MOMENTUM)),
+        ("{kind: fedprox, mu: 0.1}", FedProx(mu=0.1)),
+        ("{kind: fednova, steps: 3}", FedNova(steps=3)),
+        ("{kind: scaffold, server_lr: 0.5}", Scaffold(server_lr=0.5)),
+        ("{kind: moon, mu: 5, temperature: 1}", MOON(mu=5, temperature=1)),
+        ("{kind: fedadam, beta1: 0, beta2: 0.9, tau: 0.1}", FedAdam(beta1=0, beta2=0.9, tau=0.1)),
+        ("{kind: fedyogi}", FedYogi()),
+        ("{kind: mifa}", MIFA()),
     ],
 )
 def test_algorithms(read: Load, section: str, built: Any) -> None:
@@ -351,7 +382,10 @@ def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings
         ("partition.labels=2", "partition.labels is not a setting: use one of kind, shards."),
         ("model.kin=mlp", "model.kin is not a setting: the nearest one is kind."),
         ("algorithm={kind: sisa, lam: 1}", "algorithm.lam is not a setting: the nearest one is lambda."),
-        ("algorithm={kind: sisa, mu: 1}", "algorithm.mu is not a setting: use one of lambda, kind, sigma, rho, beta,"),
+        (
+            "algorithm={kind: sisa, mu: 1}",
+            "algorithm.mu is not a setting: use one of lambda, reset_duals, kind, sigma, rho, beta,",
+        ),
         (
             "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, probe: 1}}",
             "algorithm.preconditioner.probe",
@@ -399,7 +433,10 @@ def test_unknown_keys(read: Load, setting: str, sentence: str) -> None:
         ),
         (SMALLEST.replace("iid", "idd"), "partition.kind is 'idd', but it must be one of iid, labels_per_shard,"),
         (SMALLEST.replace("mlp", "lenett"), "model.kind is 'lenett', but it must be one of mlp, lenet, resnet18,"),
-        (SMALLEST + "algorithm: {sigma: 1}", "algorithm.kind is missing: use one of pisa, sisa, nsisa, sisa_d."),
+        (
+            SMALLEST + "algorithm: {sigma: 1}",
+            "algorithm.kind is missing: use one of pisa, sisa, nsisa, sisa_d, sync, fedavg, fednova, mifa, ",
+        ),
         (
             SMALLEST + "algorithm: {kind: adam}",
             "algorithm.kind is 'adam', but it must be one of pisa, sisa,",
@@ -429,6 +466,7 @@ def test_missing_keys_and_kinds(read: Load, text: str, sentence: str) -> None:
 
 WHOLE, POSITIVE, NUMBER = "a whole number", "above 0", "a number"
 SISA_, NSISA_ = "algorithm={kind: sisa, %s}", "algorithm={kind: nsisa, %s}"
+FEDAVG = "algorithm={kind: fedavg, %s}"
 PISA_, PROBES = "algorithm={kind: pisa, %s}", "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, %s}}"
 
 #: setting, the key it names, the value it shows, what it asks for
@@ -505,6 +543,22 @@ WRONG = [
     (NSISA_ % "perturbation: -1", "algorithm.perturbation", "-1", "at least 0"),
     ("algorithm={kind: sisa_d, eps: 0}", "algorithm.eps", "0", POSITIVE),
     ("algorithm={kind: sisa_d, beta: -1}", "algorithm.beta", "-1", "at least 0"),
+    ("algorithm={kind: sisa_d, reset_duals: 3}", "algorithm.reset_duals", "3", "true or false"),
+    ("algorithm={kind: sync, lr: 0}", "algorithm.lr", "0", POSITIVE),
+    ("algorithm={kind: sync, optimizer: 5}", "algorithm.optimizer", "5", "text in quotes"),
+    ("algorithm={kind: sync, options: 5}", "algorithm.options", "5", "a section of `key: value` lines"),
+    (FEDAVG % "lr: -1", "algorithm.lr", "-1", POSITIVE),
+    (FEDAVG % "steps: 0", "algorithm.steps", "0", "at least 1"),
+    (FEDAVG % "epochs: 0", "algorithm.epochs", "0", POSITIVE),
+    (FEDAVG % "momentum: 1", "algorithm.momentum", "1", "below 1"),
+    ("algorithm={kind: fedprox, mu: -1}", "algorithm.mu", "-1", "at least 0"),
+    ("algorithm={kind: scaffold, server_lr: 0}", "algorithm.server_lr", "0", POSITIVE),
+    ("algorithm={kind: moon, mu: -1}", "algorithm.mu", "-1", "at least 0"),
+    ("algorithm={kind: moon, temperature: 0}", "algorithm.temperature", "0", POSITIVE),
+    ("algorithm={kind: fedadam, server_lr: 0}", "algorithm.server_lr", "0", POSITIVE),
+    ("algorithm={kind: fedadam, beta1: 1}", "algorithm.beta1", "1", "below 1"),
+    ("algorithm={kind: fedyogi, beta2: -1}", "algorithm.beta2", "-1", "at least 0"),
+    ("algorithm={kind: fedyogi, tau: 0}", "algorithm.tau", "0", POSITIVE),
     (PISA_ % "preconditioner: 5", "algorithm.preconditioner", "5", "a section such as {kind: identity}"),
     (PROBES % "probes: 0", "algorithm.preconditioner.probes", "0", "at least 1"),
     (PROBES % "eta: 0", "algorithm.preconditioner.eta", "0", POSITIVE),
@@ -523,12 +577,8 @@ WRONG = [
     ("autocast=true", "autocast", "true", "false or 'bfloat16'"),
     ("autocast=float16", "autocast", "'float16'", "false or 'bfloat16'"),
     ("shard_weights=equal", "shard_weights", "'equal'", "'size' or 'uniform'"),
-    (
-        "participation=0.5",
-        "participation",
-        "0.5",
-        "1.0: rounds in which only some shards report are not supported yet",
-    ),
+    ("participation=0", "participation", "0", POSITIVE),
+    ("participation=1.5", "participation", "1.5", "at most 1"),
     ("evaluate_every=0", "evaluate_every", "0", "at least 1"),
     ("workers=-1", "workers", "-1", "at least 0 or a section with min and max"),
     ("workers=two", "workers", "'two'", "a whole number or a section with min and max"),

@@ -20,7 +20,7 @@ from pisa_ray.actors import Wanted, elastic
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
-from pisa_ray.algorithm import TreeSum
+from pisa_ray.algorithm import Layout, RowLayout, TreeSum
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.worker import WorkerInfo
 from pisa_ray.errors import StoppedWaitingError
@@ -149,11 +149,17 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
         return [(node, values.numpy().copy()) for node, values in tree.nodes().items()]
 
     def fresh():
-        return Consensus(SISA(), shards, p, np.zeros(p, np.float32))
+        job = SimpleNamespace(
+            method=SISA(),
+            shards=range(shards),
+            speakers=lambda round_: range(shards),
+            rows=lambda p, b, diagnose: RowLayout(p, 1, b, dual=diagnose),
+        )
+        return Consensus(job, Layout.of([("w", (p,), False)]), np.zeros(p, np.float32))
 
     plain = fresh()
     assert plain.add(1, 0, payload(range(shards)))
-    expected = plain.update(1, diagnose=False)[0].tobytes()
+    expected = plain.update(1, 1.0, diagnose=False)[0].tobytes()
 
     hosts = [data.draw(st.integers(0, 3)) for _ in range(shards)]
     parts = [[i for i in range(shards) if hosts[i] == k] for k in range(4)]
@@ -170,8 +176,8 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
         assert not disturbed.add(1, 99, payload(part))  # fenced off for good
     assert sorted(accepted) == [k for k, part in enumerate(parts) if part]
     assert all(disturbed.fence(1, ticket) for ticket in accepted)
-    assert disturbed.update(1, diagnose=False)[0].tobytes() == expected
-    assert disturbed.update(1, diagnose=False)[0].tobytes() == expected  # asked for again, once it has been done
+    assert disturbed.update(1, 1.0, diagnose=False)[0].tobytes() == expected
+    assert disturbed.update(1, 1.0, diagnose=False)[0].tobytes() == expected  # asked for again, once it has been done
     assert disturbed.fence(1, 99)  # nothing of that round is missing any more
     assert disturbed.add(2, 99, payload(range(shards)))  # a fence is for its round
 

@@ -74,8 +74,8 @@ class RayFleet:
         wanted.most = min(wanted.most, len(job.shards))
         wanted.least = min(wanted.least, wanted.most)
         self._node = ray.get_runtime_context().get_node_id()
-        self._balance = Balance([min(job.batch_size or len(rows), len(rows)) for rows in job.shards])
         self._shards = range(len(job.shards))
+        self._balance = Balance([job.steps(i) * job.batch_rows(i) for i in self._shards])
         self._crew = Crew(job, resources, tell, frozen_after=wanted.frozen_after, exact=wanted.exact)
         self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
         self._tickets = itertools.count()
@@ -157,7 +157,7 @@ class RayFleet:
         self._welcome()
         for delivery, report in zip(round_.deliveries.values(), reports, strict=True):
             delivery.member.stepped = report.began
-            self._balance.note(delivery.member, delivery.shards, report.seconds)
+            self._balance.note(delivery.member, list(report.shards), report.seconds)
         self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
         self._published, self._done, self._round = round_.published, round_.number, None
         self._deaths_here.clear()
@@ -251,7 +251,7 @@ class RayFleet:
     def _close(self, round_: Round) -> None:
         added = [delivery.added for delivery in round_.deliveries.values()]
         round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
-            round_.number, round_.diagnose, *added
+            round_.number, round_.sigma, round_.diagnose, *added
         )
 
     def _gather(

@@ -50,7 +50,7 @@ class Balance:
     """Placement by measured pace.
 
     Args:
-        costs: Cost of each shard's round (its batch size), [m].
+        costs: Cost of each shard's report (the rows it goes through), [m].
 
     Attributes:
         done: The round after which shards were placed last.
@@ -74,7 +74,9 @@ class Balance:
         return list(place(self._costs, paces)[-newcomers:])
 
     def note(self, member: Member, shards: Sequence[int], seconds: float) -> None:
-        """Take note of how long a worker took to step some shards."""
+        """Take note of how long a worker took to step some shards; with none there is nothing to learn."""
+        if not shards:
+            return
         pace = seconds / sum(self._costs[i] for i in shards)
         member.pace = 0.8 * member.pace + 0.2 * pace if member.pace else pace
 

@@ -66,7 +66,8 @@ class WorkerActor:
         Args:
             shards: Which.
             rounds: (number, sigma) of the rounds to replay.
-            values: The w's of those rounds, [p + b] each, then where the states are (States or StoredStates).
+            values: The vectors published for those rounds, [p + b + e] each, then where the states are (States or
+                StoredStates).
         """
         start = time.perf_counter()
         self._it.host(shards, *values[len(rounds) :])
@@ -112,7 +113,7 @@ class ConsensusActor:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
         set_numerics(threads=1)
         model = job.build_model()
-        self._it = Consensus(job.method, len(job.shards), model.layout.size, model.published())
+        self._it = Consensus(job, model.layout, model.published())
         if published is None:
             return self._it.publish(), None
         self._it.restore(published, round_)
@@ -126,9 +127,9 @@ class ConsensusActor:
         """See Consensus.fence."""
         return self._it.fence(round_, ticket)
 
-    def update(self, round_: int, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
+    def update(self, round_: int, sigma: float, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
         """See Consensus.update; `added` are the adds it waits for."""
-        return self._it.update(round_, diagnose)
+        return self._it.update(round_, sigma, diagnose)
 
     def copy(self, states: States) -> States:
         """The same on this node, in an object that does not need the node it came from."""

@@ -1,9 +1,11 @@
-"""The algorithm: torch only, no Ray, no files. Read admm.py first, then message.py."""
+"""The algorithms: torch only, no Ray, no files. Read admm.py first, then message.py; the baselines are beside them."""
 
-from pisa_ray.algorithm.admm import NSISA, PISA, SISA, SISAD, Method, Task
+from pisa_ray.algorithm.admm import NSISA, PISA, SISA, SISAD, DualState
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout, Slot
+from pisa_ray.algorithm.local_steps import MIFA, MOON, FedAdam, FedAvg, FedNova, FedProx, FedYogi, Scaffold
 from pisa_ray.algorithm.message import Message, RowLayout, TreeSum, consensus
+from pisa_ray.algorithm.method import Batch, Method, Task, Update
 from pisa_ray.algorithm.preconditioners import (
     EmpiricalFisher,
     FisherDiagonal,
@@ -15,16 +17,26 @@ from pisa_ray.algorithm.preconditioners import (
 )
 from pisa_ray.algorithm.second_moment import AdaGrad, Adam, Instantaneous, RMSProp, SecondMoment
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.algorithm.synchronous import SyncOptimizer
 
 __all__ = [
+    "MIFA",
+    "MOON",
     "NSISA",
     "PISA",
     "SISA",
     "SISAD",
     "AdaGrad",
     "Adam",
+    "Batch",
     "Curvature",
+    "DualState",
     "EmpiricalFisher",
+    "FedAdam",
+    "FedAvg",
+    "FedNova",
+    "FedProx",
+    "FedYogi",
     "FisherDiagonal",
     "GaussNewton",
     "Hessian",
@@ -37,10 +49,13 @@ __all__ = [
     "Preconditioner",
     "RMSProp",
     "RowLayout",
+    "Scaffold",
     "SecondMoment",
     "ShardState",
     "Slot",
+    "SyncOptimizer",
     "Task",
     "TreeSum",
+    "Update",
     "consensus",
 ]

@@ -2,7 +2,7 @@
 
     consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)          in message.py
     growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
-    gradient   g_i = grad F_i(w; B_i), on a mini-batch, at the consensus point w              the caller's
+    gradient   g_i = grad F_i(w; B_i), on a mini-batch, at the consensus point w              the task's
     local      w_i = w - (sigma I + rho Q_i)^-1 (pi_i + g_i)
     dual       pi_i <- pi_i + sigma (w_i - w)
 
@@ -16,13 +16,13 @@ Zhou et al., "Preconditioned inexact stochastic ADMM for deep models", Nat Mach 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 
-from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
-from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.message import Message, consensus
+from pisa_ray.algorithm.method import Batch, Task, Update
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay
@@ -41,13 +41,18 @@ class Settings:
         rho: Weight of the preconditioned proximal term, >= 0.
         lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round;
             below about 1e-6 that is lost in float32.
+        reset_duals: Forget pi_i after every round: no memory of the shards is left (for ablations).
     """
 
     sigma: float = 1.0
     rho: float = 1.0
     lam: float = 0.0
+    reset_duals: bool = False
 
-    diagonal_penalty: ClassVar[bool] = False  # whether a message carries its penalty entry by entry
+    vectors: ClassVar[int] = 1
+    duals: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
+    remedy: ClassVar[str] = "raising algorithm.sigma or algorithm.rho"
 
     def __post_init__(self) -> None:
         for name, value, rule, good in [
@@ -62,62 +67,45 @@ class Settings:
         """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once."""
         return w * (self.sigma / (self.sigma + self.lam)) if self.lam else w.clone()
 
+    def gradients(self, rows: int, batch: int) -> int:
+        """One: the whole family takes one gradient per iteration, at the consensus point."""
+        return 1
 
-class Method(Protocol):
-    """A method of this family: settings, a local state, and one step on it."""
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """None: duals and moments live with the shards."""
+        return torch.empty(0)
 
-    diagonal_penalty: ClassVar[bool]
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """The consensus line."""
+        consensus(update.total, self.lam, out=update.out)
 
-    @property
-    def sigma(self) -> float:
-        """The first penalty, sigma^0."""
-
-    @property
-    def lam(self) -> float:
-        """Lambda."""
-
-    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
-        """w^1 from w^init, [p]."""
-
-    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
-        """A shard's state before its first report: zeros like w."""
-
-    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """The local and dual lines: update `shard` in place and write N_i and M_i to `message`.
-
-        Returns:
-            The momentum 1 - theta, mean of rho q / (sigma + rho q), if diagnostics are on and Q has entries; else None.
-        """
+    def _begin(self, shard: DualState, task: Task) -> Batch:
+        """A report: draw the iteration's mini-batch."""
+        shard.reports += 1
+        if self.reset_duals:
+            shard.dual.zero_()
+        return task.draw()
 
 
-@dataclass(frozen=True)
-class Task:
-    """One shard's part of one iteration.
+def finish(
+    task: Task, part: slice, pi: torch.Tensor, move: torch.Tensor, s: float | torch.Tensor, N: torch.Tensor
+) -> None:
+    """Dual line and message on one block, given move = pi' - pi and the penalty s."""
+    pi.add_(move)
+    torch.mul(task.w[part], s, out=N).add_(pi).add_(move)
+    if task.gap is not None:
+        torch.div(move, s, out=task.gap[part])
+
+
+@dataclass(kw_only=True)
+class DualState(ShardState):
+    """What all methods of this family keep.
 
     Attributes:
-        w: Consensus point of this iteration, [p]; only read.
-        g: Mini-batch gradient of F_i at w, [p]; may be overwritten.
-        sigma: Penalty of this iteration (after growth).
-        layout: Where the parameters lie in w.
-        curvature: For preconditioners that look at the loss; None for the others.
-        gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
+        dual: pi_i, the multiplier of w_i = w, [p].
     """
 
-    w: torch.Tensor
-    g: torch.Tensor
-    sigma: float
-    layout: Layout
-    curvature: Curvature | None = None
-    gap: torch.Tensor | None = None
-
-    def finish(
-        self, part: slice, pi: torch.Tensor, move: torch.Tensor, s: float | torch.Tensor, N: torch.Tensor
-    ) -> None:
-        """Dual line and message on one block, given move = pi' - pi and the penalty s."""
-        pi.add_(move)
-        torch.mul(self.w[part], s, out=N).add_(pi).add_(move)
-        if self.gap is not None:
-            torch.div(move, s, out=self.gap[part])
+    dual: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,29 +120,31 @@ class PISA(Settings):
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
         """See Method."""
-        return ShardState(dual=torch.zeros_like(w))
+        return DualState(dual=torch.zeros_like(w))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """See Method."""
-        Q = self.preconditioner(task.curvature)  # type: ignore[arg-type]  # Identity needs none
-        shard.reports += 1
-        message.penalty.fill_(task.sigma)
+        assert isinstance(shard, DualState)  # noqa: S101  (for the type checker)
+        batch = self._begin(shard, task)
+        g = batch.gradient(task.w)
+        Q = self.preconditioner(batch.curvature)
+        message.M.fill_(task.sigma)
         if callable(Q):  # it couples all coordinates: one solve
-            move = conjugate_gradients(Q, shard.dual + task.g, task.sigma, self.rho).mul_(-task.sigma)
-            task.finish(slice(0, len(move)), shard.dual, move, task.sigma, message.numerator)
+            move = conjugate_gradients(Q, shard.dual + g, task.sigma, self.rho).mul_(-task.sigma)
+            finish(task, slice(0, len(move)), shard.dual, move, task.sigma, message.N)
             return None
         room = scratch(task.w)
         for part in blocks(task.w):
             pi, q = shard.dual[part], Q[part] if isinstance(Q, torch.Tensor) else Q
-            move = torch.add(pi, task.g[part], out=room[: len(pi)])
+            move = torch.add(pi, g[part], out=room[: len(pi)])
             move.div_(task.sigma + self.rho * q).mul_(-task.sigma)
-            task.finish(part, pi, move, task.sigma, message.numerator[part])
+            finish(task, part, pi, move, task.sigma, message.N[part])
         return None if task.gap is None else float((self.rho * torch.as_tensor(Q) / (task.sigma + self.rho * Q)).mean())
 
 
 @dataclass(kw_only=True)
-class SISAState(ShardState):
-    """ShardState with m_i, the second moment, [p]."""
+class SISAState(DualState):
+    """DualState with m_i, the second moment, [p]."""
 
     moment: torch.Tensor
 
@@ -184,9 +174,9 @@ class SISA(Settings):
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """See Method."""
         assert isinstance(shard, SISAState)  # noqa: S101  (for the type checker)
-        shard.reports += 1
-        theta = self._update(slice(0, task.layout.size), shard, task, message, self.second_moment)
-        message.penalty.fill_(task.sigma)
+        g = self._begin(shard, task).gradient(task.w)
+        theta = self._update(slice(0, task.layout.size), shard, task, g, message, self.second_moment)
+        message.M.fill_(task.sigma)
         return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
 
     def _update(
@@ -194,6 +184,7 @@ class SISA(Settings):
         span: slice,
         shard: SISAState,
         task: Task,
+        g: torch.Tensor,
         message: Message,
         scheme: SecondMoment,
         perturbation: float = 0.0,
@@ -205,7 +196,7 @@ class SISA(Settings):
             part = slice(span.start + block.start, span.start + block.stop)
             pi, m = shard.dual[part], shard.moment[part]
             d, q = d_room[: len(pi)], q_room[: len(pi)]
-            torch.add(pi, task.g[part], out=d)
+            torch.add(pi, g[part], out=d)
             scheme.root(m, d, shard.reports, out=q)
             q.add_(self.eps).mul_(self.rho).add_(task.sigma)  # the local denominator sigma + rho q
             if task.gap is not None:
@@ -213,7 +204,7 @@ class SISA(Settings):
             if perturbation:
                 d.masked_fill_(d == 0, perturbation)
             move = d.div_(q).mul_(-task.sigma)  # sigma (w_i - w)
-            task.finish(part, pi, move, task.sigma, message.numerator[part])
+            finish(task, part, pi, move, task.sigma, message.N[part])
         return theta
 
 
@@ -261,32 +252,32 @@ class NSISA(SISA):
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """See Method."""
         assert isinstance(shard, NSISAState)  # noqa: S101  (for the type checker)
-        shard.reports += 1
-        self._orthogonalise(shard.momentum, task)
+        g = self._begin(shard, task).gradient(task.w)
+        self._orthogonalise(shard.momentum, task.layout, g)
         theta, perturbation = 0.0, self.perturbation**shard.reports
         for slot in task.layout.slots:
             if slot.matrix:
-                theta += self._update(slot.part, shard, task, message, self.matrix_moment, perturbation)
+                theta += self._update(slot.part, shard, task, g, message, self.matrix_moment, perturbation)
             else:
-                theta += self._update(slot.part, shard, task, message, self.second_moment)
-        message.penalty.fill_(task.sigma)
+                theta += self._update(slot.part, shard, task, g, message, self.second_moment)
+        message.M.fill_(task.sigma)
         return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
 
-    def _orthogonalise(self, momentum: torch.Tensor, task: Task) -> None:
+    def _orthogonalise(self, momentum: torch.Tensor, layout: Layout, gradient: torch.Tensor) -> None:
         """Update b <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps in batches."""
         by_shape: dict[tuple[int, int], list[slice]] = {}
-        for slot in task.layout.slots:
+        for slot in layout.slots:
             if slot.matrix:
                 by_shape.setdefault(slot.matrix_shape, []).append(slot.part)
-                b, g = momentum[slot.part], task.g[slot.part]
+                b, g = momentum[slot.part], gradient[slot.part]
                 b.mul_(self.mu).add_(g)
                 g.copy_(g + b * self.mu if self.nesterov else b)
         for shape, parts in by_shape.items():
             batch = max(1, BATCH // (shape[0] * shape[1]))  # set by the layout, so that bits do not depend on memory
             for some in (parts[k : k + batch] for k in range(0, len(parts), batch)):
-                o = orthogonalise(torch.stack([task.g[part].view(shape) for part in some]), self.steps)
+                o = orthogonalise(torch.stack([gradient[part].view(shape) for part in some]), self.steps)
                 for part, matrix in zip(some, o, strict=True):
-                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=task.g[part])
+                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=gradient[part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +297,7 @@ class SISAD(Settings):
     beta: float = 0.99
     eps: float = 1e-4
 
-    diagonal_penalty: ClassVar[bool] = True
+    vectors: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,15 +317,15 @@ class SISAD(Settings):
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """See Method."""
         assert isinstance(shard, SISAState)  # noqa: S101  (for the type checker)
-        shard.reports += 1
+        gradient = self._begin(shard, task).gradient(task.w)
         b = self.sigma / (self.sigma + self.rho)
         correction = 1 - self.beta**shard.reports
         room = scratch(task.w)
         for part in blocks(task.w):
-            pi, g, penalty = shard.dual[part], task.g[part], message.penalty[part]
+            pi, g, penalty = shard.dual[part], gradient[part], message.M[part]
             move = room[: len(pi)]
             decay(shard.moment[part], g, self.beta, move)
             torch.div(shard.moment[part], correction, out=penalty).sqrt_().add_(self.eps).mul_(task.sigma)  # sigma D
             torch.add(pi, g, out=move).mul_(-b)
-            task.finish(part, pi, move, penalty, message.numerator[part])
+            finish(task, part, pi, move, penalty, message.N[part])
         return None if task.gap is None else 1 - b

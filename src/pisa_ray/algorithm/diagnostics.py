@@ -11,19 +11,19 @@ import torch
 
 @dataclass(frozen=True)
 class ShardDiagnostics:
-    """One shard's terms, in float64, after the dual line of a round.
+    """One shard's terms, in float64, after its step of a round; all but the first are None without a dual.
 
     Attributes:
-        gap: ||w_i - w||^2.
+        gap: ||w_i - w||^2; of methods with local steps, how far they led.
         dual_gap: ||pi_i + grad F_i(w_i)||^2, on the round's mini-batch.
         lagrangian: F_i(w_i) + <pi_i, w_i - w> + (s_i/2) ||w_i - w||^2, on the round's mini-batch.
         momentum: Mean of 1 - theta; None where Q has no entries.
     """
 
     gap: float
-    dual_gap: float
-    lagrangian: float
-    momentum: float | None
+    dual_gap: float | None = None
+    lagrangian: float | None = None
+    momentum: float | None = None
 
 
 def shard_diagnostics(
@@ -61,11 +61,17 @@ def combine(shards: Sequence[ShardDiagnostics], alpha: Sequence[float]) -> dict[
     Returns:
         primal_residual, dual_residual, augmented_lagrangian (without its lambda term) and momentum.
     """
-    pairs = list(zip(alpha, shards, strict=True))
-    momenta = [a * s.momentum for a, s in pairs if s.momentum is not None]
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [a * value for a, value in zip(alpha, values, strict=True) if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    def root(square: float | None) -> float | None:
+        return None if square is None else math.sqrt(square)
+
     return {
-        "primal_residual": math.sqrt(sum(a * s.gap for a, s in pairs)),
-        "dual_residual": math.sqrt(sum(a * s.dual_gap for a, s in pairs)),
-        "augmented_lagrangian": sum(a * s.lagrangian for a, s in pairs),
-        "momentum": sum(momenta) if len(momenta) == len(pairs) else None,
+        "primal_residual": root(mean([s.gap for s in shards])),
+        "dual_residual": root(mean([s.dual_gap for s in shards])),
+        "augmented_lagrangian": mean([s.lagrangian for s in shards]),
+        "momentum": mean([s.momentum for s in shards]),
     }

@@ -2,12 +2,14 @@
 
 A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | pi_i' ]. Rows are added along the binary tree
 over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
-plus its right child; where no shard exists the other child stands alone. Whoever computes a node gets the same bits, so
-who hosts which shard, and in what order messages arrive, cannot change the sum.
+plus its right child; where no shard has a say the other child stands alone. Whoever computes a node gets the same bits,
+so who hosts which shard, and in what order messages arrive, cannot change the sum.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,15 +25,15 @@ class Message:
     """The parts of a row, as views of it.
 
     Attributes:
-        numerator: N = s w + 2 pi' - pi ( = s w_i + pi'), [p].
-        penalty: M = s, [1]; for a diagonal penalty [p].
+        N: s w + 2 pi' - pi ( = s w_i + pi'), [p]; of baselines, a gradient or the way that local steps went.
+        M: s, [1]; for a diagonal penalty [p]; of baselines, what their docstrings say.
         buffers: The model's floating buffers (BatchNorm statistics), [b].
         weight: 1 before weighting, sum of alpha after summing, [1].
         dual: pi', [p], in rounds with diagnostics; else [0].
     """
 
-    numerator: torch.Tensor
-    penalty: torch.Tensor
+    N: torch.Tensor
+    M: torch.Tensor
     buffers: torch.Tensor
     weight: torch.Tensor
     dual: torch.Tensor
@@ -43,29 +45,40 @@ class RowLayout:
 
     Attributes:
         parameters: p, entries of w.
-        penalties: 1, or p for a diagonal penalty.
+        vectors: 1, or 2 where M is one too.
         buffers: b, entries of the floating buffers.
         dual: Whether the row carries the dual too (for diagnostics).
     """
 
     parameters: int
-    penalties: int = 1
+    vectors: int = 1
     buffers: int = 0
     dual: bool = False
 
     @property
     def width(self) -> int:
         """Entries of a row."""
-        return self.parameters * (2 if self.dual else 1) + self.penalties + self.buffers + 1
+        return sum(self._sizes())
 
-    def complete(self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, dual: torch.Tensor) -> torch.Tensor:
+    @property
+    def said(self) -> int:
+        """Entries of the part without the dual, which is what a shard that is absent later has said."""
+        return sum(self._sizes()[:4])
+
+    def _sizes(self) -> list[int]:
+        p = self.parameters
+        return [p, 1 if self.vectors == 1 else p, self.buffers, 1, p if self.dual else 0]
+
+    def complete(
+        self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, dual: torch.Tensor | None
+    ) -> torch.Tensor:
         """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
 
         Args:
             row: The row, [width]; changed in place.
             alpha: The shard's weight, rounded once to the row's type.
             buffers: The model's floating buffers after the shard's forward pass, [b].
-            dual: pi', [p]; sent only if this layout has room for it.
+            dual: pi', [p]; sent only if this layout has room for it (and then it must not be None).
 
         Returns:
             `row`.
@@ -74,13 +87,13 @@ class RowLayout:
         message.buffers.copy_(buffers)
         message.weight.fill_(1)
         if self.dual:
+            assert dual is not None  # noqa: S101  (for the type checker)
             message.dual.copy_(dual)
         return row.mul_(alpha)
 
     def split(self, row: torch.Tensor) -> Message:
         """View a row [width] as a message."""
-        sizes = [self.parameters, self.penalties, self.buffers, 1, self.parameters if self.dual else 0]
-        return Message(*torch.split(row, sizes))
+        return Message(*torch.split(row, self._sizes()))
 
 
 def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
@@ -96,8 +109,8 @@ def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
     """
     shrink = total.weight * lam
     for part in blocks(out):
-        penalty = total.penalty if total.penalty.numel() == 1 else total.penalty[part]
-        torch.div(total.numerator[part], penalty + shrink, out=out[part])
+        penalty = total.M if total.M.numel() == 1 else total.M[part]
+        torch.div(total.N[part], penalty + shrink, out=out[part])
     return out
 
 
@@ -105,14 +118,24 @@ class TreeSum:
     """The canonical tree of one round; nodes may arrive in any order, from anywhere, each once.
 
     Args:
-        shards: m, the number of leaves.
+        shards: m, the number of leaves that there may be.
     """
 
     def __init__(self, shards: int) -> None:
         self.shards = shards
+        self._leaves: Sequence[int] = range(shards)
         self._height = max(shards - 1, 0).bit_length()
         self._waiting: dict[Node, _Row] = {}
         self._spare: list[torch.Tensor] = []
+
+    def expect(self, leaves: Sequence[int]) -> None:
+        """Say whose messages there will be, in ascending order; until then, and by default, everybody's."""
+        self._leaves = leaves
+
+    def _has(self, level: int, index: int) -> bool:
+        """Whether a node has any leaf."""
+        first = bisect_left(self._leaves, index << level)
+        return first < len(self._leaves) and self._leaves[first] < (index + 1) << level
 
     def add(self, node: Node, values: torch.Tensor, *, owned: bool = False) -> None:
         """Put a node in its place and add up as far as both children of a parent are known.
@@ -126,8 +149,8 @@ class TreeSum:
             ValueError: The node is not in the tree, or is part of a sum already.
         """
         level, index = node
-        if not (0 <= level <= self._height and 0 <= index << level < self.shards):
-            raise ValueError(f"node {node} is not in the tree over {self.shards} shards")
+        if not (0 <= level <= self._height and 0 <= index << level < self.shards and self._has(level, index)):
+            raise ValueError(f"node {node} is not in the tree over {len(self._leaves)} of {self.shards} shards")
         if any((up, index >> (up - level)) in self._waiting for up in range(level, self._height + 1)):
             raise ValueError(f"node {node} has been added already")
         if any(low < level and i >> (level - low) == index for low, i in self._waiting):
@@ -135,7 +158,7 @@ class TreeSum:
         row = _Row(values, owned)
         while level < self._height:
             sibling = (level, index ^ 1)
-            if sibling[1] << level < self.shards:
+            if self._has(*sibling):
                 other = self._waiting.pop(sibling, None)
                 if other is None:
                     break
@@ -157,7 +180,7 @@ class TreeSum:
         return {node: row.values for node, row in sorted(self._waiting.items())}
 
     def total(self) -> torch.Tensor:
-        """The sum over all shards; it lives until the next clear.
+        """The sum of all messages; it lives until the next clear.
 
         Raises:
             ValueError: Some shards' messages are missing.

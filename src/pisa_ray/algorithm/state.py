@@ -1,10 +1,10 @@
-"""A shard's local ADMM state, a value from whose fields saving, hashing and moving derive."""
+"""A shard's local state, a value from whose fields saving, hashing and moving derive."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
@@ -15,12 +15,13 @@ class ShardState:
     """What shard i carries from one report to the next; methods add their own vectors as fields.
 
     Attributes:
-        dual: pi_i, the multiplier of w_i = w, [p].
         reports: k_i, how many times this shard has reported; it takes the place of ell in every bias correction.
+        said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], where it stays in the sums of rounds in which
+            the shard does not report; else [0].
     """
 
-    dual: torch.Tensor
     reports: int = 0
+    said: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The vectors by field name (not copied)."""

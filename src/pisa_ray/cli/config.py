@@ -12,8 +12,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
-from pisa_ray.cli.config_methods import Algorithm, Section, SigmaSchedule
+from pisa_ray.cli.config_methods import Algorithm, SigmaSchedule
 from pisa_ray.cli.config_partition import AnyPartition
+from pisa_ray.cli.config_section import Section
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import KINDS
@@ -144,7 +145,7 @@ class Config(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     autocast: Literal[False, "bfloat16"] = False
     shard_weights: Literal["size", "uniform"] = "size"
-    participation: float = 1.0
+    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     workers: Annotated[int, Field(ge=0)] | WorkersSection = 1
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
@@ -158,13 +159,6 @@ class Config(Section):
     stop: StopSection = Field(default_factory=StopSection)
     checkpoint: CheckpointSection = Field(default_factory=CheckpointSection)
     ray: RaySection = Field(default_factory=RaySection)
-
-    @field_validator("participation")
-    @classmethod
-    def _all_report(cls, share: float) -> float:
-        if share != 1:
-            raise ValueError("must be 1.0: rounds in which only some shards report are not supported yet")
-        return share
 
 
 #: Sections that may be left empty: their defaults apply.

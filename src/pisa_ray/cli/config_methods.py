@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from pisa_ray.algorithm import (
     NSISA,
@@ -25,24 +25,28 @@ from pisa_ray.algorithm import (
     RMSProp,
     SecondMoment,
 )
+from pisa_ray.cli.config_baselines import (
+    FedAdamSection,
+    FedAvgSection,
+    FedProxSection,
+    MOONSection,
+    ScaffoldSection,
+    SyncSection,
+)
+from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
 from pisa_ray.schedulers import Constant, Geometric
 from pisa_ray.schedulers import SigmaSchedule as Schedule
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Part of the file: an unknown key is an error, and so is a number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class MethodSection(Section):
     """What all methods share."""
 
     lam: NotNegative = Field(default=0.0, alias="lambda")
+    reset_duals: bool = False
+
+    def shared(self) -> dict[str, Any]:
+        """The settings that all methods have."""
+        return {name: getattr(self, name) for name in ("sigma", "rho", "lam", "reset_duals")}
 
 
 class PreconditionerSection(Section):
@@ -81,7 +85,10 @@ class PISASection(MethodSection):
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        return PISA(sigma=self.sigma, rho=self.rho, lam=self.lam, preconditioner=self.preconditioner.build())
+        return PISA(
+            **self.shared(),
+            preconditioner=self.preconditioner.build(),
+        )
 
 
 def _second_moment(name: str, beta: float) -> SecondMoment:
@@ -107,7 +114,11 @@ class SISASection(MethodSection):
     def build(self) -> Method:
         """As the trainer takes it."""
         scheme = _second_moment(self.second_moment, self.beta)
-        return SISA(sigma=self.sigma, rho=self.rho, lam=self.lam, second_moment=scheme, eps=self.eps)
+        return SISA(
+            **self.shared(),
+            second_moment=scheme,
+            eps=self.eps,
+        )
 
 
 class NSISASection(MethodSection):
@@ -128,9 +139,7 @@ class NSISASection(MethodSection):
     def build(self) -> Method:
         """As the trainer takes it."""
         return NSISA(
-            sigma=self.sigma,
-            rho=self.rho,
-            lam=self.lam,
+            **self.shared(),
             second_moment=_second_moment(self.second_moment, self.beta),
             matrix_moment=_second_moment(self.matrix_moment, self.beta),
             eps=self.eps,
@@ -152,10 +161,22 @@ class SISADSection(MethodSection):
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        return SISAD(sigma=self.sigma, rho=self.rho, lam=self.lam, beta=self.beta, eps=self.eps)
+        return SISAD(**self.shared(), beta=self.beta, eps=self.eps)
 
 
-Algorithm = Annotated[PISASection | SISASection | NSISASection | SISADSection, Field(discriminator="kind")]
+Algorithm = Annotated[
+    PISASection
+    | SISASection
+    | NSISASection
+    | SISADSection
+    | SyncSection
+    | FedAvgSection
+    | FedProxSection
+    | ScaffoldSection
+    | MOONSection
+    | FedAdamSection,
+    Field(discriminator="kind"),
+]
 
 
 class ConstantSection(Section):

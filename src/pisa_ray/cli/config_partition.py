@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pisa_ray.cli.config_methods import Section
+from pisa_ray.cli.config_section import Section
 from pisa_ray.data import (
     IID,
     ByColumn,

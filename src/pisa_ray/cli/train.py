@@ -66,6 +66,7 @@ def job_arguments(config: Config) -> dict[str, Any]:
         "clip_norm": config.clip_norm,
         "autocast": config.autocast == "bfloat16",
         "shard_weights": config.shard_weights,
+        "participation": config.participation,
         "threads_per_worker": config.threads_per_worker,
         "seed": config.seed,
     }

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Method, RowLayout, TreeSum, consensus
+from pisa_ray.algorithm import Layout, TreeSum
+from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
+from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.engine.worker import Payload
 
@@ -24,7 +26,7 @@ class ConsensusReport:
         finite: Whether w is.
         seconds: Time spent adding and updating.
         move: ||w^{r+1} - w^r||, in rounds with diagnostics.
-        residual: ||sum alpha_i pi_i - lambda w||, the stationarity error up to noise.
+        residual: ||sum alpha_i pi_i - lambda w||, the stationarity error up to noise; None without duals.
         norm: ||w^r||.
     """
 
@@ -36,32 +38,33 @@ class ConsensusReport:
 
 
 class Consensus:
-    """Holds the published vector: w, then the model's floating buffers, [p + b] float32.
+    """Holds the published vector: w, the model's floating buffers, the method's memory, [p + b + e] float32.
 
     Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
     worker that was given up for dead may wake up and send, and a call that was told to have failed may have run.
 
     Args:
-        method: For lambda, the kind of penalty and the first consensus.
-        shards: m.
-        parameters: p.
+        job: The method, and who has a say in which round.
+        layout: Where the parameters lie in w.
         initial: w^init and the initial buffers, [p + b].
     """
 
-    def __init__(self, method: Method, shards: int, parameters: int, initial: np.ndarray) -> None:
-        self._method, self._p = method, parameters
-        self._tree = TreeSum(shards)
-        self._published = torch.tensor(initial)
-        self._published[:parameters] = method.first_consensus(self._published[:parameters])
+    def __init__(self, job: Job, layout: Layout, initial: np.ndarray) -> None:
+        self._job, self._layout = job, layout
+        self._tree = TreeSum(len(job.shards))
+        w, buffers = torch.tensor(initial).tensor_split([layout.size])
+        self._buffers = len(buffers)
+        self._published = torch.cat([job.method.first_consensus(w), buffers, job.method.initial_memory(layout)])
         self._next = torch.empty_like(self._published)  # the two change places every round
         self._round = 1
         self._accepted: set[int] = set()
         self._fenced: set[int] = set()
         self._report: ConsensusReport | None = None
         self._seconds = 0.0
+        self._begin(1)
 
     def publish(self) -> np.ndarray:
-        """The current published vector, [p + b]; a view that lives until the next but one."""
+        """The current published vector, [p + b + e]; a view that lives until the next but one."""
         array: np.ndarray = self._published.numpy()
         return array
 
@@ -92,8 +95,13 @@ class Consensus:
         self._fenced.add(ticket)
         return ticket in self._accepted
 
-    def update(self, round_: int, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
+    def update(self, round_: int, sigma: float, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
         """Once all messages of the round are in: make and publish the next w; asked for again, give the same again.
+
+        Args:
+            round_: The round.
+            sigma: Its penalty.
+            diagnose: Whether messages carry the duals, and the report diagnostics.
 
         Returns:
             What `publish` returns, and the report.
@@ -101,19 +109,16 @@ class Consensus:
         if round_ < self._round and self._report is not None:
             return self.publish(), self._report
         start = time.perf_counter()
-        p, old, new = self._p, self._published, self._next
-        rows = RowLayout(p, p if self._method.diagonal_penalty else 1, len(new) - p, dual=diagnose)
-        total = rows.split(self._tree.total())
-        w = consensus(total, self._method.lam, out=new[:p])
-        torch.div(total.buffers, total.weight, out=new[p:])
+        method, p, b, old, new = self._job.method, self._layout.size, self._buffers, self._published, self._next
+        total = self._job.rows(p, b, diagnose=diagnose).split(self._tree.total())
+        residual = _norm(total.dual / total.weight - method.lam * old[:p]) if len(total.dual) else None
+        w = new[:p]
+        torch.div(total.buffers, total.weight, out=new[p : p + b])
+        new[p + b :] = old[p + b :]
+        method.update(Update(total, old[:p], sigma, self._layout, w), new[p + b :])
         numbers = {}
         if diagnose:
-            dual = total.dual / total.weight
-            numbers = {
-                "move": _norm(w - old[:p]),
-                "residual": _norm(dual - self._method.lam * old[:p]),
-                "norm": _norm(old[:p]),
-            }
+            numbers = {"move": _norm(w - old[:p]), "residual": residual, "norm": _norm(old[:p])}
         self._begin(self._round + 1)
         self._published, self._next = new, old
         finite = math.isfinite(float(w.sum()))
@@ -122,7 +127,7 @@ class Consensus:
         return self.publish(), self._report
 
     def restore(self, published: np.ndarray, round_: int) -> np.ndarray:
-        """Take over a published vector, [p + b], with which a round is to begin; returns it."""
+        """Take over a published vector, [p + b + e], with which a round is to begin; returns it."""
         self._published.copy_(borrowed_tensor(published))
         self._begin(round_)
         return self.publish()
@@ -130,6 +135,7 @@ class Consensus:
     def _begin(self, round_: int) -> None:
         self._round = round_
         self._tree.clear()
+        self._tree.expect(self._job.speakers(round_))
         self._accepted.clear()
         self._fenced.clear()
 
@@ -140,7 +146,7 @@ def write_published(folder: Folder, name: str, published: np.ndarray) -> dict[st
 
 
 def read_published(folder: Folder, entry: Mapping[str, object], size: int) -> np.ndarray:
-    """The published vector of a checkpoint, [size] = [p + b].
+    """The published vector of a checkpoint, [size] = [p + b + e].
 
     Raises:
         ConfigError: It is none, or of another size.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pisa_ray.algorithm import Layout
-from pisa_ray.engine.device import to_host
+from pisa_ray.engine.device import to_device, to_host
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError
 
@@ -43,6 +43,7 @@ class FlatModel:
         )
         self.parameters = torch.empty(self.layout.size, device=device)
         self.gradient = torch.zeros_like(self.parameters)
+        self.home = self.parameters  # until something is published
         gradients = self.layout.views(self.gradient)
         for name, view in self.layout.views(self.parameters).items():
             view.copy_(trainable[name].detach())
@@ -60,13 +61,28 @@ class FlatModel:
         kept = {id(b) for b in [*floating.values(), *self._counters]}
         self._constants = [(b, b.clone()) for b in self.module.buffers() if id(b) not in kept]
         self._trainable = list(trainable.values())
+        self._writes = (0, 0)
 
-    def load(self, published: np.ndarray) -> None:
-        """Take over what the consensus published: w, then the floating buffers, [p + b] float32 (only read)."""
-        source = borrowed_tensor(published)
-        p = self.layout.size
-        self.parameters.copy_(source[:p])
-        self.buffers.copy_(source[p:])
+    def load(self, published: np.ndarray) -> torch.Tensor:
+        """Take over what the consensus published: w, the floating buffers, the memory of the method, [p + b + e].
+
+        Returns:
+            The method's memory, [e]. `home` is w, which forward passes cannot write to.
+        """
+        source = to_device(borrowed_tensor(published), self.parameters.device)
+        p, b = self.layout.size, len(self.buffers)
+        self.home, self._writes = source[:p], (-1, -1)
+        self.go_to(self.home)
+        self.buffers.copy_(source[p : p + b])
+        return source[p + b :]
+
+    def go_to(self, point: torch.Tensor) -> None:
+        """Let the parameters be a point, [p]; that is free where they are at `home` already and stay there."""
+        if point is self.home and self._writes == (self.versions(), self.parameters._version):
+            return
+        self.parameters.copy_(point)
+        if point is self.home:
+            self._writes = self.versions(), self.parameters._version
 
     def published(self) -> np.ndarray:
         """W and the floating buffers as one new array [p + b]."""
@@ -80,7 +96,7 @@ class FlatModel:
             buffer.copy_(first)
 
     def versions(self) -> int:
-        """A number that changes when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
+        """A number that grows when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
         return sum(p._version for p in self._trainable)
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:

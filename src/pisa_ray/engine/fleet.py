@@ -107,7 +107,7 @@ class LocalFleet:
         self._job, self._worker = job, Worker(job, gpu=gpu, process_is_ours=False)
         self._worker.host(range(len(job.shards)))
         model = self._worker.model
-        self._consensus = Consensus(job.method, len(job.shards), model.layout.size, model.published())
+        self._consensus = Consensus(job, model.layout, model.published())
         self._begun: tuple[int, float, bool] | None = None
 
     def workers(self) -> list[WorkerInfo]:
@@ -131,7 +131,7 @@ class LocalFleet:
         (round_, sigma, diagnose), self._begun = self._begun, None
         payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose)
         self._consensus.add(round_, ticket=0, payload=payload)
-        _, consensus = self._consensus.update(round_, diagnose)
+        _, consensus = self._consensus.update(round_, sigma, diagnose)
         return RoundReport.of([report], consensus, bytes_sent=0)
 
     def evaluate(self, split: str) -> Pending:

@@ -12,7 +12,13 @@ from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
 
 
-def gradient(model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor) -> float:
+def gradient(
+    model: FlatModel,
+    job: Job,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    term: Callable[[slice], torch.Tensor] | None = None,
+) -> float:
     """Write the gradient of the mean loss over a batch to `model.gradient`.
 
     Micro-batches are accumulated with weights b_k / b, so their number changes rounding only (and BatchNorm, which sees
@@ -23,9 +29,10 @@ def gradient(model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor) -> fl
         job: Loss and options.
         x: Inputs, [b, ...].
         y: Targets, [b].
+        term: What is added to the loss on some rows, after the forward pass on them.
 
     Returns:
-        The mean loss.
+        The mean loss, without the term.
     """
     model.gradient.zero_()
     total, step = 0.0, job.micro_batch_size or len(y)
@@ -34,7 +41,8 @@ def gradient(model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor) -> fl
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=job.autocast):
             loss = job.objective.loss(model.module(x[part]), y[part])
         share = len(y[part]) / len(y)
-        (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        goal = loss if term is None else loss + term(part)
+        (goal if share == 1 else goal * share).backward()  # type: ignore[no-untyped-call]
         total += share * loss.item()
     if job.clip_norm is not None:
         norm = float(torch.linalg.vector_norm(model.gradient))

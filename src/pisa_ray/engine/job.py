@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import Method
-from pisa_ray.data import Preprocess, Source
+from pisa_ray.algorithm import Method, RowLayout
+from pisa_ray.data import Preprocess, Source, generator
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.numerics import seed_globals
 
@@ -44,7 +44,7 @@ class Job:
     Attributes:
         model: Makes the model; called in every process after seeding, so that all have the same.
         objective: Loss and metrics.
-        method: PISA, SISA, NSISA or SISA-D.
+        method: PISA, SISA, NSISA, SISA-D or a baseline.
         train: Where the shards' rows are.
         preprocess: How stored inputs become model inputs.
         shards: Row ids of each shard in `train`, [n_i] int64.
@@ -53,7 +53,8 @@ class Job:
         validation: A separate validation source, or None.
         test: The test source, or None.
         noise: Standard deviation of the feature noise of each shard.
-        batch_size: Rows per shard and round; None: all.
+        batch_size: Rows of a mini-batch; None: all.
+        participation: Share of the shards that report in a round, from the second on.
         micro_batch_size: Rows per backward pass; None: the whole batch at once.
         clip_norm: Largest norm of a shard's gradient; None: any.
         autocast: Whether forward passes run in bfloat16 autocast.
@@ -74,6 +75,7 @@ class Job:
     validation: Source | None = None
     test: Source | None = None
     batch_size: int | None = 64
+    participation: float = 1.0
     micro_batch_size: int | None = None
     clip_norm: float | None = None
     autocast: bool = False
@@ -85,6 +87,37 @@ class Job:
         """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
         seed_globals(self.seed)
         return FlatModel(self.model(), device)
+
+    def reporters(self, round_: int) -> Sequence[int]:
+        """Who reports in a round, ascending: max(1, round(share m)) shards, keyed (seed, round); in round 1 all."""
+        everybody = range(len(self.shards))
+        if self.participation == 1 or round_ == 1:
+            return everybody
+        number = max(1, round(self.participation * len(everybody)))
+        chosen = generator(self.seed, "reporters", round_).choice(len(everybody), number, replace=False)
+        return sorted(int(i) for i in chosen)
+
+    def speakers(self, round_: int) -> Sequence[int]:
+        """Whose messages are in a round's sum: the reporters', and where the method remembers, everybody's last."""
+        return range(len(self.shards)) if self.method.remembers else self.reporters(round_)
+
+    @property
+    def keeps_messages(self) -> bool:
+        """Whether a shard must keep its last message."""
+        return self.method.remembers and self.participation < 1
+
+    def rows(self, parameters: int, buffers: int, *, diagnose: bool) -> RowLayout:
+        """The layout of this job's messages, given p and b; in rounds with diagnostics they carry the duals."""
+        return RowLayout(parameters, self.method.vectors, buffers, dual=diagnose and self.method.duals)
+
+    def steps(self, shard: int) -> int:
+        """Mini-batches of one report of a shard."""
+        return self.method.gradients(len(self.shards[shard]), self.batch_rows(shard))
+
+    def batch_rows(self, shard: int) -> int:
+        """Rows of a mini-batch of a shard."""
+        rows = len(self.shards[shard])
+        return min(self.batch_size or rows, rows)
 
     def evaluation_blocks(self, source: Source) -> int:
         """Number of blocks that a source is evaluated in."""

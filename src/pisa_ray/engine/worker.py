@@ -8,21 +8,20 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import RowLayout, ShardState, Task, TreeSum
+from pisa_ray.algorithm import DualState, RowLayout, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node
 from pisa_ray.data import BatchStream, Rows, Source, generator, key
+from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.evaluation import Sums, evaluate_rows
-from pisa_ray.engine.gradient import curvature, gradient
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
+from pisa_ray.engine.numerics import environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
 
@@ -75,8 +74,10 @@ class WorkerInfo:
 class _Round:
     number: int
     sigma: float
-    published: np.ndarray
+    buffers: torch.Tensor
+    memory: torch.Tensor
     rows: RowLayout
+    diagnose: bool
 
 
 class Worker:
@@ -124,7 +125,7 @@ class Worker:
                 parts[0],
                 parts[1],
                 BatchStream(job.seed, i, len(job.shards[i]), job.batch_size),
-                job.method.initial_state(self.model.parameters, self.model.layout),
+                self._initial_state(),
             )
 
     def host(self, shards: Sequence[int], *origins: States | StoredStates) -> None:
@@ -134,7 +135,7 @@ class Worker:
             if i in self._prepared:
                 self.shards[i] = self._prepared.pop(i)
             else:  # hosted already
-                self.shards[i].state = self.job.method.initial_state(self.model.parameters, self.model.layout)
+                self.shards[i].state = self._initial_state()
         for origin in origins:
             if isinstance(origin, StoredStates):
                 origin.load_into({i: self.shards[i].state for i in shards})
@@ -142,6 +143,15 @@ class Worker:
                 for i in set(shards) & set(origin):
                     origin[i].load_into(self.shards[i].state)
         self._prepared.clear()  # what was expected and did not come
+
+    def _initial_state(self) -> ShardState:
+        state = self.job.method.initial_state(self.model.parameters, self.model.layout)
+        if self.job.keeps_messages:
+            state.said = self.model.parameters.new_zeros(self._rows(diagnose=False).width)
+        return state
+
+    def _rows(self, *, diagnose: bool) -> RowLayout:
+        return self.job.rows(self.model.layout.size, len(self.model.buffers), diagnose=diagnose)
 
     def snapshot(self, shards: Iterable[int]) -> States:
         """Hosted shards' states; the arrays may be views that the next step changes."""
@@ -155,24 +165,27 @@ class Worker:
         self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], published: Sequence[np.ndarray]
     ) -> None:
         """Step some shards through past rounds, each (number, sigma) at its own w; their messages were counted then."""
-        p = self.model.layout.size
-        rows = RowLayout(p, p if self.job.method.diagonal_penalty else 1, len(self.model.buffers))
-        scratch = self.model.parameters.new_empty(rows.width)
+        scratch = self.model.parameters.new_empty(self._rows(diagnose=False).width)
         for (number, sigma), w in zip(rounds, published, strict=True):
-            self.model.load(w)
-            self.model.module.train()
-            for i in shards:
-                self._try_report(i, _Round(number, sigma, w, rows), scratch)
+            this = self._begin(number, sigma, w, diagnose=False)
+            for i in sorted(set(shards) & set(self.job.reporters(number))):
+                self._try_report(i, this, scratch)
+
+    def _begin(self, number: int, sigma: float, published: np.ndarray, *, diagnose: bool) -> _Round:
+        memory = self.model.load(published)
+        self.model.module.train()
+        rows = self._rows(diagnose=diagnose)
+        return _Round(number, sigma, self.model.buffers.clone(), memory, rows, diagnose)
 
     def step(
         self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int] | None = None
     ) -> tuple[Payload, WorkerReport]:
-        """One iteration of hosted shards at the published w.
+        """One iteration of hosted shards at the published w; of those, the round's reporters take a step.
 
         Args:
             round_: The round, from 1.
             sigma: Its penalty.
-            published: w and the floating buffers, [p + b]; only read.
+            published: w, the floating buffers and the method's memory, [p + b + e]; only read.
             diagnose: Whether reports carry diagnostics and messages the duals.
             shards: Which; None: all that are hosted.
 
@@ -181,17 +194,18 @@ class Worker:
             and the report.
         """
         began, start = time.monotonic(), time.perf_counter()
-        model, p = self.model, self.model.layout.size
-        model.load(published)
-        model.module.train()
-        rows = RowLayout(p, p if self.job.method.diagonal_penalty else 1, len(model.buffers), dual=diagnose)
-        this = _Round(round_, sigma, published, rows)
+        job, this = self.job, self._begin(round_, sigma, published, diagnose=diagnose)
         self._tree.clear()
+        self._tree.expect(job.speakers(round_))
+        reporters = set(job.reporters(round_))
         reports, gradient_seconds = {}, 0.0
-        for i in sorted(self.shards if shards is None else shards):
-            row = self._tree.buffer(rows.width, model.parameters)
-            reports[i], seconds = self._try_report(i, this, row)
-            gradient_seconds += seconds
+        for i in sorted(set(self.shards if shards is None else shards) & set(job.speakers(round_))):
+            row = self._tree.buffer(this.rows.width, self.model.parameters)
+            if i in reporters:
+                reports[i], seconds = self._try_report(i, this, row)
+                gradient_seconds += seconds
+            else:
+                self._repeat(i, this, row)
             self._tree.add((0, i), row, owned=True)
         payload = [(node, to_host(row)) for node, row in self._tree.nodes().items()]
         size = sum(array.nbytes for _, array in payload)
@@ -208,49 +222,62 @@ class Worker:
         starts = self.job.train.starts()
         if len(starts) <= 2:
             return ""
-        rows = self.job.shards[i][self.shards[i].stream.positions(self.shards[i].state.reports)]
+        rows = self.job.shards[i][self.shards[i].stream.positions(self.shards[i].state.reports * self.job.steps(i))]
         groups = [str(g) for g in np.unique(np.searchsorted(starts, rows, side="right") - 1)]
         shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
         return f" (rows from row group{'s' if len(groups) > 1 else ''} {shown})"
 
     def _report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
-        """Gradient, local update and message (to `row`) of one shard; returns its report and the gradient's seconds."""
-        job, model, shard = self.job, self.model, self.shards[i]
-        count = shard.state.reports
-        x, y = self._batch(i, count)
-        reseed = partial(seed_all, job.seed, "forward", i, count)
+        """A step of one shard and its message (to `row`); returns its report and the seconds in gradients."""
+        job, model, state = self.job, self.model, self.shards[i].state
+        batches: list[ShardBatch] = []
+        steps, count = job.steps(i), state.reports
 
-        def run() -> float:
-            model.buffers.copy_(borrowed_tensor(this.published[model.layout.size :]))
-            model.reset(this.number - 1)
-            reseed()
-            return gradient(model, job, x, y)
+        def draw() -> ShardBatch:
+            batches.append(self._draw(i, count * steps + len(batches), this.number))
+            return batches[-1]
 
-        start = time.perf_counter()
-        versions, loss = model.versions(), run()
-        seconds = time.perf_counter() - start
-        message, buffers = this.rows.split(row), model.buffers.clone()
-        if model.versions() != versions:  # the forward pass wrote to w; the shards' w is the published one
-            model.load(this.published)
-        gap = torch.empty_like(model.parameters) if this.rows.dual else None
-        probes = torch.Generator(model.parameters.device).manual_seed(key(job.seed, "probes", i, count))
-        curves = curvature(model, job, x, y, reseed, probes)
-        task = Task(model.parameters, model.gradient, this.sigma, model.layout, curves, gap)
-        momentum = job.method.step(shard.state, task, message)
+        model.buffers.copy_(this.buffers)
+        gap = torch.empty_like(model.parameters) if this.diagnose else None
+        message = this.rows.split(row)
+        task = Task(model.home, draw, this.sigma, model.layout, gap, this.memory, steps)
+        momentum = job.method.step(state, task, message)
+        losses = [batch.loss for batch in batches]
+        loss, seconds = sum(losses) / len(losses), sum(batch.seconds for batch in batches)
+        dual = state.dual if isinstance(state, DualState) else None
+        penalty = message.M.clone() if gap is not None and dual is not None else message.M
+        this.rows.complete(row, job.alpha[i], model.buffers, dual)
+        if job.keeps_messages:
+            state.said.copy_(row[: this.rows.said])
         diagnostics = None
-        if gap is not None:
-            model.parameters.add_(gap)
-            local_loss = run()
-            diagnostics = shard_diagnostics(
-                gap, shard.state.dual, message.penalty, model.gradient, local_loss, momentum
-            )
-            model.load(this.published)
-        this.rows.complete(row, job.alpha[i], buffers, shard.state.dual)
-        finite = math.isfinite(loss) and bool(torch.isfinite(message.numerator.sum()))
-        return ShardReport(loss, len(y), finite, diagnostics), seconds
+        if gap is not None and dual is not None:
+            local_gradient = batches[0].gradient(model.home + gap)
+            local_loss = batches[0].loss
+            diagnostics = shard_diagnostics(gap, dual, penalty, local_gradient, local_loss, momentum)
+        elif gap is not None:
+            diagnostics = ShardDiagnostics(gap=float(gap.double().square().sum()))
+        finite = math.isfinite(loss) and bool(torch.isfinite(message.N.sum()))
+        return ShardReport(loss, sum(map(len, batches)), finite, diagnostics), seconds
+
+    def _draw(self, i: int, count: int, round_: int) -> ShardBatch:
+        """Mini-batch number `count` (from 0) of a shard."""
+
+        def begin() -> None:
+            self.model.reset(round_ - 1)
+            seed_all(self.job.seed, "forward", i, count)
+
+        x, y = self._batch(i, count)
+        return ShardBatch(self.model, self.job, x, y, begin, key(self.job.seed, "probes", i, count))
+
+    def _repeat(self, i: int, this: _Round, row: torch.Tensor) -> None:
+        """What a shard that is absent in this round has said last."""
+        state = self.shards[i].state
+        row[: this.rows.said] = state.said
+        if isinstance(state, DualState) and this.rows.dual:
+            torch.mul(state.dual, self.job.alpha[i], out=this.rows.split(row).dual)
 
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mini-batch of a shard's report number `count` (from 0), as the model sees it."""
+        """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
         job, shard, device = self.job, self.shards[i], self.model.parameters.device
         x, y = shard.rows.batch(shard.stream.positions(count))
         if job.preprocess.transform is not None:

@@ -142,9 +142,9 @@ class Loop:
         return "interrupted" if self.stop_requested() else None
 
     def _finish_round(self, round_: int, sigma: float) -> None:
-        report, progress, alpha = self.fleet.end(), self.progress, self.job.alpha
+        report, progress = self.fleet.end(), self.progress
         self._check_finite(round_, sigma, report)
-        loss = sum(a * shard.loss for a, shard in zip(alpha, report.shards.values(), strict=True))
+        loss = sum(a * shard.loss for a, shard in zip(self._shares(report), report.shards.values(), strict=True))
         progress.round, progress.sigma = round_, sigma
         progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
         progress.bytes_sent += report.bytes_sent
@@ -160,6 +160,11 @@ class Loop:
             self._save()
         elif self._saving is not None and self._saving[1].done():
             self._finish_saving()
+
+    def _shares(self, report: RoundReport) -> list[float]:
+        """The reporters' weights alpha_i, which add up to 1."""
+        alpha = [self.job.alpha[i] for i in report.shards]
+        return alpha if len(alpha) == len(self.job.alpha) else [a / sum(alpha) for a in alpha]
 
     def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
         """The part of a row that the round itself tells."""
@@ -179,8 +184,9 @@ class Loop:
         }
         diagnostics = [shard.diagnostics for shard in shards if shard.diagnostics is not None]
         if len(diagnostics) == len(shards) and report.consensus.norm is not None:
-            row |= combine(diagnostics, self.job.alpha)
-            row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
+            row |= combine(diagnostics, self._shares(report))
+            if row["augmented_lagrangian"] is not None:
+                row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
             row["consensus_residual"] = report.consensus.residual
             row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
         return row
@@ -262,6 +268,6 @@ class Loop:
             return
         where = f"shard {bad[0]} has loss {report.shards[bad[0]].loss}" if bad else "the consensus w is not finite"
         raise NonFiniteError(
-            f"round {round_} is not finite at sigma {sigma:g}: {where}. The last good checkpoint is kept; raising "
-            "algorithm.sigma or algorithm.rho usually helps (also: check the data's scale, or set clip_norm)."
+            f"round {round_} is not finite at sigma {sigma:g}: {where}. The last good checkpoint is kept; "
+            f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."
         )

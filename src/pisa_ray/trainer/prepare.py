@@ -117,6 +117,7 @@ def prepare(
     clip_norm: float | None = None,
     autocast: bool = False,
     shard_weights: str = "size",
+    participation: float = 1.0,
     threads: int = 1,
     seed: int = 0,
 ) -> Prepared:
@@ -134,6 +135,11 @@ def prepare(
             raise ConfigError(f"{name} is {value}, but it must be at least 1.")
     if clip_norm is not None and not clip_norm > 0:
         raise ConfigError(f"clip_norm is {clip_norm}, but it must be above 0; leave it out for no clipping.")
+    if not 0 < participation <= 1:
+        raise ConfigError(
+            f"participation is {participation}, but it must be above 0 and at most 1: it is the share of the shards "
+            "that report in a round."
+        )
     opened = data.open() if isinstance(data, Data) else data
     cut = partition.split(opened.train, seed)
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
@@ -155,6 +161,7 @@ def prepare(
         micro_batch_size=micro_batch_size,
         clip_norm=clip_norm,
         autocast=autocast,
+        participation=participation,
         threads=threads,
         seed=seed,
     )
@@ -213,6 +220,7 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
             x, y = rows.batch(np.arange(pieces[smallest]))
             model.module.train()
             gradient(model, job, job.preprocess(x, training=True), y)
+            job.method.initial_memory(model.layout)
         except PisaError:
             raise
         except Exception as error:

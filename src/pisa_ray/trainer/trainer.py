@@ -53,11 +53,15 @@ class PisaTrainer:
         rounds: Length of the run.
         loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.
         evaluate: (model output, targets) -> name -> one value a row; None: accuracy for integer targets.
-        batch_size: Rows per shard and round; None: the whole shard.
+        batch_size: Rows of a mini-batch (one per shard and round, but for methods with local steps); None: the whole
+            shard.
         micro_batch_size: Rows per backward pass; None: the whole batch.
         clip_norm: Largest norm of a shard's gradient; None: any.
         autocast: Forward passes in bfloat16 autocast; parameters, duals and sums stay float32.
         shard_weights: alpha_i: "size" (n_i / n) or "uniform" (1 / m).
+        participation: Share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed, round);
+            in round 1 all. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
+            in the sum; the other methods average over those who report.
         sigma_schedule: Growth of sigma; None: constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
@@ -109,6 +113,7 @@ class PisaTrainer:
         clip_norm: float | None = None,
         autocast: bool = False,
         shard_weights: str = "size",
+        participation: float = 1.0,
         sigma_schedule: SigmaSchedule | None = None,
         seed: int = 0,
         evaluate_every: int = 20,
@@ -148,6 +153,7 @@ class PisaTrainer:
             clip_norm=clip_norm,
             autocast=autocast,
             shard_weights=shard_weights,
+            participation=participation,
             threads=threads_per_worker,
             seed=seed,
         )
@@ -171,6 +177,7 @@ class PisaTrainer:
             "clip_norm": clip_norm,
             "autocast": autocast,
             "shard_weights": shard_weights,
+            "participation": participation,
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
             "exact": exact,

@@ -1,0 +1,400 @@
+"""Averaging methods: every shard takes several local steps from w, and the consensus averages where they lead to.
+
+    start      y = w
+    K times    y <- y - lr (grad F_i(y; B) + correction)       or a step of another optimizer, with a fresh state
+    message    Delta_i = y - w
+    consensus  w <- w + sum_i alpha_i Delta_i / sum_i alpha_i   over the shards that report
+
+The methods differ in the correction, in what a message carries, and in what the consensus does with the mean Delta. A
+sigma schedule acts on the local learning rate: it is lr * sigma^0 / sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from pisa_ray.algorithm.layout import Layout
+from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.method import Batch, Task, Term, Update
+from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
+from pisa_ray.algorithm.state import ShardState
+
+#: Changes a gradient in place, given the gradient and the point y it was taken at.
+Correction = Callable[[torch.Tensor, torch.Tensor], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvg:
+    """FedAvg (McMahan et al., "Communication-efficient learning of deep networks from decentralized data", 2017).
+
+    Attributes:
+        lr: Local learning rate, > 0.
+        steps: K, local steps a round.
+        epochs: Instead of `steps`: passes over the shard's rows a round, ceil(epochs n_i / batch) steps.
+        momentum: Of the local optimizer; its state is fresh in every round.
+        optimizer: A class of torch.optim or its name, for the local steps; not LBFGS or SparseAdam.
+        options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
+    """
+
+    lr: float = 0.01
+    steps: int = 10
+    epochs: float | None = None
+    momentum: float = 0.0
+    optimizer: str | type[torch.optim.Optimizer] = "sgd"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    vectors: ClassVar[int] = 1
+    duals: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lowering algorithm.lr"
+    lam: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, but a round needs at least 1 local step")
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            raise ValueError(f"epochs is {self.epochs}, but it must be a finite number > 0; leave it out for steps")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, but it must be in [0, 1): it is the share that is kept")
+        self._made  # noqa: B018  (so that wrong options are refused now)
+
+    @cached_property
+    def _made(self) -> Optimizer:
+        if self.momentum and "momentum" in self.options:
+            raise ValueError("momentum is given twice, as a setting and in options: leave it out in options")
+        options = {"momentum": self.momentum} if self.momentum else {}
+        return Optimizer.of(self.optimizer, self.lr, {**options, **self.options})
+
+    @property
+    def sigma(self) -> float:
+        """1 / lr."""
+        return 1 / self.lr
+
+    def gradients(self, rows: int, batch: int) -> int:
+        """K."""
+        return self.steps if self.epochs is None else max(1, math.ceil(self.epochs * rows / batch))
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^init."""
+        return w.clone()
+
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """Nothing."""
+        return torch.empty(0)
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
+        """A count of reports only."""
+        return ShardState()
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """N_i = Delta_i, M_i = 1."""
+        torch.sub(self._descend(task, self._correction(task)), task.w, out=message.N)
+        self._finish(shard, task, message)
+        return None
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """W + the mean Delta."""
+        torch.add(update.w, self._mean(update), out=update.out)
+
+    def _correction(self, task: Task) -> Correction | None:
+        return None
+
+    def _rate(self, sigma: float) -> float:
+        """The learning rate of an iteration with that penalty."""
+        return self.lr * (self.sigma / sigma)
+
+    def _descend(
+        self,
+        task: Task,
+        correct: Correction | None = None,
+        term: Callable[[Batch], Term | None] = lambda batch: None,
+    ) -> torch.Tensor:
+        """Take the local steps from w; returns y, [p].
+
+        Args:
+            task: Where from, and the mini-batches.
+            correct: Is given each gradient, to change it.
+            term: What is added to the loss on a batch.
+        """
+        y = task.w.clone()
+        on = parameters(y, task.layout)
+        optimizer = self._made.on(on, self._rate(task.sigma))
+        for _ in range(task.steps):
+            batch = task.draw()
+            g = batch.gradient(y, term(batch))
+            if correct is not None:
+                correct(g, y)
+            set_gradients(on, g, task.layout)
+            optimizer.step()
+        return y
+
+    def _finish(self, shard: ShardState, task: Task, message: Message) -> None:
+        shard.reports += 1
+        message.M.fill_(1)
+        if task.gap is not None:
+            task.gap.copy_(message.N)
+
+    def _mean(self, update: Update) -> torch.Tensor:
+        """The mean of N over the shards in the sum, [p]."""
+        return update.total.N.div_(update.total.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedProx(FedAvg):
+    """FedProx (Li et al., "Federated optimization in heterogeneous networks", 2020): F_i + (mu/2) ||y - w||^2.
+
+    Attributes:
+        mu: Weight of the proximal term, >= 0; 0 is FedAvg.
+    """
+
+    mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative("mu", self.mu)
+
+    def _correction(self, task: Task) -> Correction | None:
+        return lambda g, y: g.add_((y - task.w).mul_(self.mu))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weighing(FedAvg):
+    """Methods that must know how much of each gradient is in Delta_i: local steps of SGD with or without momentum."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        odd = {"momentum", "nesterov", "dampening"} & {name for name, value in self.options.items() if value}
+        if self._made.kind is not torch.optim.SGD or odd:
+            raise ValueError(
+                f"{type(self).__name__} takes local steps of SGD, with its setting momentum or without: it has to know "
+                f"how much of each gradient is in the sum; leave out {' and '.join(sorted(odd)) or 'optimizer'}"
+            )
+
+    def _weight(self, steps: int) -> float:
+        """||a_i||_1: how often each gradient counts in the sum of K steps, all together; K without momentum."""
+        total = velocity = 0.0
+        for _ in range(steps):
+            velocity = self.momentum * velocity + 1
+            total += velocity
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedNova(_Weighing):
+    """FedNova (Wang et al., "Tackling the objective inconsistency problem in heterogeneous optimization", 2020).
+
+    w <- w + (sum_i alpha_i a_i) (sum_i alpha_i Delta_i / a_i), a_i = ||a_i||_1 the weight of the shard's local steps.
+    Equal to FedAvg where all shards take as many steps.
+    """
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """N_i = Delta_i / a_i, M_i = a_i."""
+        super().step(shard, task, message)
+        weight = self._weight(task.steps)
+        message.N.div_(weight)
+        message.M.fill_(weight)
+        return None
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """W + (mean a_i) (mean Delta_i / a_i)."""
+        scale = update.total.M / update.total.weight
+        torch.add(update.w, self._mean(update).mul_(scale), out=update.out)
+
+
+@dataclass(kw_only=True)
+class VariateState(ShardState):
+    """ShardState with c_i, the control variate, [p]."""
+
+    variate: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaffold(_Weighing):
+    """SCAFFOLD (Karimireddy et al., "Stochastic controlled averaging for federated learning", 2020), option II.
+
+    Local steps use g + c - c_i; then c_i <- c_i - c - Delta_i / (lr a_i), w <- w + server_lr (mean Delta_i over the
+    reporters) and c <- c + sum_reporters alpha_i (change of c_i), so that always c = sum_i alpha_i c_i.
+    With momentum, which the paper leaves out, a_i is FedNova's weight of the steps instead of K.
+
+    Attributes:
+        server_lr: Step of the consensus along the mean Delta, > 0.
+    """
+
+    server_lr: float = 1.0
+
+    vectors: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive("server_lr", self.server_lr)
+
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """C = 0."""
+        return torch.zeros(layout.size)
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> VariateState:
+        """c_i = 0."""
+        return VariateState(variate=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """N_i = Delta_i, M_i = the change of c_i."""
+        assert isinstance(shard, VariateState)  # noqa: S101  (for the type checker)
+        assert task.memory is not None  # noqa: S101  (for the type checker)
+        pull = task.memory - shard.variate
+        torch.sub(self._descend(task, lambda g, y: g.add_(pull)), task.w, out=message.N)
+        self._finish(shard, task, message)
+        change = torch.div(message.N, -self._rate(task.sigma) * self._weight(task.steps), out=message.M)
+        change.sub_(task.memory)
+        shard.variate.add_(change)
+        return None
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """W + server_lr (mean Delta), c + sum of the changes (not their mean over the reporters)."""
+        memory.add_(update.total.M)
+        torch.add(update.w, self._mean(update).mul_(self.server_lr), out=update.out)
+
+
+@dataclass(kw_only=True)
+class PreviousState(ShardState):
+    """ShardState with where the last local steps led to, [p]."""
+
+    previous: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MOON(FedAvg):
+    """MOON (Li, He, Song, "Model-contrastive federated learning", 2021).
+
+    Adds mu times -log( e^{cos(z, z_w)/T} / (e^{cos(z, z_w)/T} + e^{cos(z, z_previous)/T}) ) to the loss, z being what
+    enters the model's last linear layer (the paper adds a projection head to the model; bring your own), z_w and
+    z_previous the same at w and at the shard's previous y. The first report has no previous y and so no such term.
+    Three forward passes a step instead of one.
+
+    Attributes:
+        mu: Weight of the contrastive term, >= 0.
+        temperature: T, > 0.
+    """
+
+    mu: float = 1.0
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative("mu", self.mu)
+        _positive("temperature", self.temperature)
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> PreviousState:
+        """No previous y."""
+        return PreviousState(previous=torch.zeros_like(w))
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """As FedAvg, with the contrastive term."""
+        assert isinstance(shard, PreviousState)  # noqa: S101  (for the type checker)
+
+        def term(batch: Batch) -> Term | None:
+            if shard.reports == 0:
+                return None
+            return self._contrast(batch.features(task.w), batch.features(shard.previous))
+
+        y = self._descend(task, term=term)
+        torch.sub(y, task.w, out=message.N)
+        shard.previous.copy_(y)
+        self._finish(shard, task, message)
+        return None
+
+    def _contrast(self, towards: torch.Tensor, away: torch.Tensor) -> Term:
+        def term(z: torch.Tensor, rows: slice) -> torch.Tensor:
+            similar = [torch.cosine_similarity(z.float(), other[rows].float(), dim=-1) for other in (towards, away)]
+            logits = torch.stack(similar, dim=-1) / self.temperature
+            return -self.mu * torch.log_softmax(logits, dim=-1)[..., 0].mean()
+
+        return term
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAdam(FedAvg):
+    """FedAdam (Reddi et al., "Adaptive federated optimization", 2021): Adam's step along the mean Delta.
+
+    m <- beta1 m + (1 - beta1) Delta;  v <- beta2 v + (1 - beta2) Delta^2;  w <- w + server_lr m / (sqrt(v) + tau), from
+    m = 0 and v = tau^2, without bias correction, as in the paper.
+
+    Attributes:
+        server_lr: Step of the consensus, > 0.
+        beta1: Decay of m, in [0, 1).
+        beta2: Decay of v, in [0, 1).
+        tau: Degree of adaptivity, > 0.
+    """
+
+    server_lr: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive("server_lr", self.server_lr)
+        _positive("tau", self.tau)
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it must be in [0, 1): it is the share kept")
+
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """M and v, [2p]."""
+        return torch.cat([torch.zeros(layout.size), torch.full((layout.size,), self.tau**2)])
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """The server's step."""
+        delta = self._mean(update)
+        m, v = memory.chunk(2)
+        m.mul_(self.beta1).add_(delta * (1 - self.beta1))
+        self._second_moment(v, delta * delta)
+        move = (m * self.server_lr).div_(v.sqrt().add_(self.tau))
+        torch.add(update.w, move, out=update.out)
+
+    def _second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
+        v.mul_(self.beta2).add_(square.mul_(1 - self.beta2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedYogi(FedAdam):
+    """FedYogi (Reddi et al. 2021): FedAdam with v <- v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
+
+    def _second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
+        v.sub_(torch.sign(v - square).mul_(square).mul_(1 - self.beta2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIFA(FedAvg):
+    """MIFA (Gu et al., "Fast federated learning in the presence of arbitrary device unavailability", 2021).
+
+    G_i = -Delta_i / lr is the sum of a shard's local steps; w <- w - lr sum_i alpha_i G_i over all shards, with the
+    last G_i of those that do not report. Equal to FedAvg where all report.
+    """
+
+    remembers: ClassVar[bool] = True
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """N_i = -G_i, M_i = 1."""
+        super().step(shard, task, message)
+        message.N.div_(self._rate(task.sigma))
+        return None
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """W - lr (mean G)."""
+        torch.add(update.w, self._mean(update).mul_(self._rate(update.sigma)), out=update.out)
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value}, but it must be a finite number > 0")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is {value}, but it must be a finite number >= 0")

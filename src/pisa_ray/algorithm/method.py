@@ -1,0 +1,128 @@
+"""What every method is made of: a step on one shard, and an update of w from the sum of the messages.
+
+PISA and its kin (admm.py) and the baselines (baselines.py, synchronous.py) differ in these two only; shards, streams,
+sums, workers, checkpoints and recovery are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+
+from pisa_ray.algorithm.curvature import Curvature
+from pisa_ray.algorithm.layout import Layout
+from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.state import ShardState
+
+#: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
+Term = Callable[[torch.Tensor, slice], torch.Tensor]
+
+
+class Batch(Protocol):
+    """A mini-batch B_i of a shard's data, and the mean loss on it as a function of the parameters."""
+
+    @property
+    def curvature(self) -> Curvature:
+        """Second-order information at the consensus point."""
+
+    def gradient(self, point: torch.Tensor, term: Term | None = None) -> torch.Tensor:
+        """Grad F_i(point; B_i), [p]; may be overwritten, and is by the next gradient."""
+
+    def features(self, point: torch.Tensor) -> torch.Tensor:
+        """What enters the model's last linear layer, [rows, features], without gradients, in evaluation mode."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard's part of one iteration.
+
+    Attributes:
+        w: Consensus point of this iteration, [p]; only read.
+        draw: Draws the shard's next mini-batch.
+        sigma: Penalty of this iteration (after growth).
+        layout: Where the parameters lie in w.
+        gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
+        memory: What the consensus carries beside w, [e]; only read.
+        steps: Mini-batches of this report, as the method's `gradients` says.
+    """
+
+    w: torch.Tensor
+    draw: Callable[[], Batch]
+    sigma: float
+    layout: Layout
+    gap: torch.Tensor | None = None
+    memory: torch.Tensor | None = None
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Update:
+    """The consensus of one iteration.
+
+    Attributes:
+        total: Sum of all messages; may be overwritten.
+        w: The iteration's consensus point, [p]; only read.
+        sigma: Its penalty.
+        layout: Where the parameters lie in w.
+        out: Where the next w goes, [p].
+    """
+
+    total: Message
+    w: torch.Tensor
+    sigma: float
+    layout: Layout
+    out: torch.Tensor
+
+
+class Method(Protocol):
+    """Settings, a local state, a step on it, and the consensus.
+
+    Attributes:
+        vectors: Vectors [p] in a message: 1, or 2 where M is one too.
+        duals: Whether shards have a dual pi_i.
+        remembers: Whether the last message of a shard that does not report stays in the sum.
+        remedy: What usually helps when numbers overflow.
+    """
+
+    vectors: ClassVar[int]
+    duals: ClassVar[bool]
+    remembers: ClassVar[bool]
+    remedy: ClassVar[str]
+
+    @property
+    def sigma(self) -> float:
+        """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
+
+    @property
+    def lam(self) -> float:
+        """Lambda."""
+
+    def gradients(self, rows: int, batch: int) -> int:
+        """Mini-batches of one report.
+
+        Args:
+            rows: n_i, rows of the shard.
+            batch: Rows of a mini-batch, at most n_i.
+        """
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^1 from w^init, [p]."""
+
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """What the consensus carries from round to round beside w, [e], as float32."""
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
+        """A shard's state before its first report, of the type and device of w."""
+
+    def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
+        """Update `shard` in place and write N_i and M_i to `message`.
+
+        Returns:
+            The momentum 1 - theta, mean of rho q / (sigma + rho q), if diagnostics are on and there is one; else None.
+        """
+
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""

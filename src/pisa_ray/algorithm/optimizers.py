@@ -1,0 +1,135 @@
+"""Optimizers of torch.optim on a flat vector, as values: for local steps and for SyncOptimizer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pisa_ray.algorithm.layout import Layout
+
+#: By lower-case name; LBFGS needs a closure and SparseAdam sparse gradients.
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if kind not in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """One of torch.optim with its options, a value.
+
+    Attributes:
+        kind: Its class.
+        options: Its keyword arguments but the learning rate, as (name, value) pairs.
+    """
+
+    kind: type[torch.optim.Optimizer]
+    options: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, kind: str | type[torch.optim.Optimizer], lr: float, options: Mapping[str, Any]) -> Optimizer:
+        """Look it up and try it.
+
+        Args:
+            kind: A class of torch.optim (or of its kind), or its name in any case.
+            lr: Learning rate, > 0.
+            options: Its other keyword arguments.
+
+        Raises:
+            ValueError: There is no such optimizer, or it refuses the options.
+        """
+        known = OPTIMIZERS.get(kind.lower()) if isinstance(kind, str) else kind
+        if known is None:
+            raise ValueError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(OPTIMIZERS))}")
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"lr is {lr}, but it must be a finite number > 0: it is the length of a step")
+        if "lr" in options:
+            raise ValueError("options has lr, but the learning rate is a setting of its own: leave it out there")
+        pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(options.items()))
+        made = cls(known, tuple(pairs))
+        try:
+            made.on([nn.Parameter(torch.zeros(2, 2))], lr)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the optimizer {known.__name__} refuses its options: {error}") from error
+        return made
+
+    def on(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        """The optimizer on some parameters, without a state."""
+        keywords: Any = {"lr": lr, **dict(self.options)}
+        return self.kind(parameters, **keywords)
+
+
+def parameters(flat: torch.Tensor, layout: Layout) -> list[nn.Parameter]:
+    """A flat vector's entries as the model's parameters, which are views of it."""
+    return [nn.Parameter(view) for view in layout.views(flat).values()]
+
+
+def set_gradients(of: list[nn.Parameter], gradient: torch.Tensor, layout: Layout) -> None:
+    """Let the parameters' gradients be views of a flat vector."""
+    for parameter, view in zip(of, layout.views(gradient).values(), strict=True):
+        parameter.grad = view
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number or tensor of an optimizer's state, and where it is kept in a flat float32 vector.
+
+    Attributes:
+        parameter: Which parameter it belongs to.
+        name: Its name there.
+        number: Whether it is a Python number.
+        dtype: Its type in the vector (bit for bit).
+        shape: Its shape.
+        part: Its place.
+    """
+
+    parameter: int
+    name: str
+    number: type | None
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    part: slice
+
+    def read(self, flat: torch.Tensor) -> Any:
+        """A copy of the value."""
+        value = flat[self.part].clone().view(self.dtype).view(self.shape)
+        return value if self.number is None else self.number(value.item())
+
+    def write(self, flat: torch.Tensor, value: Any) -> None:
+        """Keep the value."""
+        tensor = torch.as_tensor(value, dtype=self.dtype).contiguous()
+        flat[self.part] = tensor.reshape(-1).view(torch.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[Entry, ...]:
+    """What the optimizer keeps between two steps, found by a step without gradient.
+
+    Raises:
+        ValueError: It keeps what no flat vector can hold.
+    """
+    flat = torch.zeros(layout.size)
+    on = parameters(flat, layout)
+    trial = optimizer.on(on, 1e-3)
+    set_gradients(on, torch.zeros_like(flat), layout)
+    trial.step()
+    entries, start = [], 0
+    for k, parameter in enumerate(on):
+        for name, value in trial.state[parameter].items():
+            if value is None:
+                continue
+            number = type(value) if isinstance(value, int | float) else None
+            tensor = torch.as_tensor(value, dtype=torch.float64 if number else None)
+            if tensor.numel() * tensor.element_size() % 4 or tensor.element_size() < 4:
+                raise ValueError(f"{optimizer.kind.__name__} keeps {name} as {tensor.dtype}: use another optimizer")
+            stop = start + tensor.numel() * tensor.element_size() // 4
+            entries.append(Entry(k, name, number, tensor.dtype, tuple(tensor.shape), slice(start, stop)))
+            start = stop
+    return tuple(entries)

@@ -1,0 +1,105 @@
+"""A mini-batch of a shard, and what the model's loss does on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from pisa_ray.algorithm import Curvature
+from pisa_ray.algorithm.method import Term
+from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.gradient import curvature, gradient
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError
+
+
+class ShardBatch:
+    """See pisa_ray.algorithm.method.Batch. Any number of gradients may be asked for; each starts from the same buffers.
+
+    Args:
+        model: In training mode, with the buffers that the batch is to begin with.
+        job: The loss.
+        x: Inputs, [b, ...].
+        y: Targets, [b].
+        begin: Resets what a forward pass must not carry over: random numbers, counters, constants.
+        probes: Seed of the random probes of curvature.
+
+    Attributes:
+        loss: Mean loss of the gradient asked for last.
+        seconds: Time in gradients and features.
+    """
+
+    def __init__(
+        self, model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor, begin: Callable[[], None], probes: int
+    ) -> None:
+        self._model, self._job, self._x, self._y, self._begin, self._probes = model, job, x, y, begin, probes
+        self._buffers = model.buffers.clone()
+        self.loss, self.seconds = float("nan"), 0.0
+
+    def __len__(self) -> int:
+        return len(self._y)
+
+    def gradient(self, point: torch.Tensor, term: Term | None = None) -> torch.Tensor:
+        """See Batch; the buffers are then as the forward pass left them."""
+        start, model = time.perf_counter(), self._model
+        self._go_to(point)
+        if term is None:
+            self.loss = gradient(model, self._job, self._x, self._y)
+        else:
+            with _Features(model.module) as features:
+                self.loss = gradient(model, self._job, self._x, self._y, lambda rows: term(features.last(), rows))
+        self.seconds += time.perf_counter() - start
+        return model.gradient
+
+    @torch.no_grad()
+    def features(self, point: torch.Tensor) -> torch.Tensor:
+        """See Batch."""
+        start, model = time.perf_counter(), self._model
+        self._go_to(point)
+        model.module.eval()
+        autocast = torch.autocast(self._x.device.type, dtype=torch.bfloat16, enabled=self._job.autocast)
+        with _Features(model.module) as features, autocast:
+            model.module(self._x)
+        model.module.train()
+        model.buffers.copy_(self._buffers)
+        self.seconds += time.perf_counter() - start
+        return features.last()
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """See Batch."""
+        generator = torch.Generator(self._x.device).manual_seed(self._probes)
+        return curvature(self._model, self._job, self._x, self._y, self._begin, generator)
+
+    def _go_to(self, point: torch.Tensor) -> None:
+        self._model.go_to(point)
+        self._model.buffers.copy_(self._buffers)
+        self._begin()
+
+
+class _Features:
+    """Catches what enters a module's last linear layer."""
+
+    def __init__(self, module: nn.Module) -> None:
+        linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+        if not linear:
+            raise ConfigError("algorithm moon compares what enters the last nn.Linear, but the model has none.")
+        self._layer, self._caught = linear[-1], torch.empty(0)
+
+    def __enter__(self) -> _Features:
+        self._hook = self._layer.register_forward_pre_hook(self._catch)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hook.remove()
+
+    def _catch(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._caught = inputs[0]
+
+    def last(self) -> torch.Tensor:
+        """What it was in the last forward pass, [rows, features]."""
+        return self._caught.flatten(1)
