@@ -148,7 +148,7 @@ def prepare(
         shards=tuple(shards),
         alpha=_weights([len(rows) for rows in shards], shard_weights),
         held_out=tuple(held_out),
-        noise=tuple(partition.noise_levels(len(shards))),
+        distortions=tuple(distortion.fit(opened.train, len(shards)) for distortion in partition.distortions),
         validation=opened.validation,
         test=opened.test,
         batch_size=batch_size,
@@ -211,8 +211,11 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
             model = job.build_model()
             sums = evaluate_rows(model, job, rows.take(np.arange(min(2, len(rows)))))
             x, y = rows.batch(np.arange(pieces[smallest]))
+            inputs = job.preprocess(x, training=True)
+            for distortion in job.distortions:
+                distortion.check(inputs)
             model.module.train()
-            gradient(model, job, job.preprocess(x, training=True), y)
+            gradient(model, job, inputs, y)
         except PisaError:
             raise
         except Exception as error:
