@@ -1,6 +1,8 @@
-"""Distorted shards are seen alike in training and evaluation, wherever they are."""
+"""Distorted shards are seen alike in training and evaluation, wherever they are; and the worst shard's numbers."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from pisa_ray import (
     IID,
+    SISA,
     ConfigError,
     Data,
     Distorted,
@@ -22,7 +25,7 @@ from pisa_ray import (
     ShiftLabels,
 )
 from pisa_ray.data import Origin
-from pisa_ray.engine.evaluation import means
+from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.prepare import prepare
 
@@ -120,6 +123,45 @@ def test_evaluations_of_noisy_shards_have_no_noise():
         worker.host(range(4))
         found.append(worker.evaluate_shards(worker.model.published(), range(4), held_out=True))
     assert found[0] == found[1]
+
+
+def test_rows_tell_of_the_worst_shard(tmp_path):
+    data = Data(train=one_hot(80), test=one_hot(8), validation=0.25)
+    result = run(
+        tmp_path / "run",
+        model=Right,
+        data=data,
+        partition=Distorted(IID(4), ShiftLabels(shards=(2,))),
+        algorithm=SISA(sigma=1e20),  # w stays where it is
+        rounds=1,
+    )
+    row = result.history[-1]
+    right, wrong = math.log(1 + 3 * math.exp(-9)), 9 + math.log(1 + 3 * math.exp(-9))
+    assert row["validation_accuracy"] == 0.75
+    assert row["validation_worst_shard_accuracy"] == 0
+    assert row["validation_loss"] == pytest.approx((3 * right + wrong) / 4, rel=1e-4)
+    assert row["validation_worst_shard_loss"] == pytest.approx(wrong, rel=1e-4)
+    assert row["test_accuracy"] == 1
+    prepared = prepare(model=Right, data=data, partition=IID(4))
+    assert {"validation_worst_shard_accuracy", "validation_worst_shard_loss"} <= set(prepared.metrics) <= set(row)
+
+
+@pytest.mark.parametrize("validation", [None, one_hot(8)])
+def test_without_held_out_rows_there_is_no_worst_shard(tmp_path, validation):
+    data = Data(train=one_hot(80), validation=validation)
+    result = run(tmp_path / "run", model=Right, data=data, partition=IID(4), rounds=1)
+    names = prepare(model=Right, data=data, partition=IID(4)).metrics
+    assert not [name for name in (*names, *result.history[-1]) if "validation_worst" in name]
+
+
+def test_the_worst_shard_is_one_with_rows():
+    empty = {"rows": 0.0, "loss": 0.0}
+    some = {"rows": 2.0, "loss": 4.0, "accuracy": 1.0, "my_loss": 2.0}
+    more = {"rows": 10.0, "loss": 10.0, "accuracy": 6.0, "my_loss": 30.0}
+    assert worst([empty, some, more]) == {"loss": 2.0, "accuracy": 0.5, "my_loss": 3.0}
+    broken = some | {"loss": math.nan}
+    assert all(math.isnan(worst(order)["loss"]) for order in ([more, broken], [broken, more]))
+    assert worst([empty]) == worst([]) == {}
 
 
 # What is wrong

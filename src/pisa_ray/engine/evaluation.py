@@ -55,3 +55,11 @@ def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
             total[name] = total.get(name, 0.0) + value
     rows = total.pop("rows", 0.0)
     return {name: value / rows for name, value in total.items()} if rows else {}
+
+
+def worst(shards: Iterable[Sums]) -> Mapping[str, float]:
+    """The worst shard's mean of each name: the largest of a loss, else the smallest; empty where no shard has rows."""
+    found = [means([sums]) for sums in shards if sums["rows"]]
+    names = found[0] if found else ()
+    # NumPy's largest and smallest are NaN where any number is.
+    return {n: float((np.max if n.endswith("loss") else np.min)([shard[n] for shard in found])) for n in names}

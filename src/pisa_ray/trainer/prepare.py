@@ -237,6 +237,8 @@ def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
     splits = ["test"] if job.test is not None else []
     if job.validation is not None or any(len(rows) for rows in job.held_out):
         splits.append("validation")
+    if job.validation is None and "validation" in splits:  # each shard's own rows
+        splits.append("validation_worst_shard")
     evaluated = [f"{split}_{name}" for split in splits for name in measured]
     return (*evaluated, "train_loss", "worst_shard_loss", "augmented_lagrangian", *RESIDUALS)
 
