@@ -18,7 +18,21 @@ from pisa_ray.algorithm import (
     Scaffold,
     SyncOptimizer,
 )
-from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
+from pisa_ray.data import (
+    IID,
+    ByColumn,
+    ByFeature,
+    Dirichlet,
+    Distorted,
+    FeatureNoise,
+    Indices,
+    LabelSkew,
+    Noise,
+    QuantitySkew,
+    Recolour,
+    Rotate,
+    ShiftLabels,
+)
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError
 from pisa_ray.schedulers import Constant, Geometric
 from pisa_ray.trainer import Data, PisaTrainer, Result, Scaling
@@ -34,10 +48,12 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "ByColumn",
+    "ByFeature",
     "ConfigError",
     "Constant",
     "Data",
     "Dirichlet",
+    "Distorted",
     "FeatureNoise",
     "FedAdam",
     "FedAvg",
@@ -47,13 +63,17 @@ __all__ = [
     "Geometric",
     "Indices",
     "LabelSkew",
+    "Noise",
     "NonFiniteError",
     "PisaError",
     "PisaTrainer",
     "QuantitySkew",
     "RMSProp",
+    "Recolour",
     "Result",
+    "Rotate",
     "Scaffold",
     "Scaling",
+    "ShiftLabels",
     "SyncOptimizer",
 ]

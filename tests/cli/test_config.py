@@ -37,7 +37,21 @@ from pisa_ray.algorithm import (
     SyncOptimizer,
 )
 from pisa_ray.cli.config import Config, WorkersSection, imported, load, plain
-from pisa_ray.data import IID, ByColumn, Dirichlet, FeatureNoise, Indices, LabelSkew, QuantitySkew
+from pisa_ray.data import (
+    IID,
+    ByColumn,
+    ByFeature,
+    Dirichlet,
+    Distorted,
+    FeatureNoise,
+    Indices,
+    LabelSkew,
+    Noise,
+    QuantitySkew,
+    Recolour,
+    Rotate,
+    ShiftLabels,
+)
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Geometric
 
@@ -84,7 +98,7 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
             ("train", "test", "input", "label", "validation", "scale", "mean", "std", "transform"), None
         )
         | {"dataset": "digits"},
-        "partition": {"kind": "iid", "shards": 2},
+        "partition": {"distort": None, "kind": "iid", "shards": 2},
         "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
         "algorithm": {
             "kind": "sisa_d",
@@ -192,8 +206,25 @@ def test_preconditioners_by_name_or_section(read: Load, section: str, built: Any
         ("{kind: dirichlet, shards: 3, alpha: 1e-1, min_rows: 1}", Dirichlet(3, 0.1, 1)),
         ("{kind: quantity, shards: 3}", QuantitySkew(3, 0.5, 10)),
         ("{kind: by_column, column: site}", ByColumn("site")),
+        ("{kind: by_feature, shards: 3}", ByFeature(3)),
+        ("{kind: by_feature, shards: 3, column: age}", ByFeature(3, "age")),
         ("{kind: feature_noise, shards: 3, level: 0.2}", FeatureNoise(3, 0.2)),
         ("{kind: indices, shards: [[0, 1], [2]]}", Indices(((0, 1), (2,)))),
+        ("{kind: iid, shards: 3, distort: null}", IID(3)),
+        ("{kind: iid, shards: 3, distort: {kind: rotate, step: 36}}", Distorted(IID(3), Rotate(36))),
+        (
+            "{kind: by_column, column: site, distort: {kind: noise, level: 0.1, shards: [1, 2]}}",
+            Distorted(ByColumn("site"), Noise(0.1, shards=(1, 2))),
+        ),
+        ("{kind: quantity, shards: 3, distort: {kind: recolour}}", Distorted(QuantitySkew(3), Recolour())),
+        (
+            "{kind: labels_per_shard, shards: 3, distort: {kind: shift_labels}}",
+            Distorted(LabelSkew(3), ShiftLabels(1.0, shards=(0,))),
+        ),
+        (
+            "{kind: indices, shards: [[0]], distort: {kind: shift_labels, share: 0.5, shards: null}}",
+            Distorted(Indices(((0,),)), ShiftLabels(0.5, shards=None)),
+        ),
     ],
 )
 def test_partitions(read: Load, section: str, built: Any) -> None:
@@ -355,6 +386,8 @@ def test_data_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "partition={kind: indices, shards: [[0], [1, 2]]}",
             "data={train: a, test: 'gs://b', input: [c, d]}",
         ),
+        ("partition.distort={kind: shift_labels, share: 0.3, shards: [0, 1]}",),
+        ("partition={kind: by_feature, shards: 2, distort: {kind: rotate, step: 1e1}}",),
         ("model={factory: 'a.b:c', args: {x: 1e-7, y: [1, {z: true}]}, weights: w.safetensors}", "name=1e-3x"),
     ],
 )
@@ -379,7 +412,15 @@ def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings
         ("7=5", "7 is not a setting: use one of name,"),
         ("data.lable=y", "data.lable is not a setting: the nearest one is label."),
         ("partition.shard=2", "partition.shard is not a setting: the nearest one is shards."),
-        ("partition.labels=2", "partition.labels is not a setting: use one of kind, shards."),
+        ("partition.labels=2", "partition.labels is not a setting: use one of distort, kind, shards."),
+        (
+            "partition.distort={kind: rotate, stp: 3}",
+            "partition.distort.stp is not a setting: the nearest one is step.",
+        ),
+        (
+            "partition.distort={kind: recolour, step: 3}",
+            "partition.distort.step is not a setting: use one of shards, kind.",
+        ),
         ("model.kin=mlp", "model.kin is not a setting: the nearest one is kind."),
         ("algorithm={kind: sisa, lam: 1}", "algorithm.lam is not a setting: the nearest one is lambda."),
         (
@@ -432,6 +473,18 @@ def test_unknown_keys(read: Load, setting: str, sentence: str) -> None:
             "partition.kind is missing: use one of iid, labels_per_shard,",
         ),
         (SMALLEST.replace("iid", "idd"), "partition.kind is 'idd', but it must be one of iid, labels_per_shard,"),
+        (
+            SMALLEST.replace("shards: 2", "shards: 2, distort: {step: 3}"),
+            "partition.distort.kind is missing: use one of noise, shift_labels, rotate, recolour.",
+        ),
+        (
+            SMALLEST.replace("shards: 2", "shards: 2, distort: {kind: spin, step: 3}"),
+            "partition.distort.kind is 'spin', but it must be one of noise, shift_labels, rotate, recolour.",
+        ),
+        (
+            SMALLEST.replace("shards: 2", "shards: 2, distort: {kind: rotate}"),
+            "partition.distort.step is missing and has no default: add it.",
+        ),
         (SMALLEST.replace("mlp", "lenett"), "model.kind is 'lenett', but it must be one of mlp, lenet, resnet18,"),
         (
             SMALLEST + "algorithm: {sigma: 1}",
@@ -468,6 +521,7 @@ WHOLE, POSITIVE, NUMBER = "a whole number", "above 0", "a number"
 SISA_, NSISA_ = "algorithm={kind: sisa, %s}", "algorithm={kind: nsisa, %s}"
 FEDAVG = "algorithm={kind: fedavg, %s}"
 PISA_, PROBES = "algorithm={kind: pisa, %s}", "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, %s}}"
+DISTORT = "partition={kind: iid, shards: 2, distort: %s}"
 
 #: setting, the key it names, the value it shows, what it asks for
 WRONG = [
@@ -507,6 +561,15 @@ WRONG = [
     ("partition={kind: quantity, shards: 2, min_rows: 0}", "partition.min_rows", "0", "at least 1"),
     ("partition={kind: by_column, column: 5}", "partition.column", "5", "text in quotes"),
     ("partition={kind: feature_noise, shards: 2, level: -1}", "partition.level", "-1", "at least 0"),
+    (DISTORT % "rotate", "partition.distort", "'rotate'", "a section such as {kind: noise}"),
+    (DISTORT % "{kind: noise, level: -1}", "partition.distort.level", "-1", "at least 0"),
+    (DISTORT % "{kind: shift_labels, share: 2}", "partition.distort.share", "2", "at most 1"),
+    (DISTORT % "{kind: rotate, step: .inf}", "partition.distort.step", "inf", "a finite number"),
+    (DISTORT % "{kind: rotate, step: true}", "partition.distort.step", "true", NUMBER),
+    (DISTORT % "{kind: recolour, shards: 3}", "partition.distort.shards", "3", "a list, such as [1, 2]"),
+    (DISTORT % "{kind: recolour, shards: []}", "partition.distort.shards", "[]", "a list of at least 1 item"),
+    (DISTORT % "{kind: shift_labels, shards: [-1]}", "partition.distort.shards.0", "-1", "at least 0"),
+    ("partition={kind: by_feature, shards: 2, column: 5}", "partition.column", "5", "text in quotes"),
     ("partition={kind: indices, shards: 5}", "partition.shards", "5", "a list, such as [1, 2]"),
     ("partition={kind: indices, shards: []}", "partition.shards", "[]", "a list of at least 1 item"),
     ("partition={kind: indices, shards: [[1], []]}", "partition.shards.1", "[]", "a list of at least 1 item"),

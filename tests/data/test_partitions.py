@@ -1,17 +1,25 @@
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
 
 from pisa_ray.data import (
     IID,
     ByColumn,
+    ByFeature,
     Dirichlet,
+    Distorted,
     FeatureNoise,
     Indices,
     LabelSkew,
+    Noise,
     QuantitySkew,
+    Rotate,
     Source,
     hold_out,
     open_source,
@@ -37,6 +45,8 @@ kinds = st.one_of(
     st.builds(Dirichlet, st.integers(1, 6), st.floats(0.05, 10), st.integers(1, 3)),
     st.builds(QuantitySkew, st.integers(1, 6), st.floats(0.3, 10), st.integers(1, 3)),
     st.builds(FeatureNoise, st.integers(1, 12), st.just(0.1)),
+    st.builds(ByFeature, st.integers(1, 12), st.sampled_from([None, "x", "site"])),
+    st.builds(Distorted, st.builds(IID, st.integers(1, 12)), st.just(Rotate(36))),
     st.just(ByColumn("site")),
 )
 
@@ -111,13 +121,61 @@ def test_by_column_has_one_shard_for_each_value_in_sorted_order():
     assert [rows.tolist() for rows in ByColumn("site").split(source, 5)] == [[1, 3], [2], [0, 4, 5]]
 
 
-def test_only_feature_noise_has_noise():
-    assert FeatureNoise(5, 0.4).noise_levels(5) == pytest.approx((0, 0.1, 0.2, 0.3, 0.4))
-    assert FeatureNoise(1, 0.4).noise_levels(1) == (0.0,)
-    assert IID(3).noise_levels(3) == (0.0, 0.0, 0.0)
+def test_feature_noise_is_iid_with_noise():
+    assert FeatureNoise(5, 0.4).distortions == Distorted(IID(5), Noise(0.4)).distortions == (Noise(0.4),)
     source = source_of([0] * 20)
     for noisy, plain in zip(FeatureNoise(3, 1.0).split(source, 4), IID(3).split(source, 4), strict=True):
         np.testing.assert_array_equal(noisy, plain)
+
+
+def test_a_language_a_shard_is_a_column():
+    table = pa.table(
+        {
+            "text": pa.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 0]], pa.list_(pa.int64(), 2)),
+            "y": [0, 1, 0, 1, 0],
+            "language": ["fr", "de", "fr", "en", "de"],
+        }
+    )
+    source = open_source(table, input="text", label="y")
+    assert [rows.tolist() for rows in ByColumn("language").split(source, 0)] == [[1, 4], [3], [0, 2]]
+    coded = table.set_column(2, "language", table["language"].dictionary_encode())
+    source = open_source(coded, input="text", label="y")
+    assert [rows.tolist() for rows in ByColumn("language").split(source, 0)] == [[1, 4], [3], [0, 2]]
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 60),
+    features=st.integers(1, 5),
+    dtype=st.sampled_from([torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.bool]),
+    seed=st.integers(0, 99),
+    piece=st.integers(1, 30),
+    data=st.data(),
+)
+def test_by_feature_gives_every_shard_a_range_of_the_mean_input(rows, features, dtype, seed, piece, data):
+    shards = data.draw(st.integers(1, rows))
+    inputs = torch.from_numpy(np.random.default_rng(seed).integers(0, 30, (rows, features))).to(dtype)
+    source = open_source(TensorDataset(inputs, torch.zeros(rows, dtype=torch.int64)))
+    source.piece_rows = tuple(min(piece, rows - start) for start in range(0, rows, piece))
+    parts = ByFeature(shards).split(source, seed)
+    assert sorted(np.concatenate(parts)) == list(range(rows))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    means = inputs.double().mean(1).numpy()
+    for lower, upper in pairwise(parts):
+        assert means[lower].max() <= means[upper].min()
+        equal = means[lower].max() == means[upper].min()
+        if equal:  # in the order of the rows
+            border = means[upper].min()
+            assert lower[means[lower] == border].max() < upper[means[upper] == border].min()
+
+
+def test_by_feature_may_go_by_a_column_of_numbers_or_text():
+    table = pa.table({"x": np.zeros(5), "y": np.zeros(5), "age": [50, 20, 40, 10, 30], "name": list("edcba")})
+    source = open_source(table, input="x", label="y")
+    assert [rows.tolist() for rows in ByFeature(2, "age").split(source, 0)] == [[1, 3, 4], [0, 2]]
+    assert [rows.tolist() for rows in ByFeature(2, column="name").split(source, 1)] == [[2, 3, 4], [0, 1]]
+    with pytest.raises(ConfigError, match=r"partition.column is 'agge', but the table has no such column"):
+        ByFeature(2, "agge").split(source, 0)
 
 
 def test_indices_are_taken_as_they_are():
@@ -145,6 +203,7 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
     ("make", "labels", "sentence"),
     [
         (lambda: IID(0), ROWS, "partition.shards is 0, but at least 1 is needed: use shards >= 1."),
+        (lambda: ByFeature(0), ROWS, "partition.shards is 0, but at least 1 is needed: use shards >= 1."),
         (lambda: LabelSkew(2, 0), ROWS, "partition.labels is 0, but a shard holds at least 1 label: use labels >= 1."),
         (
             lambda: LabelSkew(2, 7),
@@ -176,6 +235,11 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         ),
         (
             lambda: IID(61),
+            ROWS,
+            "partition.shards is 61, which takes one row a shard, but the data have 60 rows: use shards <= 60.",
+        ),
+        (
+            lambda: ByFeature(61),
             ROWS,
             "partition.shards is 61, which takes one row a shard, but the data have 60 rows: use shards <= 60.",
         ),

@@ -5,12 +5,15 @@
 """
 
 from pisa_ray.data.base import Source
+from pisa_ray.data.by_feature import ByFeature
+from pisa_ray.data.distortions import Distortion, Noise, Origin, Recolour, Rotate, ShiftLabels
 from pisa_ray.data.distribution import distribution_table, label_distribution, plot_distribution
 from pisa_ray.data.keys import generator, key
 from pisa_ray.data.partitions import (
     IID,
     ByColumn,
     Dirichlet,
+    Distorted,
     FeatureNoise,
     Indices,
     LabelSkew,
@@ -27,14 +30,22 @@ __all__ = [
     "IID",
     "BatchStream",
     "ByColumn",
+    "ByFeature",
     "Dirichlet",
+    "Distorted",
+    "Distortion",
     "FeatureNoise",
     "Indices",
     "LabelSkew",
+    "Noise",
+    "Origin",
     "Partition",
     "Preprocess",
     "QuantitySkew",
+    "Recolour",
+    "Rotate",
     "Rows",
+    "ShiftLabels",
     "Source",
     "default_preprocess",
     "distribution_table",

@@ -33,6 +33,25 @@ def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_hash(seed, purpose, ids)))
 
 
+def uniform(rows: np.ndarray, seed: int, purpose: str, *ids: int) -> np.ndarray:
+    """Gives each row a random number of its own, whichever rows it is asked together with.
+
+    Args:
+        rows: Row numbers, integers from 0, shape (n,).
+        seed: The run's seed, any integer.
+        purpose: What the numbers are for, e.g. "shift_labels".
+        *ids: What they belong to, e.g. a shard.
+
+    Returns:
+        Numbers in [0, 1), float64, shape (n,): SplitMix64, started at the name's key.
+    """
+    mixed = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key(seed, purpose, *ids))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    numbers: np.ndarray = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
 def _hash(seed: int, purpose: str, ids: tuple[int, ...]) -> int:
     # The repr of a tuple of one string and plain integers can be read back in one way only, so no two names collide.
     name = repr((int(seed), str(purpose), *(int(i) for i in ids)))

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from pisa_ray.data.base import Source
+from pisa_ray.data.distortions import Distortion, Noise
 from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
 
@@ -25,7 +26,7 @@ class Partition(ABC):
         """Cuts the data.
 
         Args:
-            source: The training data; at most one column of it is read.
+            source: The training data; at most one column of it is read, unless a partition says otherwise.
             seed: The run's seed; the cut is a function of it, the recipe and the data.
 
         Returns:
@@ -35,9 +36,10 @@ class Partition(ABC):
             ConfigError: If the data cannot be cut like this.
         """
 
-    def noise_levels(self, shards: int) -> tuple[float, ...]:
-        """Gives the standard deviation of the noise on each shard's inputs: 0 except for `FeatureNoise`."""
-        return (0.0,) * shards
+    @property
+    def distortions(self) -> tuple[Distortion, ...]:
+        """What is done to the shards' rows, in this order: nothing except for `FeatureNoise` and `Distorted`."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class IID(Partition):
     shards: int
 
     def __post_init__(self) -> None:
-        _check_shards(self.shards)
+        check_shards(self.shards)
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data into parts whose sizes differ by one row at most; see `Partition.split`."""
-        _check_rows(source, self.shards)
+        check_rows(source, self.shards)
         return [np.sort(part) for part in np.array_split(_shuffled(source.rows, seed), self.shards)]
 
 
@@ -77,7 +79,7 @@ class LabelSkew(Partition):
     labels: int = 1
 
     def __post_init__(self) -> None:
-        _check_shards(self.shards)
+        check_shards(self.shards)
         if self.labels < 1:
             raise ConfigError(
                 f"partition.labels is {self.labels}, but a shard holds at least 1 label: use labels >= 1."
@@ -85,7 +87,7 @@ class LabelSkew(Partition):
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data by label; see `Partition.split`."""
-        _check_rows(source, self.shards)
+        check_rows(source, self.shards)
         by_label = _rows_by_label(source, seed)
         if self.labels > len(by_label):
             raise ConfigError(
@@ -125,12 +127,12 @@ class Dirichlet(Partition):
     min_rows: int = 10
 
     def __post_init__(self) -> None:
-        _check_shards(self.shards)
+        check_shards(self.shards)
         _check_shares(self.alpha, self.min_rows)
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data by label; see `Partition.split`."""
-        _check_rows(source, self.shards, self.min_rows)
+        check_rows(source, self.shards, self.min_rows)
         by_label = _rows_by_label(source, seed)
         random = generator(seed, "partition.dirichlet")
         # Which rows go where is settled already: only sizes are drawn again, so a try costs next to nothing.
@@ -165,12 +167,12 @@ class QuantitySkew(Partition):
     min_rows: int = 10
 
     def __post_init__(self) -> None:
-        _check_shards(self.shards)
+        check_shards(self.shards)
         _check_shares(self.alpha, self.min_rows)
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data into parts of uneven sizes; see `Partition.split`."""
-        _check_rows(source, self.shards, self.min_rows)
+        check_rows(source, self.shards, self.min_rows)
         random = generator(seed, "partition.quantity")
         for _ in range(TRIES):
             cut = _cut(random.dirichlet(np.full(self.shards, self.alpha)), source.rows)
@@ -200,6 +202,8 @@ class ByColumn(Partition):
 class FeatureNoise(Partition):
     """Shuffled rows, dealt out equally; shard i's inputs get noise of standard deviation level * i / (shards - 1).
 
+    The same as `Distorted(IID(shards), Noise(level))`.
+
     Attributes:
         shards: How many shards.
         level: The last shard's standard deviation, in units of the preprocessed inputs; not negative.
@@ -210,7 +214,7 @@ class FeatureNoise(Partition):
     level: float
 
     def __post_init__(self) -> None:
-        _check_shards(self.shards)
+        check_shards(self.shards)
         if not 0 <= self.level < math.inf:
             raise ConfigError(f"partition.level is {self.level}, but a standard deviation is expected: use level >= 0.")
 
@@ -218,9 +222,33 @@ class FeatureNoise(Partition):
         """Cuts the data as `IID` does; see `Partition.split`."""
         return IID(self.shards).split(source, seed)
 
-    def noise_levels(self, shards: int) -> tuple[float, ...]:
-        """Gives each shard's standard deviation, rising from 0 to level."""
-        return tuple(self.level * i / max(1, shards - 1) for i in range(shards))
+    @property
+    def distortions(self) -> tuple[Distortion, ...]:
+        """Noise that grows from shard to shard."""
+        return (Noise(self.level),)
+
+
+@dataclass(frozen=True)
+class Distorted(Partition):
+    """Any partition, with something done to its shards' rows, such as `Distorted(LabelSkew(10), Rotate(36))`.
+
+    Attributes:
+        partition: Which rows each shard has; may be `Distorted` itself, whose distortion then comes first.
+        distortion: What is done to them.
+    """
+
+    kind: ClassVar[str] = "distorted"
+    partition: Partition
+    distortion: Distortion
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the data as the partition does; see `Partition.split`."""
+        return self.partition.split(source, seed)
+
+    @property
+    def distortions(self) -> tuple[Distortion, ...]:
+        """The partition's own, then this one."""
+        return (*self.partition.distortions, self.distortion)
 
 
 @dataclass(frozen=True)
@@ -283,7 +311,8 @@ def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[lis
     return training, validation
 
 
-def _check_shards(shards: int) -> None:
+def check_shards(shards: int) -> None:
+    """Refuses fewer than one shard."""
     if shards < 1:
         raise ConfigError(f"partition.shards is {shards}, but at least 1 is needed: use shards >= 1.")
 
@@ -295,7 +324,8 @@ def _check_shares(alpha: float, min_rows: int) -> None:
         raise ConfigError(f"partition.min_rows is {min_rows}, but no shard may be empty: use min_rows >= 1.")
 
 
-def _check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
+def check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
+    """Refuses more shards than there are rows for, at so many rows a shard."""
     if shards * min_rows > source.rows:
         needed = f"{shards * min_rows} rows for at least {min_rows} a shard" if min_rows > 1 else "one row a shard"
         remedy = f"shards <= {source.rows // min_rows}" + (" or smaller min_rows" if min_rows > 1 else "")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from pisa_ray.algorithm import Method, RowLayout
-from pisa_ray.data import Preprocess, Source, generator
+from pisa_ray.data import Distortion, Origin, Preprocess, Source, generator
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.numerics import seed_globals
 
@@ -52,7 +52,7 @@ class Job:
         held_out: Row ids in `train` of each shard's validation rows; may be empty.
         validation: A separate validation source, or None.
         test: The test source, or None.
-        noise: Standard deviation of the feature noise of each shard.
+        distortions: What is done to the shards' rows, in this order.
         batch_size: Rows of a mini-batch; None: all.
         participation: Share of the shards that report in a round, from the second on.
         micro_batch_size: Rows per backward pass; None: the whole batch at once.
@@ -71,7 +71,7 @@ class Job:
     shards: tuple[np.ndarray, ...]
     alpha: tuple[float, ...]
     held_out: tuple[np.ndarray, ...]
-    noise: tuple[float, ...]
+    distortions: tuple[Distortion, ...] = ()
     validation: Source | None = None
     test: Source | None = None
     batch_size: int | None = 64
@@ -118,6 +118,23 @@ class Job:
         """Rows of a mini-batch of a shard."""
         rows = len(self.shards[shard])
         return min(self.batch_size or rows, rows)
+
+    def distort(
+        self, x: torch.Tensor, y: torch.Tensor, shard: int, rows: np.ndarray, report: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make model inputs and targets what they are in a shard.
+
+        Args:
+            x: Model inputs, [b, ...].
+            y: Targets, [b, ...].
+            shard: Whose rows they are.
+            rows: Their row ids in `train`, [b] int64.
+            report: For which of the shard's reports, from 0; None: an evaluation.
+        """
+        origin = Origin(self.seed, shard, len(self.shards), rows, report)
+        for distortion in self.distortions:
+            x, y = distortion(x, y, origin)
+        return x, y
 
     def evaluation_blocks(self, source: Source) -> int:
         """Number of blocks that a source is evaluated in."""

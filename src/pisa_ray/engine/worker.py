@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 from pisa_ray.algorithm import DualState, RowLayout, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node
-from pisa_ray.data import BatchStream, Rows, Source, generator, key
+from pisa_ray.data import BatchStream, Rows, Source, key
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.device import choose_device, to_device, to_host
-from pisa_ray.engine.evaluation import Sums, evaluate_rows
+from pisa_ray.engine.evaluation import Distort, Sums, evaluate_rows
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
@@ -279,14 +280,12 @@ class Worker:
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
         job, shard, device = self.job, self.shards[i], self.model.parameters.device
-        x, y = shard.rows.batch(shard.stream.positions(count))
+        positions = shard.stream.positions(count)
+        x, y = shard.rows.batch(positions)
         if job.preprocess.transform is not None:
             seed_all(job.seed, "augment", i, count)
         x = job.preprocess(to_device(x, device), training=True)
-        if job.noise[i]:
-            noise = generator(job.seed, "feature_noise", i, count).standard_normal(x.shape, dtype=np.float32)
-            x = x + to_device(torch.from_numpy(noise), device) * job.noise[i]
-        return x, to_device(y, device)
+        return job.distort(x, to_device(y, device), i, job.shards[i][positions], count)
 
     def evaluate(self, published: np.ndarray, split: str, blocks: Sequence[int]) -> dict[int, Sums]:
         """Evaluate blocks of a split ("test" or "validation", a separate source) at a published w."""
@@ -295,11 +294,11 @@ class Worker:
         assert source is not None  # noqa: S101  (for the type checker)
         return {block: self._evaluate(self._block(split, source, block), split, block) for block in blocks}
 
-    def _evaluate(self, rows: Rows, split: str, number: int) -> Sums:
+    def _evaluate(self, rows: Rows, split: str, number: int, distort: Distort | None = None) -> Sums:
         self.model.reset(0)
         seed_all(self.job.seed, f"evaluate {split}", number)
         try:
-            return evaluate_rows(self.model, self.job, rows)
+            return evaluate_rows(self.model, self.job, rows, distort)
         except Exception as error:
             raise user_error(error, f"{split} {number}") from error
 
@@ -311,10 +310,15 @@ class Worker:
         return self._blocks[split, block]
 
     def evaluate_shards(self, published: np.ndarray, shards: Sequence[int], *, held_out: bool) -> dict[int, Sums]:
-        """Evaluate hosted shards' own rows, held-out or training ones, at a published w."""
+        """Evaluate hosted shards' own rows, held-out or training ones, as distorted as they are there."""
         self.model.load(published)
+        job = self.job
         rows = {i: self.shards[i].held_out if held_out else self.shards[i].rows for i in shards}
-        return {i: self._evaluate(rows[i], "shard", i) for i in shards}
+
+        def distort(x: torch.Tensor, y: torch.Tensor, positions: np.ndarray, i: int) -> tuple[torch.Tensor, ...]:
+            return job.distort(x, y, i, (job.held_out if held_out else job.shards)[i][positions])
+
+        return {i: self._evaluate(rows[i], "shard", i, partial(distort, i=i)) for i in shards}
 
     def export(self, published: np.ndarray, rounds: int, path: str) -> str:
         """Write the plain model at a published w as safetensors; returns its weights_sha256."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pisa_ray.algorithm.diagnostics import combine
-from pisa_ray.engine.evaluation import means
+from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
@@ -204,7 +204,10 @@ class Loop:
         elif any(len(rows) for rows in job.held_out):
             pending["validation"] = fleet.evaluate_shards(held_out=True)
         for split, sums in pending.items():
-            row |= {f"{split}_{name}": value for name, value in means(sums().values()).items()}
+            found = sums().values()
+            row |= {f"{split}_{name}": value for name, value in means(found).items()}
+            if split == "validation" and job.validation is None:  # one sum a shard
+                row |= {f"{split}_worst_shard_{name}": value for name, value in worst(found).items()}
         best = self.progress.best
         for name, value in row.items():  # an interruption's row (it has no residuals) is not part of the trajectory
             scheduled = row["primal_residual"] is not None

@@ -154,7 +154,7 @@ def prepare(
         shards=tuple(shards),
         alpha=_weights([len(rows) for rows in shards], shard_weights),
         held_out=tuple(held_out),
-        noise=tuple(partition.noise_levels(len(shards))),
+        distortions=tuple(distortion.fit(opened.train, len(shards)) for distortion in partition.distortions),
         validation=opened.validation,
         test=opened.test,
         batch_size=batch_size,
@@ -218,8 +218,11 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
             model = job.build_model()
             sums = evaluate_rows(model, job, rows.take(np.arange(min(2, len(rows)))))
             x, y = rows.batch(np.arange(pieces[smallest]))
+            inputs = job.preprocess(x, training=True)
+            for distortion in job.distortions:
+                distortion.check(inputs)
             model.module.train()
-            gradient(model, job, job.preprocess(x, training=True), y)
+            gradient(model, job, inputs, y)
             job.method.initial_memory(model.layout)
         except PisaError:
             raise
@@ -242,6 +245,8 @@ def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
     splits = ["test"] if job.test is not None else []
     if job.validation is not None or any(len(rows) for rows in job.held_out):
         splits.append("validation")
+    if job.validation is None and "validation" in splits:  # each shard's own rows
+        splits.append("validation_worst_shard")
     evaluated = [f"{split}_{name}" for split in splits for name in measured]
     return (*evaluated, "train_loss", "worst_shard_loss", "augmented_lagrangian", *RESIDUALS)
 

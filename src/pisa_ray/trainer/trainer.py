@@ -48,7 +48,7 @@ class PisaTrainer:
         model: A module, or a function that makes one (called in every process, seeded).
         data: Where training, validation and test rows are.
         partition: How training rows are cut into shards: IID, LabelSkew, Dirichlet, QuantitySkew, ByColumn,
-            FeatureNoise or Indices.
+            ByFeature, FeatureNoise or Indices; or one of them Distorted by Noise, ShiftLabels, Rotate or Recolour.
         algorithm: The method and its settings; None: SISAD(), which needs the least tuning.
         rounds: Length of the run.
         loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.

@@ -1,0 +1,49 @@
+"""Shards that see different parts of the input space: rows sorted by a feature and cut into runs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pisa_ray.data.base import Source
+from pisa_ray.data.partitions import Partition, check_rows, check_shards
+
+
+@dataclass(frozen=True)
+class ByFeature(Partition):
+    """Rows sorted by a feature and cut into equal runs, so that the shards' ranges of it do not overlap.
+
+    Sizes differ by one row at most. Rows of equal values stay in order; they may lie on both sides of a cut.
+
+    Attributes:
+        shards: How many shards.
+        column: The column to sort by; None: the mean of each row's stored inputs, such as an image's brightness. For
+            that all inputs are read once, piece by piece.
+    """
+
+    kind: ClassVar[str] = "by_feature"
+    shards: int
+    column: str | None = None
+
+    def __post_init__(self) -> None:
+        check_shards(self.shards)
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the sorted rows; the seed plays no part. See `Partition.split`."""
+        check_rows(source, self.shards)
+        values = source.column(self.column) if self.column is not None else _sums(source)
+        order = np.argsort(values, kind="stable").astype(np.int64, copy=False)
+        return [np.sort(run) for run in np.array_split(order, self.shards)]
+
+
+def _sums(source: Source) -> np.ndarray:
+    """Adds up each row's inputs, float64, shape (rows,); one after the other, so that no machine sorts otherwise."""
+    parts = []
+    for piece in source.pieces():
+        inputs, _ = source.read(piece).batch(np.arange(len(piece)))
+        total = torch.zeros(len(piece), dtype=torch.float64)
+        for entries in inputs.reshape(len(piece), -1).T.contiguous():
+            total += entries
+        parts.append(total.numpy())
+    return np.concatenate(parts)

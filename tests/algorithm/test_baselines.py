@@ -1,0 +1,390 @@
+"""The baselines against their papers: two shards by hand, and what each reduces to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pisa_ray.algorithm import (
+    MIFA,
+    MOON,
+    SISAD,
+    FedAdam,
+    FedAvg,
+    FedNova,
+    FedProx,
+    FedYogi,
+    Layout,
+    RowLayout,
+    Scaffold,
+    SyncOptimizer,
+    Task,
+    TreeSum,
+    Update,
+)
+from pisa_ray.algorithm.optimizers import OPTIMIZERS, Optimizer, state_entries
+
+P = 6
+
+
+@dataclass
+class Quadratic:
+    """F(w) = 1/2 ||A w - b||^2 on mini-batches that differ in b."""
+
+    A: torch.Tensor
+    b: list[torch.Tensor]
+    drawn: int = 0
+
+    def draw(self):
+        self.drawn += 1
+        return _At(self, self.b[(self.drawn - 1) % len(self.b)])
+
+
+@dataclass
+class _At:
+    of: Quadratic
+    b: torch.Tensor
+
+    def gradient(self, point, term=None):
+        gradient = self.of.A.T @ (self.of.A @ point - self.b)
+        if term is not None:
+            with torch.enable_grad():
+                z = point.clone().requires_grad_()
+                (extra,) = torch.autograd.grad(term(z[None], slice(0, 1)), z)
+            gradient = gradient + extra
+        return gradient
+
+    def features(self, point):
+        return point[None].clone()
+
+
+def problem(shards=3, seed=0, batches=4):
+    random = torch.Generator().manual_seed(seed)
+    draw = lambda *size: torch.randn(*size, generator=random)  # noqa: E731
+    return [Quadratic(draw(P, P) / math.sqrt(P), [draw(P) for _ in range(batches)]) for _ in range(shards)]
+
+
+@dataclass
+class Run:
+    """A method on some shards, as workers and consensus do it, with plain loops."""
+
+    method: object
+    shards: list
+    alpha: list[float]
+    w: torch.Tensor
+    steps: list[int] | None = None
+    growth: float = 1.0
+    layout: Layout = field(default_factory=lambda: Layout.of([("a", (2, 2), True), ("b", (2,), False)]))
+
+    def __post_init__(self):
+        self.states = [self.method.initial_state(self.w, self.layout) for _ in self.shards]
+        self.memory = self.method.initial_memory(self.layout)
+        self.rows = RowLayout(P, self.method.vectors)
+        self.said = [None] * len(self.shards)
+        self.sigma = self.method.sigma
+
+    def round(self, reporters=None):
+        reporters = range(len(self.shards)) if reporters is None else reporters
+        self.sigma *= self.growth
+        for i in reporters:
+            row = torch.full((self.rows.width,), float("nan"))
+            steps = self.steps[i] if self.steps else self.method.gradients(64, 64)
+            gap = torch.empty(P)
+            task = Task(self.w, self.shards[i].draw, self.sigma, self.layout, gap, self.memory.clone(), steps)
+            self.method.step(self.states[i], task, self.rows.split(row))
+            self.said[i] = self.rows.complete(row, self.alpha[i], torch.empty(0), None)
+        speakers = sorted(range(len(self.shards)) if self.method.remembers else reporters)
+        tree = TreeSum(len(self.shards))
+        tree.expect(speakers)
+        for i in speakers:
+            tree.add((0, i), self.said[i])
+        out = torch.empty(P)
+        total = self.rows.split(tree.total().clone())
+        self.method.update(Update(total, self.w, self.sigma, self.layout, out), self.memory)
+        self.w = out
+        return out
+
+    def rounds(self, count, **kwargs):
+        return torch.stack([self.round(**kwargs) for _ in range(count)])
+
+
+ALPHA = [0.5, 0.3, 0.2]
+
+
+def run(method, seed=0, **kwargs):
+    return Run(method, problem(seed=seed), ALPHA, torch.linspace(-1, 1, P), **kwargs)
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+# Two shards by hand: F_1 = 1/2 (w - 1)^2 and F_2 = 1/2 (w + 2)^2 in every coordinate, alpha = (0.75, 0.25), w = 0.
+# One step of length 0.1 from y goes to 0.9 y + 0.1 c; K steps from 0 to c (1 - 0.9^K), c = 1 and -2.
+
+
+def two_shards(method, steps=(2, 2)):
+    goals = [Quadratic(torch.eye(P), [torch.full((P,), c)]) for c in (1.0, -2.0)]
+    return Run(method, goals, [0.75, 0.25], torch.zeros(P), list(steps))
+
+
+def value(w):
+    assert torch.equal(w, w[:1].expand(P))
+    return float(w[0])
+
+
+BY_HAND = {
+    # 0.75 * 0.19 - 0.25 * 0.38 = 0.0475, and from there 0.81 w + 0.0475
+    "fedavg": (FedAvg(lr=0.1, steps=2), [0.0475, 0.81 * 0.0475 + 0.0475]),
+    # y1 = 0.1 c; y2 = y1 - 0.1 (y1 - c + 2 y1) = 0.7 y1 + 0.1 c = 0.17 c: 0.75 * 0.17 - 0.25 * 0.34 = 0.0425
+    "fedprox": (FedProx(lr=0.1, steps=2, mu=2.0), [0.0425]),
+    # with momentum 0.5: v1 = -c, y1 = 0.1 c; v2 = -0.5 c + 0.1 c - c = -1.4 c, y2 = 0.24 c: 0.18 - 0.12 = 0.06
+    "momentum": (FedAvg(lr=0.1, steps=2, momentum=0.5), [0.06]),
+    # first round as FedAvg; c_i = -Delta_i / 0.2 = -0.95 and 1.9, c = -0.7125 + 0.475 = -0.2375.
+    # second, from w = 0.0475: g + c - c_i = y - 1 + 0.7125 = y - 0.2875 and y + 2 - 2.1375 = y - 0.1375;
+    # y2 - w = 0.19 (c' - w) = 0.0456 and 0.0171: w + 0.75 * 0.0456 + 0.25 * 0.0171 = 0.085975
+    "scaffold": (Scaffold(lr=0.1, steps=2), [0.0475, 0.085975]),
+    # m = 0.1 * 0.0475, v = 0.99e-6 + 0.01 * 0.0475^2
+    "fedadam": (FedAdam(lr=0.1, steps=2), [0.01 * 0.00475 / (math.sqrt(0.99e-6 + 0.01 * 0.0475**2) + 1e-3)]),
+    # v = 1e-6 + 0.01 * 0.0475^2, as Delta^2 > v
+    "fedyogi": (FedYogi(lr=0.1, steps=2), [0.01 * 0.00475 / (math.sqrt(1e-6 + 0.01 * 0.0475**2) + 1e-3)]),
+    # g = 0.75 * -1 + 0.25 * 2 = -0.25
+    "sync": (SyncOptimizer(lr=0.1, optimizer="sgd"), [0.025]),
+    # Adam's first step has length lr
+    "adam": (SyncOptimizer(lr=0.1), [0.1]),
+}
+
+
+@pytest.mark.parametrize(("method", "expected"), BY_HAND.values(), ids=BY_HAND)
+def test_two_shards_by_hand(method, expected):
+    found = two_shards(method)
+    assert [value(found.round()) for _ in expected] == pytest.approx(expected, rel=1e-5)
+
+
+def test_fednova_by_hand():
+    # K = 1 and 3: Delta = 0.1 and -2 (1 - 0.729) = -0.542; per step 0.1 and -0.18066667;
+    # mean 0.075 - 0.04516667 = 0.02983333, times the mean number of steps 0.75 + 0.75 = 1.5
+    assert value(two_shards(FedNova(lr=0.1), (1, 3)).round()) == pytest.approx(0.04475, rel=1e-5)
+    # FedAvg follows the shard with more steps instead: 0.075 - 0.1355
+    assert value(two_shards(FedAvg(lr=0.1), (1, 3)).round()) == pytest.approx(-0.0605, rel=1e-5)
+
+
+def test_fednova_weighs_momentum_as_its_paper():
+    for steps in (1, 2, 5, 17):
+        by_formula = (steps - 0.9 * (1 - 0.9**steps) / (1 - 0.9)) / (1 - 0.9)
+        assert FedNova(momentum=0.9)._weight(steps) == pytest.approx(by_formula)
+        assert FedNova()._weight(steps) == steps
+
+
+def test_moon_by_hand():
+    """The first report is FedAvg's; later the term pulls z towards z_w and away from z_previous."""
+    found, plain = run(MOON(lr=0.1, steps=3, mu=2.0, temperature=0.5)), run(FedAvg(lr=0.1, steps=3))
+    assert torch.equal(found.round(), plain.round())
+    w, shard = found.w, found.shards[0]
+    previous = found.states[0].previous.clone()
+    start = shard.drawn
+    y = w.clone()
+    for k in range(3):
+        leaf = y.clone().requires_grad_()
+        toward, away = (torch.cosine_similarity(leaf, z, dim=0) / 0.5 for z in (w, previous))
+        contrast = -2.0 * (toward - torch.log(toward.exp() + away.exp()))
+        (extra,) = torch.autograd.grad(contrast, leaf)
+        y = y - 0.1 * (shard.A.T @ (shard.A @ y - shard.b[(start + k) % 4]) + extra)
+    found.round()
+    close(found.states[0].previous, y)
+    assert not torch.equal(found.w, plain.round())
+
+
+# Reductions
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fedavg_with_one_step_is_synchronous_sgd(momentum):
+    averaged = run(FedAvg(lr=0.05, steps=1, momentum=momentum), growth=1.1)
+    close(averaged.rounds(20), run(SyncOptimizer(lr=0.05, optimizer="sgd"), growth=1.1).rounds(20))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 5), st.sampled_from([0.0, 0.9]), st.sampled_from([1.0, 1.2]))
+def test_what_equals_fedavg(seed, steps, momentum, growth):
+    def trajectory(kind, **more):
+        return run(kind(lr=0.05, steps=steps, momentum=momentum, **more), seed=seed, growth=growth).rounds(6)
+
+    expected = trajectory(FedAvg)
+    assert torch.equal(trajectory(FedProx, mu=0.0), expected)
+    assert torch.equal(trajectory(MOON, mu=0.0), expected)
+    close(trajectory(FedNova), expected)
+    close(trajectory(MIFA), expected)
+
+
+def test_fednova_differs_where_steps_do():
+    steps = [1, 5, 2]
+    assert not torch.allclose(run(FedNova(lr=0.05), steps=steps).round(), run(FedAvg(lr=0.05), steps=steps).round())
+
+
+def test_fedadam_without_memory_follows_the_sign():
+    found = run(FedAdam(lr=0.05, server_lr=0.1, beta1=0.0, beta2=0.0, tau=1e-12))
+    before, plain = found.w, run(FedAvg(lr=0.05))
+    close(found.round(), before + 0.1 * torch.sign(plain.round() - before))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_scaffold_s_variates_stay_in_balance_whoever_reports(data):
+    found = run(Scaffold(lr=0.05, steps=3, momentum=data.draw(st.sampled_from([0.0, 0.9]))))
+    for _ in range(6):
+        found.round(data.draw(st.lists(st.integers(0, 2), min_size=1, unique=True).map(sorted)))
+        close(found.memory, sum(a * s.variate for a, s in zip(ALPHA, found.states, strict=True)))
+
+
+def test_scaffold_s_variates_are_mean_local_gradients():
+    found = run(Scaffold(lr=0.05, steps=4))
+    found.round()  # from c = c_i = 0, the steps are FedAvg's
+    y, shard = torch.linspace(-1, 1, P), problem()[0]
+    gradients = []
+    for b in shard.b:
+        gradients.append(shard.A.T @ (shard.A @ y - b))
+        y = y - 0.05 * gradients[-1]
+    close(found.states[0].variate, sum(gradients) / 4)
+
+
+def test_scaffold_undoes_client_drift():
+    """Full gradients, many local steps: SCAFFOLD ends at the optimum of the sum, FedAvg beside it (its section 2)."""
+
+    def distance(method):
+        found = Run(method, problem(batches=1), ALPHA, torch.zeros(P))
+        found.rounds(3000)
+        shards = found.shards
+        H = sum(a * s.A.T @ s.A for a, s in zip(ALPHA, shards, strict=True))
+        best = torch.linalg.solve(H, sum(a * s.A.T @ s.b[0] for a, s in zip(ALPHA, shards, strict=True)))
+        return float((found.w - best).norm() / best.norm())
+
+    assert distance(Scaffold(lr=0.1, steps=10)) < 1e-3
+    assert distance(FedAvg(lr=0.1, steps=10)) > 0.05
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_mifa_uses_everybody_s_last_update(data):
+    growth = data.draw(st.sampled_from([1.0, 1.25]))
+    found, shards = run(MIFA(lr=0.1, steps=2), growth=growth), problem()
+    w, last, rate = torch.linspace(-1, 1, P), [None] * 3, 0.1
+    for round_ in range(6):
+        reporters = range(3) if round_ == 0 else sorted(data.draw(st.sets(st.integers(0, 2), min_size=1)))
+        rate /= growth
+        for i in reporters:
+            y = w.clone()
+            for _ in range(2):
+                y = y - rate * shards[i].draw().gradient(y)
+            last[i] = (w - y) / rate
+        w = w - rate * sum(a * G for a, G in zip(ALPHA, last, strict=True))
+        close(found.round(reporters), w)
+
+
+@pytest.mark.parametrize("method", [FedAvg(lr=0.1), SyncOptimizer(lr=0.1), FedAdam(lr=0.1)], ids=repr)
+def test_a_mean_is_over_those_who_report(method):
+    some, alone = run(method), run(method)
+    alone.alpha = [0.5, 0.3, 1.0]  # what an absent shard weighs does not matter
+    close(some.round([0, 1]), alone.round([0, 1]))
+    one = run(method)
+    one.alpha = [1.0, 0, 0]
+    close(run(method).round([0]), one.round([0]))
+
+
+# SyncOptimizer and torch
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_of_torch_goes_on_where_it_was(name):
+    """Its state survives the way through a flat vector, bit for bit."""
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    matrices = Layout.of([("a", (2, 3), True)])  # Muon takes matrices only
+    method = SyncOptimizer(lr=0.01, optimizer=name, options=options)
+    random = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(P, generator=random) for _ in range(8)]
+    w, memory, rows = torch.linspace(-1, 1, P), method.initial_memory(matrices), RowLayout(P)
+    parameter = torch.nn.Parameter(w.clone().view(2, 3))
+    plain = OPTIMIZERS[name]([parameter], lr=0.01, **options)
+    for g in gradients:
+        row = torch.cat([g, torch.ones(2)])
+        out = torch.empty(P)
+        method.update(Update(rows.split(row), w, method.sigma, matrices, out), memory)
+        w = out
+        parameter.grad = g.clone().view(2, 3)
+        plain.step()
+        assert torch.equal(w, parameter.detach().flatten())
+
+
+def test_a_sigma_schedule_is_a_learning_rate_schedule():
+    found, parameter = run(SyncOptimizer(lr=0.1), growth=1.25), torch.nn.Parameter(torch.linspace(-1, 1, P))
+    plain, shards = torch.optim.Adam([parameter], lr=0.1), problem()
+    for _ in range(10):
+        plain.param_groups[0]["lr"] /= 1.25
+        parameter.grad = sum(a * s.draw().gradient(parameter.detach()) for a, s in zip(ALPHA, shards, strict=True))
+        plain.step()
+        close(found.round(), parameter.detach())
+
+
+def test_optimizers_are_refused_with_a_reason():
+    for make, message in [
+        (lambda: SyncOptimizer(optimizer="adamm"), "optimizer is 'adamm', but it must be one of adadelta, "),
+        (lambda: SyncOptimizer(optimizer="lbfgs"), "must be one of"),
+        (lambda: SyncOptimizer(options={"speed": 3}), "Adam refuses its options: .*speed"),
+        (lambda: SyncOptimizer(options={"betas": (2, 0)}), "Adam refuses its options: "),
+        (lambda: SyncOptimizer(options={"lr": 1.0}), "options has lr"),
+        (lambda: SyncOptimizer(lr=0.0), "lr is 0.0, but it must be a finite number > 0"),
+        (lambda: FedAvg(momentum=0.5, options={"momentum": 0.5}), "momentum is given twice"),
+        (lambda: FedAvg(steps=0), "at least 1 local step"),
+        (lambda: FedAvg(epochs=0.0), "epochs is 0.0"),
+        (lambda: FedAvg(momentum=1.0), "momentum is 1.0"),
+        (lambda: FedNova(optimizer="adam"), "FedNova takes local steps of SGD.*leave out optimizer"),
+        (lambda: Scaffold(options={"nesterov": True, "momentum": 0.9}), "leave out momentum and nesterov"),
+        (lambda: FedProx(mu=-1.0), "mu is -1.0"),
+        (lambda: MOON(temperature=0.0), "temperature is 0.0"),
+        (lambda: FedAdam(tau=0.0), "tau is 0.0"),
+        (lambda: FedYogi(beta2=1.0), "beta2 is 1.0"),
+        (lambda: Scaffold(server_lr=0.0), "server_lr is 0.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_local_epochs_are_whole_passes():
+    method = FedAvg(epochs=2)
+    assert [method.gradients(rows, min(rows, 64)) for rows in (1, 64, 65, 640)] == [2, 2, 3, 20]
+    assert FedAvg(epochs=0.1).gradients(64, 64) == 1
+
+
+def test_states_that_no_vector_can_hold_are_refused():
+    class Odd(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.state[parameter]["flag"] = torch.ones(3, dtype=torch.bool)
+
+    with pytest.raises(ValueError, match=r"Odd keeps flag as torch\.bool"):
+        state_entries(Optimizer.of(Odd, 0.1, {}), Layout.of([("a", (2,), False)]))
+
+
+def test_forgetting_duals_leaves_no_memory():
+    """With the duals reset, every round is a first one but for the second moment."""
+    found = run(SISAD(reset_duals=True))
+    state = found.states[0]
+    g = torch.ones(P)
+    for _ in range(3):
+        row = torch.empty(found.rows.width)
+        found.method.step(state, Task(found.w, lambda: _Fixed(g), 60.0, found.layout), found.rows.split(row))
+        close(state.dual, -0.1 * g)
+
+
+@dataclass
+class _Fixed:
+    g: torch.Tensor
+
+    def gradient(self, point, term=None):
+        return self.g.clone()
