@@ -15,13 +15,18 @@ def lenet_28() -> object:
     return lenet((1, 28, 28), 10)
 
 
+def mnist_data(*, test: bool = False) -> Data:
+    """MNIST; the folder of Parquet files is PISA_RAY_DATA or ../shared/data."""
+    folder = Path(os.environ.get("PISA_RAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "mnist"
+    held_out = folder / "test.parquet" if test else None
+    return Data(train=folder / "train.parquet", test=held_out, input="image", label="label")
+
+
 def mnist_job(batch_size: int = 64, shards: int = 10) -> Job:
-    """Ten shards of one digit each, LeNet, SISA; the folder of Parquet files is PISA_RAY_DATA or ../shared/data."""
-    folder = Path(os.environ.get("PISA_RAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    data = Data(train=folder / "mnist/train.parquet", input="image", label="label")
+    """Ten shards of one digit each, LeNet, SISA."""
     return prepare(
         model=lenet_28,  # type: ignore[arg-type]
-        data=data,
+        data=mnist_data(),
         partition=LabelSkew(shards, 1),
         algorithm=SISA(sigma=1.0, rho=200.0),
         batch_size=batch_size,
