@@ -1,0 +1,63 @@
+"""From the comparisons' tables to the study's: one Markdown file, table.json with every number, and plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Table = list[dict[str, Any]]
+
+
+def _rows(folder: Path) -> Table:
+    found: Table = json.loads((folder / "table.json").read_text())["rows"] if (folder / "table.json").exists() else []
+    return found
+
+
+def _percent(row: dict[str, Any] | None, key: str) -> str:
+    """Mean and half the range over seeds."""
+    if row is None or row[key]["mean"] is None:
+        return "-" if row is None or not row["diverged"] else "diverged"
+    value = row[key]
+    return f"{100 * value['mean']:.1f} ± {50 * (value['max'] - value['min']):.1f}"
+
+
+def _markdown(names: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] * len(names)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [names, rule, *lines])
+
+
+def _final(out: Path) -> str:
+    parts = []
+    for dataset in sorted(p for p in (out / "final").glob("*") if p.is_dir()):
+        partitions = [p for p in sorted(dataset.iterdir(), key=lambda p: p.stat().st_ctime) if _rows(p)]
+        by = {(p.name, row["algorithm"]): row for p in partitions for row in _rows(p)}
+        algorithms = list(dict.fromkeys(a for _, a in by))
+        for what, key in (
+            ("Test accuracy", "last_test_accuracy"),
+            ("Worst shard", "last_validation_worst_shard_accuracy"),
+        ):
+            lines = [[a, *(_percent(by.get((p.name, a)), key) for p in partitions)] for a in algorithms]
+            parts.append(f"{what}, {dataset.name}:\n\n" + _markdown(["", *(p.name for p in partitions)], lines))
+    return "\n\n".join(parts)
+
+
+def _study(out: Path, name: str) -> str:
+    rows = _rows(out / "studies" / name)
+    partitions, algorithms = (list(dict.fromkeys(row[k] for row in rows)) for k in ("partition", "algorithm"))
+    by = {(row["partition"], row["algorithm"]): row for row in rows}
+    key = "last_test_accuracy"
+    lines = [
+        [a, str(by[partitions[0], a]["rounds"]), *(_percent(by.get((p, a)), key) for p in partitions)]
+        for a in algorithms
+    ]
+    return f"{name.capitalize()}, MNIST, test accuracy:\n\n" + _markdown(["", "rounds", *partitions], lines)
+
+
+def write_tables(out: Path) -> Path:
+    """Write table.md; returns its path."""
+    studies = sorted(p.name for p in (out / "studies").glob("*") if _rows(p))
+    text = "\n\n".join([_final(out), *(_study(out, name) for name in studies)])
+    path = out / "table.md"
+    path.write_text(f"Percent; mean ± half the range over seeds.\n\n{text}\n")
+    return path
