@@ -6,6 +6,7 @@
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.distribution import distribution_table, label_distribution, plot_distribution
+from pisa_ray.data.kept import KeptSource
 from pisa_ray.data.keys import generator, key
 from pisa_ray.data.partitions import (
     IID,
@@ -30,6 +31,7 @@ __all__ = [
     "Dirichlet",
     "FeatureNoise",
     "Indices",
+    "KeptSource",
     "LabelSkew",
     "Partition",
     "Preprocess",
