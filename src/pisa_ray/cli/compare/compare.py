@@ -14,7 +14,7 @@ import yaml
 from pisa_ray.cli.compare.cells import Cell, check, check_same, plan
 from pisa_ray.cli.compare.display import Display
 from pisa_ray.cli.compare.page import write_page
-from pisa_ray.cli.compare.results import ENDED, CellResult, describe, read_result, summarise, times
+from pisa_ray.cli.compare.results import ENDED, CellResult, describe, read_result, summarise
 from pisa_ray.cli.compare.run import Outcome, run_cells
 from pisa_ray.cli.compare.spec import Spec
 from pisa_ray.cli.compare.tables import comma_separated, markdown
@@ -24,6 +24,8 @@ from pisa_ray.trainer.run_directory import RunDirectory
 
 #: Seconds that runs of a driver that was killed have to end, before a resume gives up.
 PATIENCE = 60.0
+#: What of result.json a clock says.
+_CLOCK = ("seconds", "gradient_seconds")
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,15 @@ def _write(spec: Spec, folder: Folder, results: Sequence[CellResult]) -> Compari
     folder.write("table.json", json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
     folder.write("table.csv", comma_separated(rows).encode())
     folder.write("table.md", markdown(rows, file.score, file.equal).encode())
-    folder.write("times.csv", times(results).encode())
+    clock = [{**_place(result), **{key: result.end.get(key) for key in _CLOCK}} for result in results]
+    folder.write("times.csv", comma_separated(clock).encode())  # apart, since they differ from one time to the next
     folder.write("index.html", write_page(spec, rows, results).encode("utf-8", errors="replace"))
     failed = any(result.outcome.status not in ENDED for result in results)
     return Comparison("failed" if failed else "finished", rows, cells, Path(folder.path))
+
+
+def _place(result: CellResult) -> dict[str, Any]:
+    return {key: getattr(result.cell, key) for key in ("algorithm", "partition", "seed")}
 
 
 def _wait_for_others(cells: Sequence[Cell]) -> None:

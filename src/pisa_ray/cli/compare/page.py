@@ -17,10 +17,12 @@ from pisa_ray.cli.report.markup import details, legend, line_key, page, table
 from pisa_ray.cli.report.text import count
 
 _EQUAL = {
-    "gradients": "every algorithm computes as many gradients of rows as {rounds} rounds of one mini-batch a shard",
-    "bytes": "every algorithm sends as many vectors as {rounds} rounds of one vector a shard",
-    "rounds": "every algorithm runs {rounds} rounds, whatever they cost",
+    "gradients": "every algorithm computes as many gradients of rows as {rounds} of one mini-batch a shard",
+    "bytes": "every algorithm sends as many vectors as {rounds} of one vector a shard",
+    "rounds": "every algorithm runs {rounds}, whatever they cost",
 }
+#: Of YAML that is written as people write it.
+_ONE_LINE: dict[str, Any] = {"width": 10_000, "allow_unicode": True, "sort_keys": False}
 
 
 def write_page(spec: Spec, rows: Sequence[Row], results: Sequence[CellResult]) -> str:
@@ -29,12 +31,11 @@ def write_page(spec: Spec, rows: Sequence[Row], results: Sequence[CellResult]) -
     name = escape(file.name or "Comparison")
     seeds = count(len(file.seeds), "seed")
     algorithms, partitions = count(len(file.algorithms), "algorithm"), count(len(file.partitions), "partition")
-    base = results[0].cell.config if results else None
-    rounds = "the base's" if base is None else str(spec.config(None, next(iter(file.partitions)), file.seeds[0]).rounds)
+    rounds = spec.config(None, next(iter(file.partitions)), file.seeds[0]).rounds
     body = [
         f"<h1>{name}</h1>",
         f'<p class="soft">{algorithms}, {partitions}, {seeds}. At equal {file.equal}: '
-        f"{_EQUAL[file.equal].format(rounds=rounds)}.</p>",
+        f"{_EQUAL[file.equal].format(rounds=count(rounds, 'round'))}.</p>",
     ]
     for i, partition in enumerate(file.partitions):
         own = [row for row in rows if row["partition"] == partition]
@@ -49,7 +50,7 @@ def _table(spec: Spec, own: Sequence[Row], rows: Sequence[Row]) -> str:
     colours = {name: i for i, name in enumerate(spec.file.algorithms)}
     columns = [("Algorithm", "name"), *((escape(_sentence(name)), "n") for name in headings(rows))]
     lines = [
-        [line_key(colours[row["algorithm"]]) + escape(row["algorithm"]), *map(escape, cells_of(row))] for row in own
+        [line_key(colours[row["algorithm"]]) + escape(row["algorithm"]), *map(_two_lines, cells_of(row))] for row in own
     ]
     return (
         f'<div class="card">{table("Mean ± standard deviation (smallest to largest) over seeds", columns, lines)}</div>'
@@ -125,10 +126,14 @@ def _yaml(value: Any) -> str:
     """Key by key, each on one line."""
     if not value:
         return "(as the base)"
-    lines = [
-        yaml.safe_dump({k: v}, default_flow_style=None, width=10_000, allow_unicode=True) for k, v in value.items()
-    ]
-    return "".join(lines).rstrip()
+    lines = [yaml.safe_dump({key: inner}, default_flow_style=True, **_ONE_LINE) for key, inner in value.items()]
+    return "\n".join(line.strip()[1:-1] for line in lines)  # without the braces around it
+
+
+def _two_lines(cell: str) -> str:
+    """What is in brackets, below the rest."""
+    first, bracket, rest = cell.partition(" (")
+    return escape(first) + (f'<br><span class="soft">{escape(rest.removesuffix(")"))}</span>' if bracket else "")
 
 
 def _sentence(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,13 +114,14 @@ def summarise(results: Sequence[CellResult], score: str) -> list[dict[str, Any]]
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for result in results:
         groups.setdefault((result.cell.partition, result.cell.algorithm), []).append(result)
-    return [_row(group, score) for group in groups.values()]
+    also = [key for key in ALSO if key != score and any(result.last(key) is not None for result in results)]
+    return [_row(group, score, also) for group in groups.values()]
 
 
-def _row(group: Sequence[CellResult], score: str) -> dict[str, Any]:
+def _row(group: Sequence[CellResult], score: str, also: Sequence[str]) -> dict[str, Any]:
     measured = [result for result in group if result.measured]
     statuses = [result.outcome.status for result in group]
-    row: dict[str, Any] = {
+    return {
         "algorithm": group[0].cell.algorithm,
         "partition": group[0].cell.partition,
         "seeds": len(group),
@@ -134,11 +134,8 @@ def _row(group: Sequence[CellResult], score: str) -> dict[str, Any]:
         "vectors_per_shard": _mean([result.vectors for result in group]),
         f"last_{score}": _spread([result.last(score) for result in measured]),
         f"best_{score}": _spread([result.best(score) for result in measured]),
+        **{f"last_{key}": _spread([result.last(key) for result in measured]) for key in also},
     }
-    for key in ALSO:
-        if any(result.last(key) is not None for result in measured) and key != score:
-            row[f"last_{key}"] = _spread([result.last(key) for result in measured])
-    return row
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
@@ -161,15 +158,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _number(value: object) -> float | None:
     finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if finite else None  # type: ignore[arg-type]
-
-
-def times(results: Sequence[CellResult]) -> str:
-    """How long each cell took, as CSV; the only output that differs from one time to the next."""
-    lines = ["algorithm,partition,seed,seconds,gradient_seconds"]
-    for result in results:
-        cell, end = result.cell, result.end
-        names = [json.dumps(name, ensure_ascii=False) for name in (cell.algorithm, cell.partition)]
-        lines.append(
-            ",".join([*names, str(cell.seed), str(end.get("seconds", "")), str(end.get("gradient_seconds", ""))])
-        )
-    return "\n".join(lines) + "\n"

@@ -25,8 +25,8 @@ class CompareSection(Section):
 
     name: str | None = None
     base: dict[str, Any]
-    algorithms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    partitions: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    algorithms: dict[str, dict[str, Any]]
+    partitions: dict[str, dict[str, Any]]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = Field(
         default_factory=lambda: [0]
     )
@@ -135,6 +135,8 @@ class Spec:
 
     def _check_names(self) -> None:
         for key, names in (("algorithms", self.file.algorithms), ("partitions", self.file.partitions)):
+            if not names:
+                raise ConfigError(f"{key} is empty, but there is nothing to compare then: add at least one.")
             folders: dict[str, str] = {}
             for name in names:
                 folder = slug(name)

@@ -15,28 +15,23 @@ Row = Mapping[str, Any]
 def cells_of(row: Row) -> list[str]:
     """A row as text, in the order of `headings`."""
     return [
+        _seeds(row),
         *(_plain(row[key]) for key in ("rounds", "sample_gradients")),
         size(row["bytes_sent"]) if row["bytes_sent"] else "-",
         _plain(row["vectors_per_shard"]),
-        *(spread(value) if value["mean"] is not None else _absent(row) for _, value in measures(row)),
-        _note(row),
+        *(spread(row[f"{kind}_{key}"], _absent(row)) for kind, key in _kinds(row)),
     ]
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
     """Those of the columns after the algorithm's; the rows of a comparison have the same."""
-    columns = max(rows, key=len)
-    named = [f"{'best over rounds' if kind == 'best' else kind} {key}" for kind, key in _kinds(columns)]
-    return ["rounds", "sample gradients", "bytes sent", "vectors a shard", *named, "seeds"]
+    kinds = {"last": "last {}", "best": "best {} over rounds"}
+    named = [kinds[kind].format(key.replace("_", " ")) for kind, key in _kinds(rows[0])]
+    return ["seeds", "rounds", "sample gradients", "bytes sent", "vectors a shard", *named]
 
 
-def measures(row: Row) -> list[tuple[str, Mapping[str, float | None]]]:
-    """The columns that hold a mean and its spread."""
-    return [(f"{kind}_{key}", row[f"{kind}_{key}"]) for kind, key in _kinds(row)]
-
-
-def spread(value: Mapping[str, float | None]) -> str:
-    """A mean with what is known of its spread.
+def spread(value: Mapping[str, float | None], absent: str = "-") -> str:
+    """A mean with what is known of its spread, or what stands for one that is absent.
 
     Example:
         >>> spread({"mean": 0.5, "std": 0.25, "min": 0.25, "max": 0.75})
@@ -44,17 +39,19 @@ def spread(value: Mapping[str, float | None]) -> str:
     """
     mean, std, low, high = (value[key] for key in ("mean", "std", "min", "max"))
     if mean is None:
-        return "-"
+        return absent
     return f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f} ({low:.4f} to {high:.4f})")
 
 
 def markdown(rows: Sequence[Row], score: str, equal: str) -> str:
     """The tables, one a partition, aligned so that they can be read as they are."""
     work = {"rounds": "rounds", "bytes": "vectors sent", "gradients": "gradients"}[equal]
-    parts = [f"{score} at equal {work}: mean ± standard deviation (smallest to largest) over seeds.\n"]
+    parts = [
+        f"{score.replace('_', ' ')} at equal {work}: mean ± standard deviation (smallest to largest) over seeds.\n"
+    ]
     for partition in dict.fromkeys(row["partition"] for row in rows):
         own = [row for row in rows if row["partition"] == partition]
-        lines = [["algorithm", *headings(rows)], *([row["algorithm"], *_padded(row, rows)] for row in own)]
+        lines = [["algorithm", *headings(rows)], *([row["algorithm"], *cells_of(row)] for row in own)]
         lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines]
@@ -64,20 +61,13 @@ def markdown(rows: Sequence[Row], score: str, equal: str) -> str:
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
-    """One line a row, at full precision."""
+    """One line a row, at full precision; a mean and its spread in columns of their own."""
     flat = [_flat(row) for row in rows]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in flat for key in row)), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(flat[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return buffer.getvalue()
-
-
-def _padded(row: Row, rows: Sequence[Row]) -> list[str]:
-    """A row with every column that some row has: one whose cells all diverged lacks those that were not measured."""
-    whole = max(rows, key=len)
-    missing = {key: dict.fromkeys(("mean", "std", "min", "max")) for key in whole if key not in row}
-    return cells_of({**row, **missing})
 
 
 def _kinds(row: Row) -> list[tuple[str, str]]:
@@ -100,6 +90,6 @@ def _absent(row: Row) -> str:
     return "diverged" if row["diverged"] else "failed" if row["failed"] else "-"
 
 
-def _note(row: Row) -> str:
+def _seeds(row: Row) -> str:
     lost = [f"{row[kind]} {kind}" for kind in ("diverged", "failed") if row[kind]]
     return f"{row['seeds']}" + (f" ({', '.join(lost)})" if lost else "")
