@@ -5,10 +5,10 @@ import math
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -31,7 +31,6 @@ from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main
 from pisa_ray.cli.report import write_report
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("table.md", "table.csv", "table.json", "index.html")
@@ -334,49 +333,65 @@ def test_a_comparison_grows_and_keeps_what_it_has(folder: Path) -> None:
     assert more.cells[2:] == first.cells
 
 
-def first_end(process: "subprocess.Popen[str]", out: Path) -> None:
-    """Until a cell has ended and another is on its way."""
-    until = time.monotonic() + 120
-    while not (list(out.glob("runs/*/*/*/result.json")) and list(out.glob("runs/sisa-d/*/*/metrics.jsonl"))):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+#: Two rows, the second long enough to be stopped in the middle.
+LONG = changed(
+    algorithms={"SISA": FILE["algorithms"]["SISA"], "SISA-D": {"batch_size": 1}},
+    partitions__shuffled={"kind": "iid", "shards": 5},
+    base__rounds=24,
+    base__evaluate_every=6,
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert compare(LONG, out, progress=False).status == "finished"
+    return tables(out)
+
+
+def second_is_under_way(out: Path) -> bool:
+    """Whether a cell has ended and another is in the middle."""
+    return bool(list(out.glob("runs/sisa/*/*/result.json")) and list(out.glob("runs/sisa-d/*/*/metrics.jsonl")))
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_killed_or_interrupted_it_goes_on_to_the_same_tables(folder: Path) -> None:
-    values = changed(
-        algorithms={"SISA": FILE["algorithms"]["SISA"], "SISA-D": {"batch_size": 1}},
-        partitions__shuffled={"kind": "iid", "shards": 5},
-        base__rounds=24,
-        base__evaluate_every=6,
-    )
-    (folder / "c.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    assert compare(values, "whole", progress=False).status == "finished"
+def test_after_a_kill_it_goes_on_to_the_same_tables(folder: Path, undisturbed: dict[str, bytes]) -> None:
+    (folder / "c.yaml").write_text(yaml.safe_dump(LONG, sort_keys=False))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-m", "pisa_ray", "compare", "c.yaml", "--out", "out"]
-
-    killed = subprocess.Popen(command, text=True, env=environment, start_new_session=True)
-    first_end(killed, folder / "out")
-    killed.kill()
-    killed.wait()
+    driver = subprocess.Popen(command, text=True, env=environment, start_new_session=True)
+    until = time.monotonic() + 120
+    while not second_is_under_way(folder / "out"):
+        assert driver.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
     assert not (folder / "out" / "table.md").exists()
-    while any(RunDirectory(cell.parent).is_running() for cell in (folder / "out").glob("runs/*/*/*/config.yaml")):
-        time.sleep(0.01)  # Ray ends what the driver started
-    shutil.copytree(folder / "out", folder / "copy", ignore=shutil.ignore_patterns(".lock"))
-    assert compare(values, "out", resume=True, progress=False).status == "finished"
-    assert tables(folder / "out") == tables(folder / "whole")
 
-    for path in (folder / "copy").glob("runs/*/*/*/result.json"):
-        path.unlink()  # so that there is something to do again
-    command = [*command[:-1], "copy", "--resume"]
-    interrupted = subprocess.Popen(command, text=True, env=environment, start_new_session=True, stdout=subprocess.PIPE)
-    first_end(interrupted, folder / "copy")
-    interrupted.send_signal(signal.SIGINT)
-    said, _ = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 130
-    go_on = shlex.split(said.partition("Go on with: ")[2])
-    assert go_on == ["pisa-ray", "compare", "c.yaml", "--out", str(folder / "copy"), "--resume"]
-    assert main(go_on[1:]) == 0
-    assert tables(folder / "copy") == tables(folder / "whole")
+    assert compare(LONG, "out", resume=True, progress=False).status == "finished"
+
+    assert tables(folder / "out") == undisturbed
+
+
+@pytest.mark.ray
+def test_an_interrupt_lets_runs_save_and_says_how_to_go_on(
+    folder: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "c.yaml").write_text(yaml.safe_dump(LONG, sort_keys=False))
+
+    def interrupt() -> None:
+        while not second_is_under_way(folder / "out") and threading.main_thread().is_alive():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main(["compare", "c.yaml", "--set", "score=test_accuracy", "--out", "out", "--quiet"]) == 130
+
+    (_, half) = sorted((folder / "out").glob("runs/*/two-labels/*/result.json"))
+    assert json.loads(half.read_text())["status"] == "interrupted"
+    go_on = shlex.split(capsys.readouterr().out.partition("Go on with: ")[2])
+    assert go_on[:5] == ["pisa-ray", "compare", "c.yaml", "--set", "score=test_accuracy"]
+    assert go_on[5:] == ["--out", str(folder / "out"), "--resume"]
+    assert main([*go_on[1:], "--quiet"]) == 0
+    assert tables(folder / "out") == undisturbed
