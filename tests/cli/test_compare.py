@@ -152,9 +152,13 @@ def test_what_is_wrong_is_said_in_one_sentence(
 def test_numbers_and_overrides_are_read_as_in_a_train_file(folder: Path) -> None:
     (folder / "c.yaml").write_text(yaml.safe_dump(FILE, sort_keys=False).replace("rho: 30", "rho: 3e1"))
 
-    spec = Spec.load(folder / "c.yaml", ["base.rounds=12", "algorithms.SISA.batch_size=4", "seeds=[3]"])
+    spec = Spec.load(
+        folder / "c.yaml",
+        ["base.rounds=12", "base.data.validation=held.parquet", "algorithms.SISA.batch_size=4", "seeds=[3]"],
+    )
 
     (cell, _) = plan(spec, folder / "out")
+    assert spec.file.base["data"] == {"dataset": "digits", "validation": str(folder / "held.parquet")}
     assert (cell.config.rounds, cell.config.batch_size, cell.config.seed) == (12, 4, 3)
     assert cell.config.algorithm.rho == 30
     assert cell.config.workers == 0

@@ -107,23 +107,23 @@ def _in_tasks(
 ) -> bool:
     """Run cells as tasks; after a request to stop, those that run finish their round and leave a checkpoint."""
     waiting, running = deque(cells), dict[Any, Cell]()
-    stopping = False
-    while running or (waiting and not stopping):
-        while waiting and len(running) < concurrent and not stopping:
+    cancelled = False
+    while running or (waiting and not stop()):
+        while waiting and len(running) < concurrent and not stop():
             cell = waiting.popleft()
             running[_submit(cell)] = cell
-        done, _ = ray.wait(list(running), timeout=_LOOK)
+        done, _ = ray.wait(list(running), timeout=_LOOK) if running else ([], [])
         for ref in done:
             cell, outcome = running.pop(ref), _outcome(ref)
             if outcome.status == "interrupted":
-                stopping = True
+                waiting.append(cell)  # by the user, or by a node that leaves; then it goes on elsewhere
             else:
                 ended(cell, outcome)
-        if stop() and not stopping:
-            stopping = True
+        if stop() and not cancelled:
+            cancelled = True
             for ref in running:
                 ray.cancel(ref)  # as Ctrl-C, where it runs
-    return not stopping
+    return not waiting
 
 
 def _submit(cell: Cell) -> Any:
@@ -137,7 +137,7 @@ def _submit(cell: Cell) -> Any:
 def _outcome(ref: Any) -> Outcome:
     try:
         outcome: Outcome = ray.get(ref)
-    except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
+    except ray.exceptions.TaskCancelledError:
         return Outcome("interrupted")
     except ray.exceptions.RayError as error:  # the process died, and died again when it was tried again
         return Outcome("failed", str(error))

@@ -50,8 +50,8 @@ class Spec:
 
     @classmethod
     def load(cls, path: Path, settings: list[str] | None = None) -> Spec:
-        """Read a comparison file; see `pisa_ray.cli.config.load`."""
-        return cls.of(read(path, settings), path.resolve().parent)
+        """Read a comparison file, whose name it has by default; see `pisa_ray.cli.config.load`."""
+        return cls.of({"name": path.stem} | read(path, settings), path.resolve().parent)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], folder: Path | None = None) -> Spec:
@@ -73,6 +73,8 @@ class Spec:
         if len({*file.seeds}) < len(file.seeds):
             raise ConfigError(f"seeds is {shown(file.seeds)}, but each must be there once.")
         spec = cls(file, folder or Path.cwd())
+        for row in (file.base, *file.algorithms.values(), *file.partitions.values()):
+            _make_absolute(row, spec.folder)  # so that what is recorded can be run from anywhere
         spec._check_places()
         spec._check_names()
         return spec
@@ -147,6 +149,15 @@ class Spec:
                         f"{key}.{name} and {key}.{folders[folder]} would share the folder {folder}: rename one of them."
                     )
                 folders[folder] = name
+
+
+def _make_absolute(row: dict[str, Any], folder: Path) -> None:
+    for section, keys in (("data", ("train", "test", "validation")), ("model", ("weights",))):
+        values = row.get(section)
+        for key in keys:
+            place = values.get(key) if isinstance(values, dict) else None
+            if isinstance(values, dict) and isinstance(place, str) and "://" not in place:
+                values[key] = str((folder / place).resolve())
 
 
 def slug(name: str) -> str:
