@@ -197,6 +197,15 @@ def load(path: Path, settings: list[str] | None = None) -> Config:
     Raises:
         ConfigError: The first thing that is wrong, in one sentence.
     """
+    return checked(read(path, settings), path.resolve().parent)
+
+
+def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
+    """What a YAML file says, with overrides as in `load`; whether it makes sense is not looked at.
+
+    Raises:
+        ConfigError: There is no such file, it is not YAML, or an override is not one.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except OSError as error:
@@ -209,7 +218,7 @@ def load(path: Path, settings: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} holds no settings: it should be a list of `key: value` lines.")
     for setting in settings or ():
         _override(values, setting)
-    return checked(values, path.resolve().parent)
+    return values
 
 
 def checked(values: dict[str, Any], base: Path) -> Config:

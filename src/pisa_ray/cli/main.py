@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, resize, evaluate, report.
+"""The command line: pisa-ray train, compare, resize, evaluate, report.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pisa-ray",
         description="Train models with PISA, SISA, NSISA or SISA-D over data shards on Ray workers.",
-        epilog="Exit status: 0 ended as planned, 1 failed, 2 bad input, 130 interrupted (train --resume goes on).",
+        epilog="Exit status: 0 ended as planned, 1 failed, 2 bad input, 130 interrupted (--resume goes on).",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -64,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run directory's last checkpoint")
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(run=_train)
+
+    compare = commands.add_parser("compare", help="run algorithms x partitions x seeds at equal work")
+    compare.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to compare; see docs/compare.md")
+    compare.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. base.rounds=50")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="the folder for runs and tables (default: runs/NAME)")
+    compare.add_argument("--resume", action="store_true", help="keep the runs that ended and go on with the others")
+    compare.add_argument("--quiet", action="store_true", help="show no progress")
+    compare.set_defaults(run=_compare)
 
     resize = commands.add_parser("resize", help="change the number of workers of a run that is going on")
     resize.add_argument("run_dir", type=Path, metavar="RUN_DIR")
@@ -98,10 +106,31 @@ def _train(options: argparse.Namespace) -> int:
             print(f"  {name.replace('_', ' '):20} {value if isinstance(value, str) else f'{value:.4f}'}")
     print(f"  {'run directory':20} {result.path}")
     if result.status == "interrupted":
-        settings = [part for setting in options.set or () for part in ("--set", setting)]
-        again = ["pisa-ray", "train", str(options.config), *settings, "--out", str(result.path), "--resume"]
-        print(f"Go on with: {shlex.join(again)}")
+        print(_go_on("train", options, result.path))
     return STATUS[result.status]
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.compare import Spec, compare  # noqa: PLC0415
+
+    spec = Spec.load(options.config, options.set)
+    out = options.out or Path("runs") / (spec.file.name or options.config.stem)
+    result = compare(spec, out, resume=options.resume, progress=not options.quiet)
+    if result.status == "interrupted":
+        print(_go_on("compare", options, result.path))
+        return STATUS["interrupted"]
+    print((result.path / "table.md").read_text(encoding="utf-8"))
+    print(f"page: {result.path / 'index.html'}")
+    for failure in result.failures:
+        print(f"pisa-ray: {' '.join(failure.split())}", file=sys.stderr)
+    return 1 if result.failures else 0
+
+
+def _go_on(command: str, options: argparse.Namespace, out: Path) -> str:
+    """How to go on with what was interrupted."""
+    settings = [part for setting in options.set or () for part in ("--set", setting)]
+    again = ["pisa-ray", command, str(options.config), *settings, "--out", str(out), "--resume"]
+    return f"Go on with: {shlex.join(again)}"
 
 
 def _resize(options: argparse.Namespace) -> int:

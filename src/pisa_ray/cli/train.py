@@ -19,7 +19,9 @@ from pisa_ray.trainer.prepare import Opened
 from pisa_ray.trainer.settings import Scaling
 
 
-def train(config: Config, out: Path, *, resume: bool = False, progress: bool = True) -> Result:
+def train(
+    config: Config, out: Path, *, resume: bool = False, progress: bool = True, data: Opened | None = None
+) -> Result:
     """Run a configuration.
 
     Args:
@@ -27,6 +29,7 @@ def train(config: Config, out: Path, *, resume: bool = False, progress: bool = T
         out: The run directory.
         resume: Go on from its last checkpoint.
         progress: Show progress.
+        data: What config.data names, where it has been opened already.
 
     Returns:
         The result.
@@ -36,7 +39,7 @@ def train(config: Config, out: Path, *, resume: bool = False, progress: bool = T
         PisaError: The run failed.
     """
     return PisaTrainer(
-        **job_arguments(config),
+        **job_arguments(config, data),
         rounds=config.rounds,
         sigma_schedule=config.sigma_schedule.build(),
         evaluate_every=config.evaluate_every,
@@ -53,9 +56,9 @@ def train(config: Config, out: Path, *, resume: bool = False, progress: bool = T
     ).fit()
 
 
-def job_arguments(config: Config) -> dict[str, Any]:
-    """The arguments of PisaTrainer that determine the result of a round."""
-    data, method = config.data.build().open(), config.algorithm.build()
+def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
+    """The arguments of PisaTrainer that determine the result of a round; data where they have been opened already."""
+    data, method = data or config.data.build().open(), config.algorithm.build()
     return {
         "model": _small_enough(method, _model(config.model, data)),
         "data": data,

@@ -8,6 +8,7 @@ from pisa_ray.data.base import Source
 from pisa_ray.data.by_feature import ByFeature
 from pisa_ray.data.distortions import Distortion, Noise, Origin, Recolour, Rotate, ShiftLabels
 from pisa_ray.data.distribution import distribution_table, label_distribution, plot_distribution
+from pisa_ray.data.kept import KeptSource
 from pisa_ray.data.keys import generator, key
 from pisa_ray.data.partitions import (
     IID,
@@ -36,6 +37,7 @@ __all__ = [
     "Distortion",
     "FeatureNoise",
     "Indices",
+    "KeptSource",
     "LabelSkew",
     "Noise",
     "Origin",

@@ -16,7 +16,16 @@ from torch import nn
 from torch.nn import functional
 
 from pisa_ray.algorithm import SISAD, Layout, Method
-from pisa_ray.data import Partition, Preprocess, Source, default_preprocess, hold_out, label_distribution, open_source
+from pisa_ray.data import (
+    KeptSource,
+    Partition,
+    Preprocess,
+    Source,
+    default_preprocess,
+    hold_out,
+    label_distribution,
+    open_source,
+)
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
@@ -55,11 +64,16 @@ class Data:
     std: tuple[float, ...] | None = None
     transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None
 
-    def open(self) -> Opened:
-        """Open the sources; data that cannot be used are refused here."""
+    def open(self, *, keep: bool = False) -> Opened:
+        """Open the sources; data that cannot be used are refused here.
+
+        Args:
+            keep: Decode each source once and keep it in memory, for several runs of one process.
+        """
 
         def source(spec: Any) -> Source:
-            return open_source(spec, input=self.input, label=self.label)
+            opened = open_source(spec, input=self.input, label=self.label)
+            return KeptSource(opened) if keep else opened
 
         train = source(self.train)
         test = source(self.test) if self.test is not None else None

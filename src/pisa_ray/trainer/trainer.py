@@ -247,19 +247,19 @@ class PisaTrainer:
             try:
                 return self._attempts(directory, make_fleet, stop_requests, resuming)
             except StoppedWaitingError as error:
-                self._fail(directory, str(error), "interrupted")
+                self._fail(directory, error, "interrupted")
                 raise
             except PisaError as error:
                 if not (resuming and isinstance(error, ConfigError)):
-                    self._fail(directory, str(error))
+                    self._fail(directory, error)
                 raise
             except OSError as error:
-                self._fail(directory, str(error))
+                self._fail(directory, error)
                 raise PisaError(
                     f"the run directory cannot be written: {error}; --resume goes on from the last checkpoint."
                 ) from error
             except BaseException as error:
-                self._fail(directory, type(error).__name__)
+                self._fail(directory, error)
                 raise
 
     def resize(self, workers: int) -> None:
@@ -442,11 +442,13 @@ class PisaTrainer:
         directory.publish(results=True)
         return metrics
 
-    def _fail(self, directory: RunDirectory, message: str, status: str = "failed") -> None:
+    def _fail(self, directory: RunDirectory, error: BaseException, status: str = "failed") -> None:
         """Record how the run ended, as far as the disk lets us."""
+        kind = type(error).__name__
+        message = str(error) if isinstance(error, PisaError | OSError) else kind
         with suppress(OSError, PisaError):
             *_, last = [{}, *directory.rows()]
-            self._end(directory, status, {"message": message, "rounds": last.get("round", 0), **last})
+            self._end(directory, status, {"error": kind, "message": message, "rounds": last.get("round", 0), **last})
 
     def _last_round(self, directory: RunDirectory) -> int:
         return max((int(row["round"]) for row in directory.rows()), default=0)

@@ -1,4 +1,4 @@
-"""The figures: curves over rounds, and the bars of a partition."""
+"""The figures: curves over rounds or work, and the bars of a partition."""
 
 import math
 from collections.abc import Sequence
@@ -30,14 +30,16 @@ class Line:
     """One curve, already thinned.
 
     Attributes:
-        points: (round, value) pairs, in order.
+        points: (x, value) pairs, in order; x is a round, or what else the axis says.
         colour: index of its colour; indices beyond the palette begin again, in a heavier stroke.
         dash: index into `DASHES`.
+        band: (x, smallest, largest) of what is shaded around it.
     """
 
     points: Sequence[tuple[float, float]]
     colour: int = 0
     dash: int = 0
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def label_colours(count: int) -> list[str]:
@@ -60,8 +62,17 @@ def thin(points: Sequence[tuple[float, float]], buckets: int = 180) -> list[tupl
     return [points[i] for i in sorted(keep)]
 
 
-def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyond: float, percent: bool = False) -> str:
-    """Draws curves over rounds.
+def draw_curves(
+    lines: Sequence[Line],
+    *,
+    salt: str,
+    description: str,
+    log_beyond: float,
+    percent: bool = False,
+    x: str = "round",
+    inches: tuple[float, float] = (4.5, 2.7),
+) -> str:
+    """Draws curves.
 
     Args:
         lines: the curves; at least one has a point.
@@ -69,11 +80,14 @@ def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyon
         description: what the figure shows, for people who cannot see it.
         log_beyond: the ratio of the largest to the smallest value from which the y axis is logarithmic.
         percent: the values are shares of one.
+        x: what is on the horizontal axis.
+        inches: the size.
 
     Returns:
         An `<svg>` element. On a logarithmic axis values that are not positive are left out.
     """
     values = [y for line in lines for _, y in line.points]
+    values += [y for line in lines for _, *both in line.band for y in both]
     positive = [y for y in values if y > 0]
     log = bool(positive) and min(values) >= 0 and max(positive) > log_beyond * min(positive)
 
@@ -89,6 +103,11 @@ def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyon
                 marker="o" if len(points) <= _MARKERS_UP_TO else None,
                 markersize=3.2,
             )
+            if line.band:
+                shaded = [p for p in line.band if p[1] > 0] if log else line.band
+                xs, least, most = (list(column) for column in zip(*shaded, strict=True))
+                colour = LINE_COLOURS[line.colour % len(LINE_COLOURS)]
+                axes.fill_between(xs, least, most, color=colour, alpha=0.15, linewidth=0)
         if log:
             _log_axis(axes, min(positive), max(positive))
         elif percent and max(abs(v) for v in values) <= 10:
@@ -102,9 +121,10 @@ def draw_curves(lines: Sequence[Line], *, salt: str, description: str, log_beyon
                 middle, half = values[0], abs(values[0]) * 0.5 or 1.0
                 axes.set_ylim(middle - half, middle + half)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_xlabel("round")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.set_xlabel(x)
 
-    return draw(paint, (4.5, 2.7), salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
+    return draw(paint, inches, salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
 
 
 def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> str:

@@ -2,10 +2,34 @@
 
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 
 from pisa_ray.cli.report.figures import DASHES, LINE_COLOURS
 
 OPEN_ROWS = 20  # a list with more entries starts closed
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} - pisa_ray report</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A whole page, which needs no other file and no network; both are HTML already."""
+    style = files("pisa_ray.cli.report").joinpath("style.css").read_text(encoding="utf-8")
+    return _PAGE.format(title=title, style=style, body=body)
 
 
 def table(caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from pisa_ray.cli.report.curves import curves
 from pisa_ray.cli.report.events import events
-from pisa_ray.cli.report.markup import details, line_key
+from pisa_ray.cli.report.markup import details, line_key, page
 from pisa_ray.cli.report.numbers import badge, comparison, differences, headline
 from pisa_ray.cli.report.partition import partition
 from pisa_ray.cli.report.run import Run, read_runs
@@ -15,23 +14,6 @@ from pisa_ray.cli.report.text import count
 from pisa_ray.errors import ConfigError
 
 _OPEN_LINES = 60  # a longer configuration starts closed
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - pisa_ray report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
 
 
 def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
@@ -63,7 +45,6 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 def _page(runs: Sequence[Run]) -> str:
     title = escape(" / ".join(run.name for run in runs))
-    style = files("pisa_ray.cli.report").joinpath("style.css").read_text(encoding="utf-8")
     one = len(runs) == 1
     if one:
         body = [f"<h1>{title}</h1>", *_introduction(runs[0]), headline(runs[0])]
@@ -77,7 +58,7 @@ def _page(runs: Sequence[Run]) -> str:
         body += [f"<{level}>Partition</{level}>", partition(run, i)]
         body += [f"<{level}>Configuration</{level}>", _configuration(run)]
         body += [f"<{level}>Events</{level}>", events(run)]
-    return _PAGE.format(title=title, style=style, body="\n".join(body))
+    return page(title, "\n".join(body))
 
 
 def _introduction(run: Run) -> list[str]:

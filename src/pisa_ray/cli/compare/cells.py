@@ -1,0 +1,165 @@
+"""The cells of a comparison: a run each, checked before the first one starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.cli.compare.spec import Spec, slug
+from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
+from pisa_ray.cli.config import Config, DataSection, plain
+from pisa_ray.cli.train import job_arguments
+from pisa_ray.data import hold_out
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.describe import settings
+from pisa_ray.trainer.prepare import Opened, prepare
+from pisa_ray.trainer.run_directory import RunDirectory
+
+#: What may differ between two runs of a train file, but not within a comparison: the table shows it.
+_SHOWN = ("rounds", "evaluate_every", "stop")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the comparison.
+
+    Attributes:
+        algorithm: The name of its row.
+        partition: The name of its partition.
+        seed: Its seed.
+        config: What is run; its rounds are set by `check`.
+        path: Its run directory.
+    """
+
+    algorithm: str
+    partition: str
+    seed: int
+    config: Config
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}, {self.partition}, seed {self.seed}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process does all of it."""
+        return self.config.workers == 0
+
+
+def plan(spec: Spec, out: Path) -> list[Cell]:
+    """All cells, first seeds first, each with a configuration whose keys and values are possible.
+
+    Raises:
+        ConfigError: The first that is not, by its row.
+    """
+    file = spec.file
+    for partition in file.partitions:
+        spec.config(None, partition, file.seeds[0])  # what is wrong with the base is said of the base
+    return [
+        Cell(
+            algorithm,
+            partition,
+            seed,
+            spec.config(algorithm, partition, seed),
+            out / "runs" / slug(algorithm) / slug(partition) / f"seed-{seed}",
+        )
+        for seed in file.seeds
+        for partition in file.partitions
+        for algorithm in file.algorithms
+    ]
+
+
+def check(spec: Spec, cells: list[Cell]) -> None:
+    """Open the data, cut every partition, try every row's model, and give each cell the rounds of equal work.
+
+    Raises:
+        ConfigError: Something that would make a cell fail, or the rows do not measure the score.
+    """
+    tried: set[tuple[str, str]] = set()
+    for cell in cells:
+        with _told(spec, cell):
+            data = opened(cell.config.data, keep=False)
+            base = spec.config(None, cell.partition, cell.seed)
+            _fit(spec, cell, base, _shards(cell.config, data))
+            if (cell.algorithm, cell.partition) not in tried:
+                tried.add((cell.algorithm, cell.partition))
+                _try(spec, cell.config, data)
+
+
+@contextmanager
+def _told(spec: Spec, cell: Cell) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith("score "):
+            raise
+        raise spec.named(error, cell.algorithm, cell.partition) from error
+
+
+def _shards(config: Config, data: Opened) -> list[int]:
+    """Rows of each shard, without those that are held out."""
+    cut = config.partition.build().split(data.train, config.seed)
+    if data.held_out_share is not None:
+        cut, _ = hold_out(cut, data.held_out_share, config.seed)
+    return [len(rows) for rows in cut]
+
+
+def _fit(spec: Spec, cell: Cell, base: Config, shards: list[int]) -> None:
+    config, every = cell.config, cell.config.checkpoint.every
+    config.rounds = rounds_at_equal_work(spec.file.equal, base, config, config.algorithm.build(), shards)
+    if not spec.explicit("evaluate_every", cell.algorithm):
+        config.evaluate_every = in_proportion(config.evaluate_every, base.rounds, config.rounds)
+    if every is not None and not spec.explicit("checkpoint", cell.algorithm):
+        config.checkpoint.every = in_proportion(every, base.rounds, config.rounds)
+
+
+def _try(spec: Spec, config: Config, data: Opened) -> None:
+    arguments = job_arguments(config, data)
+    prepared = prepare(threads=arguments.pop("threads_per_worker"), **arguments)
+    for key, name in (("score", spec.file.score), ("checkpoint.best_by", config.checkpoint.best_by)):
+        if name is not None and name not in prepared.metrics:
+            known = ", ".join(prepared.metrics)
+            raise ConfigError(f"{key} is {name!r}, but the rows do not measure it: use one of {known}.")
+
+
+def check_same(cells: list[Cell]) -> None:
+    """Whether the runs that are there already are runs of these cells.
+
+    Raises:
+        ConfigError: The first setting that differs.
+    """
+    for cell in cells:
+        directory = RunDirectory(cell.path)
+        if not directory.holds_a_run():
+            continue
+        before, now = _fixed(directory.config()), _fixed(plain(cell.config))
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{cell} was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: resume with the same "
+                    "value, give the row another name, or use another --out."
+                )
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return settings(config) | {key: config.get(key) for key in _SHOWN}
+
+
+def opened(section: DataSection, *, keep: bool) -> Opened:
+    """The data of a section, opened once in a process as long as no other section is.
+
+    Args:
+        section: What to open.
+        keep: Whether rows are decoded once and stay in memory, for the cells that this process runs.
+    """
+    return _opened(json.dumps(section.model_dump(), sort_keys=True), keep)
+
+
+@lru_cache(maxsize=1)
+def _opened(section: str, keep: bool) -> Opened:
+    return DataSection.model_validate_json(section).build().open(keep=keep)

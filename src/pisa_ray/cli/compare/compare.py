@@ -1,0 +1,135 @@
+"""A comparison from its file to its tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pisa_ray.cli.compare.cells import Cell, check, check_same, plan
+from pisa_ray.cli.compare.display import Display
+from pisa_ray.cli.compare.page import write_page
+from pisa_ray.cli.compare.results import ENDED, CellResult, describe, read_result, summarise
+from pisa_ray.cli.compare.run import Outcome, run_cells
+from pisa_ray.cli.compare.spec import Spec
+from pisa_ray.cli.compare.tables import comma_separated, markdown
+from pisa_ray.engine.files import Folder
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.run_directory import RunDirectory
+
+#: Seconds that runs of a driver that was killed have to end, before a resume gives up.
+PATIENCE = 60.0
+#: What of result.json a clock says.
+_CLOCK = ("seconds", "gradient_seconds")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a comparison.
+
+    Attributes:
+        status: "finished", "failed" (some cell did, for another reason than that it diverged) or "interrupted".
+        rows: One an algorithm and partition, as in table.json.
+        cells: One a run, as in table.json.
+        path: The folder with the tables, the page and the runs.
+    """
+
+    status: str
+    rows: list[dict[str, Any]]
+    cells: list[dict[str, Any]]
+    path: Path
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong, by cell."""
+        failed = [cell for cell in self.cells if cell["status"] not in ENDED]
+        return [f"{cell['algorithm']}, {cell['partition']}, seed {cell['seed']}: {cell['message']}" for cell in failed]
+
+
+def compare(
+    spec: Spec | Mapping[str, Any], out: Path | str, *, resume: bool = False, progress: bool = True
+) -> Comparison:
+    """Run algorithms x partitions x seeds at equal work, and write tables, curves and a page about them.
+
+    Args:
+        spec: A comparison file, or what one would say; data paths are relative to the current folder then.
+        out: The folder for all of it; refused if it holds a comparison, unless `resume`.
+        resume: Keep the cells that ended, and go on with those that were begun.
+        progress: Whether progress is shown on standard error.
+
+    Returns:
+        The tables, and how it ended. An interrupted one writes no tables.
+
+    Raises:
+        ConfigError: Something in it cannot be used; nothing has been started.
+    """
+    spec = spec if isinstance(spec, Spec) else Spec.of(spec)
+    out = Path(out).resolve()
+    cells = plan(spec, out)
+    with RunDirectory(out).lock():
+        if (out / "compare.yaml").exists() and not resume:
+            raise ConfigError(f"{out} holds a comparison already: use --resume to go on with it, or another --out.")
+        check(spec, cells)
+        _wait_for_others(cells)
+        check_same(cells)
+        found = {cell: result for cell in cells if (result := read_result(cell)) and result.outcome.status in ENDED}
+        folder = Folder(str(out))
+        whole = spec.file.model_dump(exclude_defaults=True)
+        folder.write("compare.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
+        if not _run(spec, [cell for cell in cells if cell not in found], found, progress=progress):
+            return Comparison("interrupted", [], [], out)
+        return _write(spec, folder, [found[cell] for cell in cells])
+
+
+def _run(spec: Spec, cells: Sequence[Cell], found: dict[Cell, CellResult], *, progress: bool) -> bool:
+    """Run what has not ended, into `found`; False if the user asked to stop."""
+    score = spec.file.score
+    with Display(len(cells) + len(found), len(found), quiet=not progress) as display:
+        if not cells:
+            return True
+
+        def ended(cell: Cell, outcome: Outcome) -> None:
+            result = read_result(cell, outcome) or CellResult(cell, outcome)
+            found[cell] = result
+            value = result.last(score) if result.measured else None
+            display.ended(str(cell), outcome.message or outcome.status if value is None else f"{score} {value:.4f}")
+
+        return run_cells(cells, spec.file.concurrent, spec.file.ray.address, ended, display.say)
+
+
+def _write(spec: Spec, folder: Folder, results: Sequence[CellResult]) -> Comparison:
+    file = spec.file
+    rows = summarise(results, file.score)
+    cells = [describe(result, file.score) for result in results]
+    table = {"name": file.name, "score": file.score, "equal": file.equal, "rows": rows, "cells": cells}
+    folder.write("table.json", json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
+    folder.write("table.csv", comma_separated(rows).encode())
+    folder.write("table.md", markdown(rows, file.score, file.equal).encode())
+    clock = [{**_place(result), **{key: result.end.get(key) for key in _CLOCK}} for result in results]
+    folder.write("times.csv", comma_separated(clock).encode())  # apart, since they differ from one time to the next
+    folder.write("index.html", write_page(spec, rows, results).encode("utf-8", errors="replace"))
+    failed = any(result.outcome.status not in ENDED for result in results)
+    return Comparison("failed" if failed else "finished", rows, cells, Path(folder.path))
+
+
+def _place(result: CellResult) -> dict[str, Any]:
+    return {key: getattr(result.cell, key) for key in ("algorithm", "partition", "seed")}
+
+
+def _wait_for_others(cells: Sequence[Cell]) -> None:
+    """Until no cell is at work for a driver that is gone: Ray takes a moment to end its processes.
+
+    Raises:
+        ConfigError: One goes on.
+    """
+    until = time.monotonic() + PATIENCE
+    for cell in cells:
+        while RunDirectory(cell.path).is_running():
+            if time.monotonic() > until:
+                raise ConfigError(f"{cell.path} is in use by another process: wait until it ends, or stop it.")
+            time.sleep(0.1)

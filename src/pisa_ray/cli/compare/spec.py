@@ -1,0 +1,170 @@
+"""The comparison file: what is compared, and the training configuration of each cell, named when it is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from pisa_ray.cli.config import Config, RaySection, checked, read
+from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
+from pisa_ray.cli.config_methods import Section
+from pisa_ray.errors import ConfigError
+
+#: Keys of a train file that are said elsewhere in a comparison.
+_ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "seeds", "name": "name", "ray": "ray"}
+
+
+class CompareSection(Section):
+    """The whole file."""
+
+    name: str | None = None
+    base: dict[str, Any]
+    algorithms: dict[str, dict[str, Any]]
+    partitions: dict[str, dict[str, Any]]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = Field(
+        default_factory=lambda: [0]
+    )
+    equal: Literal["gradients", "bytes", "rounds"] = "gradients"
+    score: str = "test_accuracy"
+    concurrent: Annotated[int, Field(ge=1)] | None = None
+    ray: RaySection = Field(default_factory=RaySection)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A comparison file that has been read.
+
+    Attributes:
+        file: What it says.
+        folder: What data paths are relative to.
+    """
+
+    file: CompareSection
+    folder: Path
+
+    @classmethod
+    def load(cls, path: Path, settings: list[str] | None = None) -> Spec:
+        """Read a comparison file, whose name it has by default; see `pisa_ray.cli.config.load`."""
+        return cls.of({"name": path.stem} | read(path, settings), path.resolve().parent)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], folder: Path | None = None) -> Spec:
+        """The comparison that a file's values are.
+
+        Raises:
+            ConfigError: The first thing that is wrong, in one sentence.
+        """
+        given = deepcopy({key: value for key, value in values.items() if value is not None or key != "ray"})
+        for key in ("algorithms", "partitions"):
+            if isinstance(given.get(key), Mapping):  # an empty row changes nothing; names such as 10 are text
+                given[key] = {str(name): {} if row is None else row for name, row in given[key].items()}
+        try:
+            file = CompareSection.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(sentence(error, given, CompareSection)) from error
+        for name, flag in flags_for_numbers(given.get("seeds", []), file.seeds, "seeds."):
+            raise ConfigError(f"{name} is {shown(flag)}, but it must be a number.")
+        if len({*file.seeds}) < len(file.seeds):
+            raise ConfigError(f"seeds is {shown(file.seeds)}, but each must be there once.")
+        spec = cls(file, folder or Path.cwd())
+        for row in (file.base, *file.algorithms.values(), *file.partitions.values()):
+            _make_absolute(row, spec.folder)  # so that what is recorded can be run from anywhere
+        spec._check_places()
+        spec._check_names()
+        return spec
+
+    def overrides(self, partition: str) -> dict[str, Any]:
+        """What a partition changes of the base: a partition section, or keys of a train file with one."""
+        row = self.file.partitions[partition]
+        return row if "partition" in row else {"partition": row}
+
+    def config(self, algorithm: str | None, partition: str, seed: int) -> Config:
+        """The training configuration of a cell, at the base's rounds; without an algorithm, what rows are measured by.
+
+        Raises:
+            ConfigError: The first thing that is wrong in it, named as in the comparison file.
+        """
+        row = self.file.algorithms[algorithm] if algorithm is not None else {}
+        values = {"workers": 0} | self.file.base | self.overrides(partition) | row
+        values |= {"seed": seed, "name": f"{algorithm}, {partition}, seed {seed}"}
+        try:
+            config = checked(deepcopy(values), self.folder)
+            if config.stop.seconds is not None:
+                raise ConfigError("stop.seconds would end cells by the clock, not by their work: leave it out.")
+            if config.checkpoint.storage is not None:
+                raise ConfigError("checkpoint.storage is not for comparisons: cells keep their checkpoints with --out.")
+        except ConfigError as error:
+            raise self.named(error, algorithm, partition) from error
+        return config
+
+    def named(self, error: ConfigError, algorithm: str | None, partition: str) -> ConfigError:
+        """The same error, whose key is that of a train file, with the key's place in the comparison file."""
+        text = str(error)
+        key = text.split(maxsplit=1)[0].split(".", maxsplit=1)[0]
+        if key == "partition" and "partition" not in self.file.partitions[partition]:
+            return ConfigError(f"partitions.{partition}{text.removeprefix('partition')}")
+        if algorithm is not None and key in self.file.algorithms[algorithm]:
+            return ConfigError(f"algorithms.{algorithm}.{text}")
+        if key in self.overrides(partition):
+            return ConfigError(f"partitions.{partition}.{text}")
+        if key in self.file.base or key in Config.model_fields:
+            return ConfigError(f"base.{text}")
+        return ConfigError(f"algorithms.{algorithm} on partitions.{partition}: {text}")
+
+    def explicit(self, key: str, algorithm: str) -> bool:
+        """Whether a row says a key itself, so that it is not fitted to the row's rounds."""
+        return key in self.file.algorithms[algorithm]
+
+    def _check_places(self) -> None:
+        rows = [("base", self.file.base, _ELSEWHERE)]
+        rounds = {"rounds": "base.rounds"}  # from which the rounds of all follow, at equal work
+        for name, row in self.file.algorithms.items():
+            rest = {key: place for key, place in _ELSEWHERE.items() if key != "algorithm"}
+            rows.append((f"algorithms.{name}", row, rest | rounds))
+        for name in self.file.partitions:
+            rest = {key: place for key, place in _ELSEWHERE.items() if key != "partition"}
+            rows.append((f"partitions.{name}", self.overrides(name), rest | rounds))
+        for where, row, places in rows:
+            for key in row:
+                if key in places:
+                    raise ConfigError(f"{where}.{key} is not for here: leave it out and set {places[key]}.")
+
+    def _check_names(self) -> None:
+        for key, names in (("algorithms", self.file.algorithms), ("partitions", self.file.partitions)):
+            if not names:
+                raise ConfigError(f"{key} is empty, but there is nothing to compare then: add at least one.")
+            folders: dict[str, str] = {}
+            for name in names:
+                folder = slug(name)
+                if not folder:
+                    raise ConfigError(f"{key} has the name {shown(name)}, but a name needs a letter or a digit.")
+                if folder in folders:
+                    raise ConfigError(
+                        f"{key}.{name} and {key}.{folders[folder]} would share the folder {folder}: rename one of them."
+                    )
+                folders[folder] = name
+
+
+def _make_absolute(row: dict[str, Any], folder: Path) -> None:
+    for section, keys in (("data", ("train", "test", "validation")), ("model", ("weights",))):
+        values = row.get(section)
+        for key in keys:
+            place = values.get(key) if isinstance(values, dict) else None
+            if isinstance(values, dict) and isinstance(place, str) and "://" not in place:
+                values[key] = str((folder / place).resolve())
+
+
+def slug(name: str) -> str:
+    """A name as part of a path.
+
+    Example:
+        >>> slug("FedAvg, 10 steps")
+        'fedavg-10-steps'
+    """
+    return re.sub(r"[^\w.+]+", "-", name.lower()).strip("-._")
