@@ -35,11 +35,11 @@ IMAGES: dict[str, list[Row]] = {
     "sync SGD": [
         row("sync", g, lr=lr, optimizer="sgd", options=SGD) for lr, g in ((0.03, False), (0.1, False), (0.1, True))
     ],
-    "FedAvg": [local("fedavg", *pair) for pair in ((0.01, 0.9), (0.03,), (0.1,))],
-    "FedProx": [local("fedprox", lr, mu=mu) for lr, mu in ((0.03, 0.1), (0.1, 0.1), (0.1, 1.0))],
-    "FedNova": [local("fednova", *pair, epochs=0.1) for pair in ((0.01, 0.9), (0.03,), (0.1,))],
+    "FedAvg": [local("fedavg", *pair) for pair in ((0.01, 0.9), (0.1,), (0.3,))],
+    "FedProx": [local("fedprox", lr, mu=mu) for lr, mu in ((0.1, 0.1), (0.1, 1.0), (0.3, 0.1))],
+    "FedNova": [local("fednova", *pair, epochs=0.1) for pair in ((0.01, 0.9), (0.1,), (0.3,))],
     "SCAFFOLD": [local("scaffold", lr) for lr in (0.03, 0.1, 0.3)],
-    "MOON": [local("moon", lr, mu=mu) for lr, mu in ((0.03, 1.0), (0.1, 1.0), (0.1, 5.0))],
+    "MOON": [local("moon", lr, mu=mu) for lr, mu in ((0.1, 1.0), (0.1, 5.0), (0.3, 1.0))],
     "FedAdam": [local("fedadam", lr, server_lr=s) for lr, s in ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01))],
     "FedYogi": [local("fedyogi", lr, server_lr=s) for lr, s in ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01))],
 }

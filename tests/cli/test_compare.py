@@ -26,7 +26,7 @@ from pisa_ray.cli.compare.results import CellResult, describe, summarise
 from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.spec import CompareSection
 from pisa_ray.cli.compare.tables import comma_separated, markdown
-from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work, vectors
+from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
 from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main
 from pisa_ray.cli.report import write_report
@@ -224,7 +224,6 @@ def test_every_row_gets_the_rounds_that_fit(
 
 
 def test_messages_and_evaluations() -> None:
-    assert [vectors(method) for method in (SISA(), SISAD(), Local())] == [1, 2, 2]
     assert [in_proportion(20, 200, rounds) for rounds in (400, 200, 20, 1)] == [40, 20, 2, 1]
 
 

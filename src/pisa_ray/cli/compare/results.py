@@ -9,7 +9,6 @@ from typing import Any
 
 from pisa_ray.cli.compare.cells import Cell
 from pisa_ray.cli.compare.run import Outcome
-from pisa_ray.cli.compare.work import vectors
 from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -44,7 +43,7 @@ class CellResult:
     def vectors(self) -> float:
         """Vectors, as long as the model, that a shard sends in all its rounds."""
         config = self.cell.config
-        return config.rounds * config.participation * vectors(config.algorithm.build())
+        return config.rounds * config.participation * config.algorithm.build().vectors
 
     def last(self, key: str) -> float | None:
         """The last row's value."""

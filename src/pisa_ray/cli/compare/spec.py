@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from pisa_ray.cli.config import Config, RaySection, checked, read
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
-from pisa_ray.cli.config_methods import Section
+from pisa_ray.cli.config_section import Section
 from pisa_ray.errors import ConfigError
 
 #: Keys of a train file that are said elsewhere in a comparison.

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pisa_ray.algorithm import Method
 from pisa_ray.cli.config import Config
 
 
-def gradients(method: Method, rows: int, batch: int) -> int:
-    """Mini-batch gradients in one report of a shard with so many rows."""
-    counted: Any = getattr(method, "gradients", None)
-    return int(counted(rows, batch)) if counted is not None else 1
-
-
-def vectors(method: Method) -> int:
-    """Vectors, as long as the model, in one message of a shard."""
-    default = 2 if method.diagonal_penalty else 1
-    return int(getattr(method, "vectors", default))
+def reporting(config: Config, shards: int) -> float:
+    """Share of the shards that report in a round (but the first), as a whole number of shards."""
+    return max(1, round(config.participation * shards)) / shards
 
 
 def samples_a_round(config: Config, method: Method | None, shards: Sequence[int]) -> float:
@@ -32,8 +24,8 @@ def samples_a_round(config: Config, method: Method | None, shards: Sequence[int]
     batches = [rows if config.batch_size == "full" else min(config.batch_size, rows) for rows in shards]
     if method is None:
         return sum(batches) / len(shards)
-    each = [gradients(method, rows, batch) * batch for rows, batch in zip(shards, batches, strict=True)]
-    return config.participation * sum(each) / len(shards)
+    each = [method.gradients(rows, batch) * batch for rows, batch in zip(shards, batches, strict=True)]
+    return reporting(config, len(shards)) * sum(each) / len(shards)
 
 
 def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, shards: Sequence[int]) -> int:
@@ -49,7 +41,7 @@ def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, 
     if equal == "rounds":
         return base.rounds
     if equal == "bytes":
-        return _nearest(base.rounds / (row.participation * vectors(method)))
+        return _nearest(base.rounds / (reporting(row, len(shards)) * method.vectors))
     return _nearest(base.rounds * samples_a_round(base, None, shards) / samples_a_round(row, method, shards))
 
 
