@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pisa_ray.algorithm import SISA, SISAD
+from pisa_ray.algorithm import SISA, SISAD, Scaffold
 from pisa_ray.cli.compare import Spec, compare
 from pisa_ray.cli.compare.cells import Cell, check, plan
 from pisa_ray.cli.compare.results import CellResult, describe, summarise
@@ -190,30 +190,22 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
 # Equal work
 
 
-class Local(SISA):
-    """As a method whose shards make steps of their own, and send two vectors."""
-
-    vectors = 2
-
-    def gradients(self, rows: int, batch: int) -> int:
-        return math.ceil(rows / batch)
-
-
 @pytest.mark.parametrize(
     ("equal", "method", "row", "shards", "rounds"),
     [
         ("gradients", SISA(), {}, [100, 100], 200),
-        ("gradients", SISA(), {"participation": 0.25}, [100, 100], 800),
+        ("gradients", SISA(), {"participation": 0.25}, [100] * 4, 800),
+        ("gradients", SISA(), {"participation": 0.1}, [100] * 4, 800),  # at least one
         ("gradients", SISA(), {"batch_size": 20}, [100, 100], 100),
         ("gradients", SISA(), {"batch_size": "full"}, [100, 300], 10),
         ("gradients", SISA(), {"batch_size": 20}, [5, 5], 200),  # the shards have no more rows
-        ("gradients", Local(), {}, [100, 100], 20),
-        ("gradients", Local(), {}, [50, 150], 20),
-        ("gradients", Local(), {}, [10_000], 1),
+        ("gradients", Scaffold(epochs=1), {}, [100, 100], 20),
+        ("gradients", Scaffold(epochs=1), {}, [50, 150], 20),
+        ("gradients", Scaffold(epochs=1), {}, [10_000], 1),
         ("bytes", SISA(), {}, [100], 200),
         ("bytes", SISAD(), {}, [100], 100),
-        ("bytes", Local(), {"participation": 0.5}, [100], 200),
-        ("rounds", Local(), {"participation": 0.5}, [100], 200),
+        ("bytes", Scaffold(epochs=1), {"participation": 0.5}, [100] * 2, 200),
+        ("rounds", Scaffold(epochs=1), {"participation": 0.5}, [100], 200),
     ],
 )
 def test_every_row_gets_the_rounds_that_fit(

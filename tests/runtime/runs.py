@@ -14,7 +14,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pisa_ray import Data, Geometric, Indices, PisaTrainer, Result
-from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, FisherDiagonal, HessianDiagonal
+from pisa_ray.algorithm import (
+    MIFA,
+    MOON,
+    NSISA,
+    PISA,
+    SISA,
+    SISAD,
+    FedYogi,
+    FisherDiagonal,
+    HessianDiagonal,
+    Scaffold,
+    SyncOptimizer,
+)
 from pisa_ray.trainer import checkpoint
 
 METHODS = {
@@ -23,6 +35,11 @@ METHODS = {
     "sisa_d": SISAD(),
     "nsisa": NSISA(sigma=20.0, rho=50.0),
     "fisher": PISA(sigma=3.0, rho=1.0, preconditioner=FisherDiagonal()),
+    "adam": SyncOptimizer(lr=0.01),
+    "scaffold": Scaffold(lr=0.1, steps=2, momentum=0.5),
+    "moon": MOON(lr=0.1, steps=2),
+    "fedyogi": FedYogi(lr=0.1, steps=2),
+    "mifa": MIFA(lr=0.1, epochs=0.5),
     "hutchinson": PISA(sigma=3.0, rho=1.0, preconditioner=HessianDiagonal(probes=2, eta=10.0)),
 }
 

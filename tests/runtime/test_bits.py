@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from runs import METHODS, Rich, recomputed_sha256, run, states, trajectory
+from runs import METHODS, Rich, plain_net, recomputed_sha256, run, states, trajectory, uneven
 
 from pisa_ray import Data, FeatureNoise, LabelSkew
+from pisa_ray.trainer.prepare import prepare
 
 
 @pytest.mark.ray
@@ -45,6 +47,45 @@ def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
     assert often.weights_sha256 == seldom.weights_sha256
     assert trajectory(often)[-1] == trajectory(seldom)[-1]
     assert len(often.history) == 5
+
+
+#: Methods with a memory of absent shards and without, with a memory of the consensus and without.
+PARTIAL = ("sisa_d", "nsisa", "adam", "scaffold", "moon", "fedyogi", "mifa")
+
+
+@pytest.mark.parametrize("method", PARTIAL)
+def test_a_run_in_which_few_report_is_resumed_with_the_same_bits(tmp_path, method):
+    straight = run(tmp_path / "straight", method=method, model=Rich, participation=0.3)
+    run(tmp_path / "resumed", method=method, model=Rich, participation=0.3, rounds=4)
+    resumed = run(tmp_path / "resumed", method=method, model=Rich, participation=0.3, resume=True)
+    assert [row["shards_reporting"] for row in straight.history] == [2, 2]
+    assert resumed.weights_sha256 == straight.weights_sha256
+    assert states(resumed) == states(straight)
+    assert trajectory(resumed)[-1] == trajectory(straight)[-1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("method", [m if m == "mifa" else pytest.param(m, marks=pytest.mark.slow) for m in PARTIAL])
+def test_where_few_report_any_number_of_workers_gives_the_same_bits(tmp_path, method):
+    """Seven workers, of which most have no shard that reports."""
+    alone, many = (run(tmp_path / str(w), workers=w, method=method, model=Rich, participation=0.3) for w in (0, 7))
+    assert many.weights_sha256 == alone.weights_sha256
+    assert states(many) == states(alone)
+    assert trajectory(many) == trajectory(alone)
+
+
+def test_reporters_are_keyed_by_seed_and_round():
+    job = prepare(model=plain_net, data=Data(train="digits"), partition=uneven(), participation=0.4).job
+    rounds, again, other = ([tuple(j.reporters(r)) for r in range(1, 200)] for j in (job, job, replace(job, seed=1)))
+    assert rounds[0] == tuple(range(7))  # the first round is full
+    assert {len(r) for r in rounds[1:]} == {3}
+    assert all(list(r) == sorted(set(r)) for r in rounds)
+    assert rounds == again
+    assert rounds != other
+    share = np.bincount(np.concatenate(rounds[1:]), minlength=7) / 198
+    assert np.abs(share - 3 / 7).max() < 0.15
+    assert len(replace(job, participation=0.01).reporters(2)) == 1
 
 
 @pytest.mark.parametrize("stops", [(2,), (1, 4), (1, 2, 5)])
