@@ -30,7 +30,7 @@ SGD = {"momentum": 0.9}
 IMAGES: dict[str, list[Row]] = {
     "SISA": [row("sisa", True, sigma=s, rho=200 * s) for s in (1.0, 0.5, 2.0)],
     "SISA-D": [row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, False), (30, False), (30, True))],
-    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((80, 100), (40, 100), (160, 200))],
+    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100))],
     "sync Adam": [row("sync", g, lr=lr) for lr, g in ((0.006, False), (0.003, False), (0.006, True))],
     "sync SGD": [
         row("sync", g, lr=lr, optimizer="sgd", options=SGD) for lr, g in ((0.03, False), (0.1, False), (0.1, True))
@@ -146,10 +146,10 @@ ABLATIONS: dict[str, Row] = {
     "SISA-D, Q = 0": row("sisa_d", True, sigma=30, rho=0),
     "SISA-D, duals reset": row("sisa_d", True, sigma=30, rho=270, reset_duals=True),
     "SISA-D, constant sigma": row("sisa_d", sigma=30, rho=270),
-    "NSISA": row("nsisa", True, sigma=80, rho=100),
-    "NSISA, Q = 0": row("nsisa", True, sigma=80, rho=0),
-    "NSISA, duals reset": row("nsisa", True, sigma=80, rho=100, reset_duals=True),
-    "NSISA, constant sigma": row("nsisa", sigma=80, rho=100),
+    "NSISA": row("nsisa", True, sigma=20, rho=80),
+    "NSISA, Q = 0": row("nsisa", True, sigma=20, rho=0),
+    "NSISA, duals reset": row("nsisa", True, sigma=20, rho=80, reset_duals=True),
+    "NSISA, constant sigma": row("nsisa", sigma=20, rho=80),
 }
 
 #: The settings of the paper's code for MNIST (sigma 1e3, rho 1e2, lambda 5e-3, gradients summed over K mini-batches),
