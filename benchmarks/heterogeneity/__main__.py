@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pisa_ray.cli.compare import Comparison, compare
+from plots import draw
 from rows import (
     ABLATIONS,
     AUTHORS,
@@ -34,6 +34,8 @@ from rows import (
     local,
 )
 from tables import write_tables
+
+from pisa_ray.cli.compare import Comparison, compare
 
 SEARCH_SEED = 100
 HELD_OUT = 0.1
@@ -139,7 +141,7 @@ class Study:
 
     def authors(self) -> None:
         """The settings of the paper's code, for its 500 rounds."""
-        self._mnist("authors", ("one label",), AUTHORS, equal="rounds", rounds=500)
+        self._mnist("authors", ("one label",), AUTHORS, equal="rounds", rounds=500, evaluations=20)
 
     def ablations(self) -> None:
         """One term at a time."""
@@ -152,7 +154,7 @@ class Study:
         self.chosen["MNIST, 3 of 10 report"] = {"one label": chosen}
         self._keep()
         rows = {a: found["settings"] for a, found in chosen.items()}
-        self._mnist("participation", ("one label",), rows, participation=PARTICIPATION)
+        self._mnist("participation", ("one label",), rows, participation=PARTICIPATION, evaluations=20)
 
     def local_steps(self) -> None:
         """FedAvg with one to fifty local steps and as many gradients, at the best of three rates each."""
@@ -183,7 +185,7 @@ def main() -> None:
     ray.init(address=options.address or "local", log_to_driver=False, include_dashboard=False)
     study = Study(PRESETS[options.preset], out.resolve(), options.data.resolve())
     study.run()
-    print(write_tables(study.out))
+    print(write_tables(study.out), *draw(study.out), sep="\n")
 
 
 if __name__ == "__main__":

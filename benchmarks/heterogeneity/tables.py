@@ -9,7 +9,7 @@ from typing import Any
 Table = list[dict[str, Any]]
 
 
-def _rows(folder: Path) -> Table:
+def read_rows(folder: Path) -> Table:
     found: Table = json.loads((folder / "table.json").read_text())["rows"] if (folder / "table.json").exists() else []
     return found
 
@@ -30,8 +30,8 @@ def _markdown(names: list[str], lines: list[list[str]]) -> str:
 def _final(out: Path) -> str:
     parts = []
     for dataset in sorted(p for p in (out / "final").glob("*") if p.is_dir()):
-        partitions = [p for p in sorted(dataset.iterdir(), key=lambda p: p.stat().st_ctime) if _rows(p)]
-        by = {(p.name, row["algorithm"]): row for p in partitions for row in _rows(p)}
+        partitions = [p for p in sorted(dataset.iterdir(), key=lambda p: p.stat().st_ctime) if read_rows(p)]
+        by = {(p.name, row["algorithm"]): row for p in partitions for row in read_rows(p)}
         algorithms = list(dict.fromkeys(a for _, a in by))
         for what, key in (
             ("Test accuracy", "last_test_accuracy"),
@@ -43,7 +43,7 @@ def _final(out: Path) -> str:
 
 
 def _study(out: Path, name: str) -> str:
-    rows = _rows(out / "studies" / name)
+    rows = read_rows(out / "studies" / name)
     partitions, algorithms = (list(dict.fromkeys(row[k] for row in rows)) for k in ("partition", "algorithm"))
     by = {(row["partition"], row["algorithm"]): row for row in rows}
     key = "last_test_accuracy"
@@ -56,7 +56,7 @@ def _study(out: Path, name: str) -> str:
 
 def write_tables(out: Path) -> Path:
     """Write table.md; returns its path."""
-    studies = sorted(p.name for p in (out / "studies").glob("*") if _rows(p))
+    studies = sorted(p.name for p in (out / "studies").glob("*") if read_rows(p))
     text = "\n\n".join([_final(out), *(_study(out, name) for name in studies)])
     path = out / "table.md"
     path.write_text(f"Percent; mean ± half the range over seeds.\n\n{text}\n")
