@@ -12,13 +12,14 @@ sigma schedule acts on the local learning rate: it is lr * sigma^0 / sigma.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
+from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Batch, Task, Term, Update
@@ -30,39 +31,31 @@ Correction = Callable[[torch.Tensor, torch.Tensor], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedAvg:
+class FedAvg(Baseline):
     """FedAvg (McMahan et al., "Communication-efficient learning of deep networks from decentralized data", 2017).
 
     Attributes:
-        lr: Local learning rate, > 0.
+        lr: As in Baseline, of the local steps.
+        optimizer: As in Baseline, for the local steps; its state is fresh in every round.
+        momentum: Its momentum, in [0, 1).
         steps: K, local steps a round.
         epochs: Instead of `steps`: passes over the shard's rows a round, ceil(epochs n_i / batch) steps.
-        momentum: Of the local optimizer; its state is fresh in every round.
-        optimizer: A class of torch.optim or its name, for the local steps; not LBFGS or SparseAdam.
-        options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
     """
 
     lr: float = 0.01
+    optimizer: str | type[torch.optim.Optimizer] = "sgd"
+    momentum: float = 0.0
     steps: int = 10
     epochs: float | None = None
-    momentum: float = 0.0
-    optimizer: str | type[torch.optim.Optimizer] = "sgd"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    vectors: ClassVar[int] = 1
-    duals: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
-    remedy: ClassVar[str] = "lowering algorithm.lr"
-    lam: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}, but a round needs at least 1 local step")
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is {self.epochs}, but it must be a finite number > 0; leave it out for steps")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}, but it must be in [0, 1): it is the share that is kept")
-        self._made  # noqa: B018  (so that wrong options are refused now)
 
     @cached_property
     def _made(self) -> Optimizer:
@@ -71,78 +64,46 @@ class FedAvg:
         options = {"momentum": self.momentum} if self.momentum else {}
         return Optimizer.of(self.optimizer, self.lr, {**options, **self.options})
 
-    @property
-    def sigma(self) -> float:
-        """1 / lr."""
-        return 1 / self.lr
-
     def gradients(self, rows: int, batch: int) -> int:
         """K."""
         return self.steps if self.epochs is None else max(1, math.ceil(self.epochs * rows / batch))
 
-    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
-        """w^init."""
-        return w.clone()
-
-    def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """Nothing."""
-        return torch.empty(0)
-
-    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
-        """A count of reports only."""
-        return ShardState()
-
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """N_i = Delta_i, M_i = 1."""
-        torch.sub(self._descend(task, self._correction(task)), task.w, out=message.N)
-        self._finish(shard, task, message)
-        return None
-
-    def update(self, update: Update, memory: torch.Tensor) -> None:
-        """W + the mean Delta."""
-        torch.add(update.w, self._mean(update), out=update.out)
-
-    def _correction(self, task: Task) -> Correction | None:
-        return None
-
-    def _rate(self, sigma: float) -> float:
-        """The learning rate of an iteration with that penalty."""
-        return self.lr * (self.sigma / sigma)
-
-    def _descend(
-        self,
-        task: Task,
-        correct: Correction | None = None,
-        term: Callable[[Batch], Term | None] = lambda batch: None,
-    ) -> torch.Tensor:
-        """Take the local steps from w; returns y, [p].
-
-        Args:
-            task: Where from, and the mini-batches.
-            correct: Is given each gradient, to change it.
-            term: What is added to the loss on a batch.
-        """
+        """The local steps; N_i = Delta_i, M_i = 1."""
         y = task.w.clone()
         on = parameters(y, task.layout)
         optimizer = self._made.on(on, self._rate(task.sigma))
+        correct = self._correction(shard, task)
         for _ in range(task.steps):
             batch = task.draw()
-            g = batch.gradient(y, term(batch))
-            if correct is not None:
-                correct(g, y)
+            g = batch.gradient(y, self._term(shard, task, batch))
+            correct(g, y)
             set_gradients(on, g, task.layout)
             optimizer.step()
-        return y
-
-    def _finish(self, shard: ShardState, task: Task, message: Message) -> None:
-        shard.reports += 1
+        torch.sub(y, task.w, out=message.N)
         message.M.fill_(1)
+        shard.reports += 1
         if task.gap is not None:
             task.gap.copy_(message.N)
+        return None
 
-    def _mean(self, update: Update) -> torch.Tensor:
-        """The mean of N over the shards in the sum, [p]."""
-        return update.total.N.div_(update.total.weight)
+    def update(self, update: Update, memory: torch.Tensor) -> None:
+        """The mean Delta is added to w."""
+        torch.add(update.w, self._mean(update), out=update.out)
+
+    def check(self, layout: Layout) -> None:
+        """Whether the local optimizer takes such parameters.
+
+        Raises:
+            ValueError: It does not.
+        """
+        self._made.on(parameters(torch.zeros(layout.size), layout), self.lr)
+
+    def _correction(self, shard: ShardState, task: Task) -> Correction:
+        return lambda g, y: None
+
+    def _term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +120,7 @@ class FedProx(FedAvg):
         super().__post_init__()
         _not_negative("mu", self.mu)
 
-    def _correction(self, task: Task) -> Correction | None:
+    def _correction(self, shard: ShardState, task: Task) -> Correction:
         return lambda g, y: g.add_((y - task.w).mul_(self.mu))
 
 
@@ -202,7 +163,7 @@ class FedNova(_Weighing):
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """W + (mean a_i) (mean Delta_i / a_i)."""
+        """The mean step is taken the mean number of times."""
         scale = update.total.M / update.total.weight
         torch.add(update.w, self._mean(update).mul_(scale), out=update.out)
 
@@ -235,27 +196,34 @@ class Scaffold(_Weighing):
         _positive("server_lr", self.server_lr)
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """C = 0."""
+        """The mean variate, 0."""
         return torch.zeros(layout.size)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> VariateState:
-        """c_i = 0."""
+        """The shard's variate, 0."""
         return VariateState(variate=torch.zeros_like(w))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """N_i = Delta_i, M_i = the change of c_i."""
         assert isinstance(shard, VariateState)  # noqa: S101  (for the type checker)
-        assert task.memory is not None  # noqa: S101  (for the type checker)
-        pull = task.memory - shard.variate
-        torch.sub(self._descend(task, lambda g, y: g.add_(pull)), task.w, out=message.N)
-        self._finish(shard, task, message)
+        super().step(shard, task, message)
         change = torch.div(message.N, -self._rate(task.sigma) * self._weight(task.steps), out=message.M)
-        change.sub_(task.memory)
+        change.sub_(self._mean_variate(shard, task))
         shard.variate.add_(change)
         return None
 
+    def _correction(self, shard: ShardState, task: Task) -> Correction:
+        assert isinstance(shard, VariateState)  # noqa: S101  (for the type checker)
+        pull = self._mean_variate(shard, task) - shard.variate
+        return lambda g, y: g.add_(pull)
+
+    def _mean_variate(self, shard: VariateState, task: Task) -> torch.Tensor:
+        """c, where the shard is."""
+        assert task.memory is not None  # noqa: S101  (for the type checker)
+        return task.memory.to(shard.variate.device)
+
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """W + server_lr (mean Delta), c + sum of the changes (not their mean over the reporters)."""
+        """A step along the mean Delta; the variates' changes are summed, not averaged over the reporters."""
         memory.add_(update.total.M)
         torch.add(update.w, self._mean(update).mul_(self.server_lr), out=update.out)
 
@@ -274,7 +242,8 @@ class MOON(FedAvg):
     Adds mu times -log( e^{cos(z, z_w)/T} / (e^{cos(z, z_w)/T} + e^{cos(z, z_previous)/T}) ) to the loss, z being what
     enters the model's last linear layer (the paper adds a projection head to the model; bring your own), z_w and
     z_previous the same at w and at the shard's previous y. The first report has no previous y and so no such term.
-    Three forward passes a step instead of one.
+    Three forward passes a step instead of one; those for z_w and z_previous are in evaluation mode, with the BatchNorm
+    statistics of the local step.
 
     Attributes:
         mu: Weight of the contrastive term, >= 0.
@@ -294,19 +263,17 @@ class MOON(FedAvg):
         return PreviousState(previous=torch.zeros_like(w))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """As FedAvg, with the contrastive term."""
+        """As FedAvg; y is kept."""
         assert isinstance(shard, PreviousState)  # noqa: S101  (for the type checker)
-
-        def term(batch: Batch) -> Term | None:
-            if shard.reports == 0:
-                return None
-            return self._contrast(batch.features(task.w), batch.features(shard.previous))
-
-        y = self._descend(task, term=term)
-        torch.sub(y, task.w, out=message.N)
-        shard.previous.copy_(y)
-        self._finish(shard, task, message)
+        super().step(shard, task, message)
+        torch.add(task.w, message.N, out=shard.previous)
         return None
+
+    def _term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+        assert isinstance(shard, PreviousState)  # noqa: S101  (for the type checker)
+        if shard.reports == 0 or self.mu == 0:
+            return None
+        return self._contrast(batch.features(task.w), batch.features(shard.previous))
 
     def _contrast(self, towards: torch.Tensor, away: torch.Tensor) -> Term:
         def term(z: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -345,7 +312,7 @@ class FedAdam(FedAvg):
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in [0, 1): it is the share kept")
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """M and v, [2p]."""
+        """Both moments, m and v, [2p]."""
         return torch.cat([torch.zeros(layout.size), torch.full((layout.size,), self.tau**2)])
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
@@ -386,7 +353,7 @@ class MIFA(FedAvg):
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """W - lr (mean G)."""
+        """A step against the mean G."""
         torch.add(update.w, self._mean(update).mul_(self._rate(update.sigma)), out=update.out)
 
 

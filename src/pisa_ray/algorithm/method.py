@@ -1,6 +1,6 @@
 """What every method is made of: a step on one shard, and an update of w from the sum of the messages.
 
-PISA and its kin (admm.py) and the baselines (baselines.py, synchronous.py) differ in these two only; shards, streams,
+PISA and its kin (admm.py) and the baselines (local_steps.py, synchronous.py) differ in these two only; shards, streams,
 sums, workers, checkpoints and recovery are the same for all.
 """
 
@@ -45,7 +45,7 @@ class Task:
         sigma: Penalty of this iteration (after growth).
         layout: Where the parameters lie in w.
         gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
-        memory: What the consensus carries beside w, [e]; only read.
+        memory: What the consensus carries beside w, [e], on the CPU; only read.
         steps: Mini-batches of this report, as the method's `gradients` says.
     """
 
@@ -63,7 +63,7 @@ class Update:
     """The consensus of one iteration.
 
     Attributes:
-        total: Sum of all messages; may be overwritten.
+        total: Sum of all messages; only read, as it may lie in memory that is not ours.
         w: The iteration's consensus point, [p]; only read.
         sigma: Its penalty.
         layout: Where the parameters lie in w.

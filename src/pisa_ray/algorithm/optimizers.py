@@ -55,6 +55,7 @@ class Optimizer:
         pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(options.items()))
         made = cls(known, tuple(pairs))
         try:
+            hash(made.options)
             made.on([nn.Parameter(torch.zeros(2, 2))], lr)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the optimizer {known.__name__} refuses its options: {error}") from error
@@ -108,6 +109,11 @@ class Entry:
         flat[self.part] = tensor.reshape(-1).view(torch.float32)
 
 
+def kept_names(optimizer: torch.optim.Optimizer, on: list[nn.Parameter]) -> list[tuple[int, str]]:
+    """What an optimizer keeps: (which parameter, name), without what is None."""
+    return [(k, name) for k, p in enumerate(on) for name, v in optimizer.state[p].items() if v is not None]
+
+
 @functools.lru_cache(maxsize=4)
 def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[Entry, ...]:
     """What the optimizer keeps between two steps, found by a step without gradient.
@@ -118,13 +124,15 @@ def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[Entry, ...]:
     flat = torch.zeros(layout.size)
     on = parameters(flat, layout)
     trial = optimizer.on(on, 1e-3)
+    groups = [{**group, "params": None} for group in trial.param_groups]
     set_gradients(on, torch.zeros_like(flat), layout)
     trial.step()
+    if groups != [{**group, "params": None} for group in trial.param_groups]:
+        raise ValueError(f"{optimizer.kind.__name__} changes its own options: use an optimizer of torch.optim")
     entries, start = [], 0
     for k, parameter in enumerate(on):
-        for name, value in trial.state[parameter].items():
-            if value is None:
-                continue
+        for name in (name for i, name in kept_names(trial, on) if i == k):
+            value = trial.state[parameter][name]
             number = type(value) if isinstance(value, int | float) else None
             tensor = torch.as_tensor(value, dtype=torch.float64 if number else None)
             if tensor.numel() * tensor.element_size() % 4 or tensor.element_size() < 4:

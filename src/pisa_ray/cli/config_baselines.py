@@ -41,7 +41,7 @@ class SyncSection(BaselineSection):
     """`algorithm: {kind: sync}`."""
 
     kind: Literal["sync"]
-    lr: Positive = SyncOptimizer().lr
+    lr: Positive = SyncOptimizer.lr
     optimizer: str = "adam"
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -54,8 +54,8 @@ class LocalSection(BaselineSection):
     """What methods with local steps share."""
 
     kind: str
-    lr: Positive = FedAvg().lr
-    steps: Annotated[int, Field(ge=1)] = FedAvg().steps
+    lr: Positive = FedAvg.lr
+    steps: Annotated[int, Field(ge=1)] = FedAvg.steps
     epochs: Positive | None = None
     momentum: Decay = 0.0
     optimizer: str = "sgd"
@@ -77,32 +77,32 @@ class FedProxSection(LocalSection):
     """`algorithm: {kind: fedprox}`."""
 
     kind: Literal["fedprox"]
-    mu: NotNegative = FedProx().mu
+    mu: NotNegative = FedProx.mu
 
 
 class ScaffoldSection(LocalSection):
     """`algorithm: {kind: scaffold}`."""
 
     kind: Literal["scaffold"]
-    server_lr: Positive = Scaffold().server_lr
+    server_lr: Positive = Scaffold.server_lr
 
 
 class MOONSection(LocalSection):
     """`algorithm: {kind: moon}`."""
 
     kind: Literal["moon"]
-    mu: NotNegative = MOON().mu
-    temperature: Positive = MOON().temperature
+    mu: NotNegative = MOON.mu
+    temperature: Positive = MOON.temperature
 
 
 class FedAdamSection(LocalSection):
     """`algorithm: {kind: fedadam}` and `{kind: fedyogi}`."""
 
     kind: Literal["fedadam", "fedyogi"]
-    server_lr: Positive = FedAdam().server_lr
-    beta1: Decay = FedAdam().beta1
-    beta2: Decay = FedAdam().beta2
-    tau: Positive = FedAdam().tau
+    server_lr: Positive = FedAdam.server_lr
+    beta1: Decay = FedAdam.beta1
+    beta2: Decay = FedAdam.beta2
+    tau: Positive = FedAdam.tau
 
 
 _KINDS: dict[str, Any] = {

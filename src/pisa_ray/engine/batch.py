@@ -21,37 +21,47 @@ class ShardBatch:
     """See pisa_ray.algorithm.method.Batch. Any number of gradients may be asked for; each starts from the same buffers.
 
     Args:
-        model: In training mode, with the buffers that the batch is to begin with.
+        model: In training mode.
         job: The loss.
         x: Inputs, [b, ...].
         y: Targets, [b].
+        buffers: The model's floating buffers before the batch, [buffers].
         begin: Resets what a forward pass must not carry over: random numbers, counters, constants.
         probes: Seed of the random probes of curvature.
 
     Attributes:
         loss: Mean loss of the gradient asked for last.
+        left: The buffers that the gradient asked for last left, [buffers].
         seconds: Time in gradients and features.
     """
 
     def __init__(
-        self, model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor, begin: Callable[[], None], probes: int
+        self,
+        model: FlatModel,
+        job: Job,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        buffers: torch.Tensor,
+        begin: Callable[[], None],
+        probes: int,
     ) -> None:
         self._model, self._job, self._x, self._y, self._begin, self._probes = model, job, x, y, begin, probes
-        self._buffers = model.buffers.clone()
+        self._buffers = self.left = buffers
         self.loss, self.seconds = float("nan"), 0.0
 
     def __len__(self) -> int:
         return len(self._y)
 
     def gradient(self, point: torch.Tensor, term: Term | None = None) -> torch.Tensor:
-        """See Batch; the buffers are then as the forward pass left them."""
+        """See Batch."""
         start, model = time.perf_counter(), self._model
         self._go_to(point)
         if term is None:
             self.loss = gradient(model, self._job, self._x, self._y)
         else:
-            with _Features(model.module) as features:
+            with Features(model.module) as features:
                 self.loss = gradient(model, self._job, self._x, self._y, lambda rows: term(features.last(), rows))
+        self.left = model.buffers.clone()
         self.seconds += time.perf_counter() - start
         return model.gradient
 
@@ -62,16 +72,16 @@ class ShardBatch:
         self._go_to(point)
         model.module.eval()
         autocast = torch.autocast(self._x.device.type, dtype=torch.bfloat16, enabled=self._job.autocast)
-        with _Features(model.module) as features, autocast:
+        with Features(model.module) as features, autocast:
             model.module(self._x)
         model.module.train()
-        model.buffers.copy_(self._buffers)
         self.seconds += time.perf_counter() - start
         return features.last()
 
     @cached_property
     def curvature(self) -> Curvature:
         """See Batch."""
+        self._go_to(self._model.home)
         generator = torch.Generator(self._x.device).manual_seed(self._probes)
         return curvature(self._model, self._job, self._x, self._y, self._begin, generator)
 
@@ -81,16 +91,18 @@ class ShardBatch:
         self._begin()
 
 
-class _Features:
+class Features:
     """Catches what enters a module's last linear layer."""
 
     def __init__(self, module: nn.Module) -> None:
         linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
         if not linear:
-            raise ConfigError("algorithm moon compares what enters the last nn.Linear, but the model has none.")
+            raise ConfigError(
+                "algorithm moon compares what enters the last nn.Linear, but the model has none: use another algorithm."
+            )
         self._layer, self._caught = linear[-1], torch.empty(0)
 
-    def __enter__(self) -> _Features:
+    def __enter__(self) -> Features:
         self._hook = self._layer.register_forward_pre_hook(self._catch)
         return self
 

@@ -67,11 +67,11 @@ class FlatModel:
         """Take over what the consensus published: w, the floating buffers, the memory of the method, [p + b + e].
 
         Returns:
-            The method's memory, [e]. `home` is w, which forward passes cannot write to.
+            The method's memory, [e], on the CPU. `home` is w, which forward passes cannot write to.
         """
-        source = to_device(borrowed_tensor(published), self.parameters.device)
+        source = borrowed_tensor(published)
         p, b = self.layout.size, len(self.buffers)
-        self.home, self._writes = source[:p], (-1, -1)
+        self.home, self._writes = to_device(source[:p], self.parameters.device), (-1, -1)
         self.go_to(self.home)
         self.buffers.copy_(source[p : p + b])
         return source[p + b :]

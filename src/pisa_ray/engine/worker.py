@@ -102,6 +102,7 @@ class Worker:
         self.shards: dict[int, HostedShard] = {}
         self._prepared: dict[int, HostedShard] = {}
         self._tree = TreeSum(len(job.shards))
+        self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int], Rows] = {}
 
     def info(self) -> WorkerInfo:
@@ -223,7 +224,7 @@ class Worker:
         starts = self.job.train.starts()
         if len(starts) <= 2:
             return ""
-        rows = self.job.shards[i][self.shards[i].stream.positions(self.shards[i].state.reports * self.job.steps(i))]
+        rows = self.job.shards[i][self.shards[i].stream.positions(self._drawn)]
         groups = [str(g) for g in np.unique(np.searchsorted(starts, rows, side="right") - 1)]
         shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
         return f" (rows from row group{'s' if len(groups) > 1 else ''} {shown})"
@@ -231,44 +232,37 @@ class Worker:
     def _report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
         """A step of one shard and its message (to `row`); returns its report and the seconds in gradients."""
         job, model, state = self.job, self.model, self.shards[i].state
-        batches: list[ShardBatch] = []
-        steps, count = job.steps(i), state.reports
-
-        def draw() -> ShardBatch:
-            batches.append(self._draw(i, count * steps + len(batches), this.number))
-            return batches[-1]
-
-        model.buffers.copy_(this.buffers)
         gap = torch.empty_like(model.parameters) if this.diagnose else None
-        message = this.rows.split(row)
-        task = Task(model.home, draw, this.sigma, model.layout, gap, this.memory, steps)
+        message, steps = this.rows.split(row), job.steps(i)
+        drawn = _Drawn(self, i, this, first=state.reports * steps)
+        task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps)
         momentum = job.method.step(state, task, message)
-        losses = [batch.loss for batch in batches]
-        loss, seconds = sum(losses) / len(losses), sum(batch.seconds for batch in batches)
+        loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
         penalty = message.M.clone() if gap is not None and dual is not None else message.M
-        this.rows.complete(row, job.alpha[i], model.buffers, dual)
+        this.rows.complete(row, job.alpha[i], drawn.last.left, dual)
         if job.keeps_messages:
             state.said.copy_(row[: this.rows.said])
         diagnostics = None
         if gap is not None and dual is not None:
-            local_gradient = batches[0].gradient(model.home + gap)
-            local_loss = batches[0].loss
-            diagnostics = shard_diagnostics(gap, dual, penalty, local_gradient, local_loss, momentum)
+            local_gradient = drawn.last.gradient(model.home + gap)
+            diagnostics = shard_diagnostics(gap, dual, penalty, local_gradient, drawn.last.loss, momentum)
         elif gap is not None:
             diagnostics = ShardDiagnostics(gap=float(gap.double().square().sum()))
         finite = math.isfinite(loss) and bool(torch.isfinite(message.N.sum()))
-        return ShardReport(loss, sum(map(len, batches)), finite, diagnostics), seconds
+        return ShardReport(loss, samples, finite, diagnostics), seconds
 
-    def _draw(self, i: int, count: int, round_: int) -> ShardBatch:
-        """Mini-batch number `count` (from 0) of a shard."""
+    def draw(self, i: int, count: int, round_: int, buffers: torch.Tensor) -> ShardBatch:
+        """Mini-batch number `count` (from 0) of a shard, in some round, from the buffers before it."""
 
         def begin() -> None:
             self.model.reset(round_ - 1)
             seed_all(self.job.seed, "forward", i, count)
 
+        self._drawn = count
         x, y = self._batch(i, count)
-        return ShardBatch(self.model, self.job, x, y, begin, key(self.job.seed, "probes", i, count))
+        probes = key(self.job.seed, "probes", i, count)
+        return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
 
     def _repeat(self, i: int, this: _Round, row: torch.Tensor) -> None:
         """What a shard that is absent in this round has said last."""
@@ -325,3 +319,45 @@ class Worker:
         self.model.load(published)
         self.model.reset(rounds)
         return self.model.save(Path(path))
+
+
+class _Drawn:
+    """The mini-batches of one report; only the last is kept.
+
+    Args:
+        worker: Who draws them.
+        shard: Of which shard.
+        this: The round.
+        first: The number of the first in the shard's stream.
+    """
+
+    def __init__(self, worker: Worker, shard: int, this: _Round, first: int) -> None:
+        self._worker, self._shard, self._this, self._next = worker, shard, this, first
+        self._number, self._samples, self._loss, self._seconds = 0, 0, 0.0, 0.0
+        self._last: ShardBatch | None = None
+
+    def draw(self) -> ShardBatch:
+        """The next one; it begins with the buffers that the one before left."""
+        buffers = self._this.buffers if self._last is None else self._last.left
+        self._count()
+        self._last = self._worker.draw(self._shard, self._next, self._this.number, buffers)
+        self._next += 1
+        return self._last
+
+    @property
+    def last(self) -> ShardBatch:
+        """The last one."""
+        assert self._last is not None  # noqa: S101  (every method draws)
+        return self._last
+
+    def settle(self) -> tuple[float, int, float]:
+        """The mean loss, the rows and the seconds of all; asked for once, when the step is done."""
+        self._count()
+        return self._loss / self._number, self._samples, self._seconds
+
+    def _count(self) -> None:
+        if self._last is not None:
+            self._number += 1
+            self._loss += self._last.loss
+            self._samples += len(self._last)
+            self._seconds += self._last.seconds

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import SISAD, Layout, Method
+from pisa_ray.algorithm import MOON, SISAD, FedAvg, Layout, Method
 from pisa_ray.data import (
     KeptSource,
     Partition,
@@ -26,7 +26,9 @@ from pisa_ray.data import (
     label_distribution,
     open_source,
 )
+from pisa_ray.engine.batch import Features
 from pisa_ray.engine.evaluation import evaluate_rows
+from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
 from pisa_ray.engine.numerics import borrowed_process
@@ -237,7 +239,7 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
                 distortion.check(inputs)
             model.module.train()
             gradient(model, job, inputs, y)
-            job.method.initial_memory(model.layout)
+            _try_method(job.method, model)
         except PisaError:
             raise
         except Exception as error:
@@ -254,6 +256,15 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
     return model.layout, [name for name in sums if name != "rows"]
 
 
+def _try_method(method: Method, model: FlatModel) -> None:
+    """What else may not fit: optimizers that take matrices only, models that have no features to compare."""
+    method.initial_memory(model.layout)
+    if isinstance(method, FedAvg):
+        method.check(model.layout)
+    if isinstance(method, MOON):
+        Features(model.module)
+
+
 def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
     """Names of all numbers in metrics.jsonl that tell how good a round's model is."""
     splits = ["test"] if job.test is not None else []
@@ -262,7 +273,8 @@ def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
     if job.validation is None and "validation" in splits:  # each shard's own rows
         splits.append("validation_worst_shard")
     evaluated = [f"{split}_{name}" for split in splits for name in measured]
-    return (*evaluated, "train_loss", "worst_shard_loss", "augmented_lagrangian", *RESIDUALS)
+    dual = ("augmented_lagrangian", *RESIDUALS) if job.method.duals else ("primal_residual", "consensus_move")
+    return (*evaluated, "train_loss", "worst_shard_loss", *dual)
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""What the baselines share: an optimizer of torch.optim, a learning rate, and no dual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from pisa_ray.algorithm.layout import Layout
+from pisa_ray.algorithm.method import Update
+from pisa_ray.algorithm.optimizers import Optimizer
+from pisa_ray.algorithm.state import ShardState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A method without a penalty. A sigma schedule acts on the learning rate: it is lr * sigma^0 / sigma.
+
+    Attributes:
+        lr: Learning rate, > 0.
+        optimizer: A class of torch.optim or its name; not LBFGS or SparseAdam.
+        options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
+    """
+
+    lr: float
+    optimizer: str | type[torch.optim.Optimizer]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    vectors: ClassVar[int] = 1
+    duals: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    remedy: ClassVar[str] = "lowering algorithm.lr"
+    lam: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        self._made  # noqa: B018  (so that wrong options are refused now)
+
+    @cached_property
+    def _made(self) -> Optimizer:
+        return Optimizer.of(self.optimizer, self.lr, self.options)
+
+    @property
+    def sigma(self) -> float:
+        """1 / lr."""
+        return 1 / self.lr
+
+    def _rate(self, sigma: float) -> float:
+        """The learning rate of an iteration with that penalty."""
+        return self.lr * (self.sigma / sigma)
+
+    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+        """w^init."""
+        return w.clone()
+
+    def initial_memory(self, layout: Layout) -> torch.Tensor:
+        """Nothing."""
+        return torch.empty(0)
+
+    def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
+        """A count of reports only."""
+        return ShardState()
+
+    def _mean(self, update: Update) -> torch.Tensor:
+        """The mean of N over the shards in the sum, [p], a new vector."""
+        return update.total.N / update.total.weight

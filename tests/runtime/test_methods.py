@@ -1,0 +1,135 @@
+"""What every method owes the engine: it only reads what it is given, and draws and counts batches as it says."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from runs import METHODS, Rich, plain_net, uneven
+from torch import nn
+
+from pisa_ray import MOON, PISA, ConfigError, Data, FedAvg, PisaError, SyncOptimizer
+from pisa_ray.algorithm import GaussNewton, HessianDiagonal
+from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.prepare import prepare
+
+
+def job(method, model=plain_net, **more):
+    return prepare(
+        model=model, data=Data(train="digits"), partition=uneven(), algorithm=method, batch_size=16, **more
+    ).job
+
+
+def hosting(of):
+    worker = Worker(of, process_is_ours=False)
+    worker.host(range(len(of.shards)))
+    return worker, Consensus(of, worker.model.layout, worker.model.published())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_what_arrives_is_only_read(method, share):
+    """Messages may lie in the object store and be added again, to a consensus that takes another's place."""
+    of = job(METHODS[method], participation=share)
+    worker, consensus = hosting(of)
+    sigma = of.method.sigma
+    for round_ in (1, 2, 3):
+        w = consensus.publish().copy()
+        payload, report = worker.step(round_, sigma * round_, w, diagnose=round_ == 2)
+        payload = [(node, array.copy()) for node, array in payload]
+        before = [array.tobytes() for _, array in payload]
+        successor = Consensus(of, worker.model.layout, worker.model.published())
+        successor.restore(w, round_)
+        results = []
+        for each in (consensus, successor):
+            assert each.add(round_, 0, payload)
+            results.append(each.update(round_, sigma * round_, round_ == 2)[0].tobytes())
+            assert [array.tobytes() for _, array in payload] == before
+        assert results[0] == results[1]
+        assert list(report.shards) == list(of.reporters(round_))
+        assert all(of.steps(i) * of.batch_rows(i) == shard.samples for i, shard in report.shards.items())
+
+
+def test_second_order_information_leaves_no_trace_in_batchnorm():
+    def buffers(preconditioner):
+        of = job(PISA(sigma=3.0, rho=1.0, preconditioner=preconditioner), model=lambda: Rich(max_norm=None))
+        worker, consensus = hosting(of)
+        payload, _ = worker.step(1, 3.0, consensus.publish(), diagnose=True)
+        consensus.add(1, 0, payload)
+        return consensus.update(1, 3.0, True)[0][worker.model.layout.size :].copy()
+
+    plain = buffers(PISA().preconditioner)
+    assert len(plain)
+    for preconditioner in (HessianDiagonal(probes=2), GaussNewton()):
+        assert np.array_equal(buffers(preconditioner), plain)
+
+
+class Fails(nn.Module):
+    """Fails in its n-th forward pass in training mode, counted over all shards."""
+
+    def __init__(self, at: list[int]) -> None:
+        super().__init__()
+        self.net, self.at = plain_net(), at
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.at[0] -= 1
+            if self.at[0] < 0:
+                raise KeyError("failing")
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("method", "number"), [("sisa", 1), ("adam", 1), ("scaffold", 3)])
+def test_errors_name_the_rows_of_the_batch_that_failed(method, number):
+    """In round 2; scaffold takes two steps a round and fails in the second."""
+    at = [10**9]
+    of = job(METHODS[method], model=lambda: Fails(at))
+    worker, consensus = hosting(of)
+    worker.job = of = replace(of, train=_Grouped(of.train, 10))
+    w = consensus.publish()
+    worker.step(1, of.method.sigma, w, False, [4])
+    at[0] = of.steps(4) - 1
+    rows = of.shards[4][worker.shards[4].stream.positions(number)]
+    groups = ", ".join(map(str, sorted({int(row) // 10 for row in rows})))
+    with pytest.raises(PisaError, match=rf"shard 4 in round 2 \(rows from row groups? {groups}( and \d+ more)?\)"):
+        worker.step(2, of.method.sigma, w, False, [4])
+
+
+class _Grouped:
+    """A source in groups of so many rows."""
+
+    def __init__(self, source, size):
+        self.source, self.size = source, size
+
+    def starts(self):
+        return np.arange(0, self.source.rows + self.size, self.size)
+
+
+def test_a_report_keeps_one_batch_however_many_it_draws():
+    of = job(FedAvg(lr=0.1, steps=20))
+    worker, consensus = hosting(of)
+    alive = []
+    draw = worker.draw
+
+    def watched(*arguments):
+        alive[:] = [reference for reference in alive if reference() is not None]
+        assert len(alive) <= 2
+        batch = draw(*arguments)
+        alive.append(weakref.ref(batch))
+        return batch
+
+    worker.draw = watched
+    worker.step(1, 10.0, consensus.publish(), diagnose=False)
+    assert alive
+
+
+def test_what_does_not_fit_the_model_is_found_before_anything_starts():
+    with pytest.raises(ConfigError, match=r"moon compares what enters the last nn\.Linear, but the model has none"):
+        job(MOON(), model=lambda: nn.Sequential(nn.Unflatten(1, (1, 64)), nn.Conv1d(1, 10, 64), nn.Flatten()))
+    for method in (FedAvg(optimizer="muon"), SyncOptimizer(optimizer="muon")):
+        with pytest.raises(ConfigError, match="Muon"):
+            job(method)
