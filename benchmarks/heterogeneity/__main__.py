@@ -169,7 +169,16 @@ class Study:
         found = self.chosen["MNIST"]["Dirichlet(0.1)"]
         rows = {a: found[a]["settings"] for a in ("SISA", "SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")}
         partitions = ("by brightness", "one shard's labels shifted", "rotated by 36 degrees each", "recoloured")
-        self._mnist("contradictions", partitions, rows)
+        self._mnist("contradictions", partitions, rows, seeds=[0])
+
+    def few_exchanges(self) -> None:
+        """Costly links: every algorithm sends twenty vectors a shard, however many gradients it takes meanwhile."""
+        for partition, like in (("one label", "one label"), ("IID", "Dirichlet(0.1)")):
+            found = self.chosen["MNIST"][like]
+            names = ("SISA", "SISA-D", "sync Adam", "sync SGD", "FedAvg", "SCAFFOLD", "FedAdam")
+            rows = {a: found[a]["settings"] for a in names} | {"FedAvg, 50 steps": local("fedavg", 0.1)}
+            rows["FedAvg, 50 steps"]["algorithm"]["steps"] = 50
+            self._mnist(f"few exchanges/{partition}", (partition,), rows, equal="bytes", rounds=20)
 
 
 def main() -> None:

@@ -206,7 +206,7 @@ EIGHT = (
     "feature noise",
     "IID",
 )
-STUDIES = ("authors", "ablations", "participation", "local steps", "contradictions")
+STUDIES = ("authors", "ablations", "participation", "few exchanges", "local steps", "contradictions")
 
 PRESETS = {
     "small": Preset({"digits": ("one label", "IID")}, (0,)),

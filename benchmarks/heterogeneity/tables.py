@@ -56,7 +56,8 @@ def _study(out: Path, name: str) -> str:
 
 def write_tables(out: Path) -> Path:
     """Write table.md; returns its path."""
-    studies = sorted(p.name for p in (out / "studies").glob("*") if read_rows(p))
+    folders = [path.parent for path in (out / "studies").glob("**/table.json")]
+    studies = sorted(str(folder.relative_to(out / "studies")) for folder in folders)
     text = "\n\n".join([_final(out), *(_study(out, name) for name in studies)])
     path = out / "table.md"
     path.write_text(f"Percent; mean ± half the range over seeds.\n\n{text}\n")
