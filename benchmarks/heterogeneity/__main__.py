@@ -65,7 +65,9 @@ class Study:
         dataset = DATASETS[name]
         other = self.preset.settings_of.get(name, {}).get(partition)
         if other is None:
-            self.chosen.setdefault(name, {})[partition] = self._search(name, dataset, partition, dataset.candidates)
+            budget = self.preset.more.get((name, partition), self.preset.budget)
+            candidates = {a: tried[:budget] for a, tried in dataset.candidates.items()}
+            self.chosen.setdefault(name, {})[partition] = self._search(name, dataset, partition, candidates)
             self._keep()
         rows = {a: found["settings"] for a, found in self.chosen[name][other or partition].items()}
         self._compare(f"final/{name}/{partition}", dataset, {partition: dataset.partition(partition)}, rows)

@@ -25,29 +25,56 @@ def local(kind: str, lr: float, momentum: float = 0.0, **settings: Any) -> Row:
 
 
 SGD = {"momentum": 0.9}
+FEDAVG = ((0.01, 0.9), (0.1,), (0.3,), (0.03,), (0.01,), (0.03, 0.9))
+FEDADAM = ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01), (0.03, 0.001), (0.01, 0.003), (0.3, 0.01))
 
 #: Settings to choose from, on images; the first ones are what earlier short experiments or the papers suggest.
 IMAGES: dict[str, list[Row]] = {
-    "SISA": [row("sisa", True, sigma=s, rho=200 * s) for s in (1.0, 0.5, 2.0)],
-    "SISA-D": [row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, False), (30, False), (30, True))],
-    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100))],
-    "sync Adam": [row("sync", g, lr=lr) for lr, g in ((0.006, False), (0.003, False), (0.006, True))],
-    "sync SGD": [
-        row("sync", g, lr=lr, optimizer="sgd", options=SGD) for lr, g in ((0.03, False), (0.1, False), (0.1, True))
+    "SISA": [
+        *(row("sisa", True, sigma=s, rho=200 * s) for s in (1.0, 0.5, 2.0)),
+        *(row("sisa", sigma=s, rho=200) for s in (1.0, 2.0)),
+        row("sisa", True, sigma=1.0, rho=100),
     ],
-    "FedAvg": [local("fedavg", *pair) for pair in ((0.01, 0.9), (0.1,), (0.3,))],
-    "FedProx": [local("fedprox", lr, mu=mu) for lr, mu in ((0.1, 0.1), (0.1, 1.0), (0.3, 0.1))],
-    "FedNova": [local("fednova", *pair, epochs=0.1) for pair in ((0.01, 0.9), (0.1,), (0.3,))],
-    "SCAFFOLD": [local("scaffold", lr) for lr in (0.03, 0.1, 0.3)],
-    "MOON": [local("moon", lr, mu=mu) for lr, mu in ((0.1, 1.0), (0.1, 5.0), (0.3, 1.0))],
-    "FedAdam": [local("fedadam", lr, server_lr=s) for lr, s in ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01))],
-    "FedYogi": [local("fedyogi", lr, server_lr=s) for lr, s in ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01))],
+    "SISA-D": [
+        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, False), (30, False), (30, True))),
+        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((20, True), (60, True), (100, False))),
+    ],
+    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
+    "sync Adam": [
+        *(row("sync", g, lr=lr) for lr, g in ((0.006, False), (0.003, False), (0.006, True))),
+        *(row("sync", g, lr=lr) for lr, g in ((0.01, False), (0.01, True), (0.0015, False))),
+    ],
+    "sync SGD": [
+        row("sync", g, lr=lr, optimizer="sgd", options=SGD)
+        for lr, g in ((0.03, False), (0.1, False), (0.1, True), (0.06, False), (0.2, False), (0.2, True))
+    ],
+    "FedAvg": [local("fedavg", *pair) for pair in FEDAVG],
+    "FedProx": [
+        local("fedprox", lr, mu=mu)
+        for lr, mu in ((0.1, 0.1), (0.1, 1.0), (0.3, 0.1), (0.3, 1.0), (0.1, 5.0), (0.03, 0.1))
+    ],
+    "FedNova": [local("fednova", *pair, epochs=0.1) for pair in FEDAVG],
+    "SCAFFOLD": [
+        *(local("scaffold", lr) for lr in (0.03, 0.1, 0.3, 0.01)),
+        *(local("scaffold", lr, server_lr=0.3) for lr in (0.03, 0.1)),
+    ],
+    "MOON": [
+        local("moon", lr, mu=mu) for lr, mu in ((0.1, 1.0), (0.1, 5.0), (0.3, 1.0), (0.1, 0.1), (0.03, 1.0), (0.3, 0.1))
+    ],
+    "FedAdam": [local("fedadam", lr, server_lr=s) for lr, s in FEDADAM],
+    "FedYogi": [local("fedyogi", lr, server_lr=s) for lr, s in FEDADAM],
 }
 
 #: The same on the small network of Adult, whose gradients are larger.
 ADULT: dict[str, list[Row]] = IMAGES | {
-    "SISA": [row("sisa", True, sigma=s, rho=30 * s) for s in (1.0, 0.3, 3.0)],
-    "SISA-D": [row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((30, False), (60, False), (30, True))],
+    "SISA": [
+        *(row("sisa", True, sigma=s, rho=30 * s) for s in (1.0, 0.3, 3.0)),
+        *(row("sisa", sigma=s, rho=30 * s) for s in (1.0, 3.0, 0.3)),
+    ],
+    "SISA-D": [
+        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((30, False), (60, False), (30, True))),
+        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, True), (100, False), (15, True))),
+    ],
 }
 
 
@@ -184,15 +211,19 @@ class Preset:
 
     Attributes:
         cells: Partitions by data set.
-        searched: Partitions whose settings are searched for; others take those of the one they are mapped to.
         seeds: Of the table; the search has one of its own.
+        settings_of: Partitions that take the settings found on another one, by data set.
         studies: What else is run, on MNIST.
+        budget: Settings that every algorithm has to choose from, of the first in its list.
+        more: Where that number is another one, by (data set, partition).
     """
 
     cells: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
     settings_of: dict[str, dict[str, str]] = field(default_factory=dict)
     studies: tuple[str, ...] = ()
+    budget: int = 3
+    more: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 FOUR = ("one label", "two labels", "Dirichlet(0.1)", "IID")
@@ -215,6 +246,7 @@ PRESETS = {
         (0, 1),
         {"MNIST": {"two labels": "one label", "IID": "Dirichlet(0.1)"}},
         STUDIES,
+        more={("MNIST", "one label"): 6},
     ),
     "full": Preset(
         {
@@ -226,5 +258,6 @@ PRESETS = {
         (0, 1, 2),
         {},
         STUDIES,
+        budget=6,
     ),
 }
