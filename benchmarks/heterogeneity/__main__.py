@@ -65,11 +65,11 @@ class Study:
         dataset = DATASETS[name]
         other = self.preset.settings_of.get(name, {}).get(partition)
         if other is None:
-            budget = self.preset.more.get((name, partition), self.preset.budget)
-            candidates = {a: tried[:budget] for a, tried in dataset.candidates.items()}
+            candidates = self.preset.candidates(name, partition)
             self.chosen.setdefault(name, {})[partition] = self._search(name, dataset, partition, candidates)
             self._keep()
-        rows = {a: found["settings"] for a, found in self.chosen[name][other or partition].items()}
+        found = self.chosen[name][other or partition]
+        rows = {a: found[a]["settings"] for a in self.preset.candidates(name, partition)}
         self._compare(f"final/{name}/{partition}", dataset, {partition: dataset.partition(partition)}, rows)
 
     def _search(
@@ -105,7 +105,7 @@ class Study:
         *,
         seeds: list[int] | None = None,
         score: str = "test_accuracy",
-        evaluations: int = 5,
+        evaluations: int = 4,
         equal: str = "gradients",
         **base: Any,
     ) -> Comparison:
@@ -147,7 +147,7 @@ class Study:
 
     def ablations(self) -> None:
         """One term at a time."""
-        self._mnist("ablations", ("one label",), ABLATIONS)
+        self._mnist("ablations", ("one label",), ABLATIONS, seeds=[0])
 
     def participation(self) -> None:
         """Three of ten shards report; settings are searched for anew."""
@@ -159,7 +159,7 @@ class Study:
         self._mnist("participation", ("one label",), rows, participation=PARTICIPATION, evaluations=20)
 
     def local_steps(self) -> None:
-        """FedAvg with one to fifty local steps and as many gradients, at the best of three rates each."""
+        """FedAvg with one to fifty local steps and as many gradients, at the better of two rates each."""
         rows = {f"{k} steps, lr {lr}": local("fedavg", lr) for k in LOCAL_STEPS for lr in LOCAL_RATES}
         for k in LOCAL_STEPS:
             for lr in LOCAL_RATES:

@@ -67,7 +67,7 @@ def _cells(out: Path) -> Any:
 
 
 def _local_steps(out: Path) -> Any:
-    """The best of three rates at each number of local steps, against the number of exchanges."""
+    """The better of two rates at each number of local steps, against the number of exchanges."""
     rows = read_rows(out / "studies" / "local steps")
     if not rows:
         return None

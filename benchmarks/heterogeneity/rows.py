@@ -190,7 +190,7 @@ AUTHORS: dict[str, Row] = {
 
 #: FedAvg with more and more local steps and as many gradients: fewer exchanges.
 LOCAL_STEPS = (1, 2, 5, 10, 20, 50)
-LOCAL_RATES = (0.03, 0.1, 0.3)
+LOCAL_RATES = (0.1, 0.03)
 
 #: Three of ten shards report; dual methods and MIFA remember the others.
 PARTICIPATION = 0.3
@@ -216,6 +216,7 @@ class Preset:
         studies: What else is run, on MNIST.
         budget: Settings that every algorithm has to choose from, of the first in its list.
         more: Where that number is another one, by (data set, partition).
+        fewer: Data sets where only some algorithms run, but for the partitions in `more`.
     """
 
     cells: dict[str, tuple[str, ...]]
@@ -224,8 +225,17 @@ class Preset:
     studies: tuple[str, ...] = ()
     budget: int = 3
     more: dict[tuple[str, str], int] = field(default_factory=dict)
+    fewer: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def candidates(self, name: str, partition: str) -> dict[str, list[Row]]:
+        """What each algorithm that runs there has to choose from."""
+        every = DATASETS[name].candidates
+        some = every if (name, partition) in self.more else self.fewer.get(name, every)
+        return {a: every[a][: self.more.get((name, partition), self.budget)] for a in some}
 
 
+#: Without what costs more (MOON: three forward passes a step), is next to another (FedYogi) or is meant for matrices.
+SHORT = ("SISA", "SISA-D", "sync Adam", "sync SGD", "FedAvg", "FedProx", "FedNova", "SCAFFOLD", "FedAdam")
 FOUR = ("one label", "two labels", "Dirichlet(0.1)", "IID")
 EIGHT = (
     "one label",
@@ -247,6 +257,7 @@ PRESETS = {
         {"MNIST": {"two labels": "one label", "IID": "Dirichlet(0.1)"}},
         STUDIES,
         more={("MNIST", "one label"): 6},
+        fewer=dict.fromkeys(("MNIST", "Fashion-MNIST", "CIFAR-10"), SHORT),
     ),
     "full": Preset(
         {
