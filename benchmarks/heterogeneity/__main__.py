@@ -105,7 +105,7 @@ class Study:
         *,
         seeds: list[int] | None = None,
         score: str = "test_accuracy",
-        evaluations: int = 4,
+        evaluations: int = 5,
         equal: str = "gradients",
         **base: Any,
     ) -> Comparison:
