@@ -67,7 +67,7 @@ def _cells(out: Path) -> Any:
 
 
 def _local_steps(out: Path) -> Any:
-    """The better of two rates at each number of local steps, against the number of exchanges."""
+    """Accuracy over the number of local steps, and so over fewer and fewer exchanges."""
     rows = read_rows(out / "studies" / "local steps")
     if not rows:
         return None
