@@ -236,7 +236,7 @@ class Preset:
 
 #: Without what costs more (MOON: three forward passes a step), is next to another (FedYogi) or is meant for matrices.
 SHORT = ("SISA", "SISA-D", "sync Adam", "sync SGD", "FedAvg", "FedProx", "FedNova", "SCAFFOLD", "FedAdam")
-SHORTEST = tuple(name for name in SHORT if name not in ("FedProx", "FedNova"))
+SHORTEST = ("SISA", "SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")
 FOUR = ("one label", "two labels", "Dirichlet(0.1)", "IID")
 EIGHT = (
     "one label",
