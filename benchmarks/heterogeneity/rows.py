@@ -255,7 +255,7 @@ PRESETS = {
     "ninety": Preset(
         {"MNIST": FOUR, "Adult": FOUR, "Fashion-MNIST": FOUR[:1], "CIFAR-10": FOUR[:1]},
         (0, 1),
-        {"MNIST": {"two labels": "one label", "IID": "Dirichlet(0.1)"}},
+        {"MNIST": {"two labels": "one label"}},
         STUDIES,
         more={("MNIST", "one label"): 6},
         fewer={"MNIST": SHORT} | dict.fromkeys(("Fashion-MNIST", "CIFAR-10"), SHORTEST),
