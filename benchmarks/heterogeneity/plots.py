@@ -51,7 +51,8 @@ def _cells(out: Path) -> Any:
         for row in rows:
             y, value = algorithms.index(row["algorithm"]), row["last_test_accuracy"]
             if value["mean"] is None:
-                ax.annotate("diverged", (0, y), fontsize=6, color=GREY, va="center")
+                where = ("axes fraction", "data")
+                ax.annotate("diverged", (0.02, y), xycoords=where, fontsize=6, color=GREY, va="center")
                 continue
             mean, least, most = (100 * value[k] for k in ("mean", "min", "max"))
             ax.plot([least, most], [y, y], color=_colour(row["algorithm"]), lw=1)

@@ -1,4 +1,4 @@
-"""From the comparisons' tables to the study's: one Markdown file, table.json with every number, and plots."""
+"""From the comparisons' tables to the study's: one Markdown file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ def read_rows(folder: Path) -> Table:
 
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:
-    """Mean and half the range over seeds."""
+    """Mean and half the range over the seeds that came to their end; how many did not."""
     if row is None or row[key]["mean"] is None:
         return "-" if row is None or not row["diverged"] else "diverged"
     value = row[key]
-    return f"{100 * value['mean']:.1f} ± {50 * (value['max'] - value['min']):.1f}"
+    text = f"{100 * value['mean']:.1f}"
+    if row["measured"] > 1:
+        text += f" ± {50 * (value['max'] - value['min']):.1f}"
+    return text + (f" ({row['diverged']} of {row['seeds']} diverged)" if row["diverged"] else "")
 
 
 def _markdown(names: list[str], lines: list[list[str]]) -> str:
@@ -51,7 +54,7 @@ def _study(out: Path, name: str) -> str:
         [a, str(by[partitions[0], a]["rounds"]), *(_percent(by.get((p, a)), key) for p in partitions)]
         for a in algorithms
     ]
-    return f"{name.capitalize()}, MNIST, test accuracy:\n\n" + _markdown(["", "rounds", *partitions], lines)
+    return f"{name[0].upper() + name[1:]}, MNIST, test accuracy:\n\n" + _markdown(["", "rounds", *partitions], lines)
 
 
 def write_tables(out: Path) -> Path:

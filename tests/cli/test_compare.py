@@ -52,6 +52,8 @@ FILE: dict[str, Any] = {
     "concurrent": 1,
 }
 
+SISA_D = {"algorithm": {"kind": "sisa_d"}}
+
 #: Models that give NaN, or raise an error, after so many forward passes for training.
 MODELS = """
 from torch import nn
@@ -111,6 +113,8 @@ def tables(out: Path) -> dict[str, bytes]:
     [
         ({"algoritms": {}}, "algoritms is not a setting: the nearest one is algorithms."),
         ({"algorithms": {}}, "algorithms is empty, but"),
+        ({"algorithms__FedAvg": None}, "algorithms.FedAvg.algorithm is missing: add it, such as algorithm: {kind: "),
+        ({"algorithms__SISA": {"kind": "sisa"}}, "algorithms.SISA.kind is not for here: write algorithm: {kind: ...}."),
         ({"seeds": [0, 0]}, "seeds is .0, 0., but each must be there once."),
         ({"seeds": [True]}, "seeds.0 is true, but it must be a number."),
         ({"equal": "time"}, "equal is 'time', but it must be 'gradients', 'bytes' or 'rounds'."),
@@ -194,8 +198,8 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
     ("equal", "method", "row", "shards", "rounds"),
     [
         ("gradients", SISA(), {}, [100, 100], 200),
-        ("gradients", SISA(), {"participation": 0.25}, [100] * 4, 800),
-        ("gradients", SISA(), {"participation": 0.1}, [100] * 4, 800),  # at least one
+        ("gradients", SISA(), {"participation": 0.25}, [100] * 4, 797),
+        ("gradients", SISA(), {"participation": 0.1}, [100] * 4, 797),  # at least one
         ("gradients", SISA(), {"batch_size": 20}, [100, 100], 100),
         ("gradients", SISA(), {"batch_size": "full"}, [100, 300], 10),
         ("gradients", SISA(), {"batch_size": 20}, [5, 5], 200),  # the shards have no more rows
@@ -204,7 +208,7 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
         ("gradients", Scaffold(epochs=1), {}, [10_000], 1),
         ("bytes", SISA(), {}, [100], 200),
         ("bytes", SISAD(), {}, [100], 100),
-        ("bytes", Scaffold(epochs=1), {"participation": 0.5}, [100] * 2, 200),
+        ("bytes", Scaffold(epochs=1), {"participation": 0.5}, [100] * 2, 199),
         ("rounds", Scaffold(epochs=1), {"participation": 0.5}, [100], 200),
     ],
 )
@@ -227,7 +231,7 @@ def made_up(cell: Cell, status: str, accuracies: list[float]) -> CellResult:
         {"round": 4 * i, "sample_gradients": 160 * i, "bytes_sent": 0, "test_accuracy": a, "test_loss": 1 - a}
         for i, a in enumerate(accuracies, 1)
     ]
-    return CellResult(cell, Outcome(status, "" if status == "finished" else "round 9 is not finite"), rows[-1], rows)
+    return CellResult(cell, Outcome(status, "" if status == "finished" else "round 9 is not finite"), rows[-1], rows, 5)
 
 
 def test_the_table_has_the_values_of_the_rows(folder: Path) -> None:
@@ -270,8 +274,8 @@ def test_the_table_has_the_values_of_the_rows(folder: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_cells_are_runs_and_what_diverges_or_fails_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = changed(
-        algorithms__Diverging={"model": {"factory": "test_compare_models:diverges"}},
-        algorithms__Failing={"model": {"factory": "test_compare_models:fails"}},
+        algorithms__Diverging={**SISA_D, "model": {"factory": "test_compare_models:diverges"}},
+        algorithms__Failing={**SISA_D, "model": {"factory": "test_compare_models:fails"}},
         **{"algorithms__With workers": {**FILE["algorithms"]["SISA"], "workers": 1}},
     )
     (folder / "c.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
@@ -330,7 +334,7 @@ def test_a_comparison_grows_and_keeps_what_it_has(folder: Path) -> None:
 
 #: Two rows, the second long enough to be stopped in the middle.
 LONG = changed(
-    algorithms={"SISA": FILE["algorithms"]["SISA"], "SISA-D": {"batch_size": 1}},
+    algorithms={"SISA": FILE["algorithms"]["SISA"], "SISA-D": {**SISA_D, "batch_size": 1}},
     partitions__shuffled={"kind": "iid", "shards": 5},
     base__rounds=24,
     base__evaluate_every=6,

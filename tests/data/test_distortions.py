@@ -35,8 +35,8 @@ def batch(rows: int = 8, channels: int = 3, height: int = 6, width: int = 6) -> 
     return x, torch.from_numpy(random.integers(0, 10, rows))
 
 
-def origin(shard: int = 1, rows: int = 8, report: int | None = 0, seed: int = 3, shards: int = 4) -> Origin:
-    return Origin(seed, shard, shards, np.arange(rows), report)
+def origin(shard: int = 1, rows: int = 8, batch: int | None = 0, seed: int = 3, shards: int = 4) -> Origin:
+    return Origin(seed, shard, shards, np.arange(rows), batch)
 
 
 def digits_of(labels: list[int] | np.ndarray):
@@ -71,9 +71,9 @@ def test_shards_that_are_not_named_are_left_alone(distortion):
 @given(positions=st.permutations(range(8)), distortion=st.sampled_from(ALL[1:]))
 def test_what_happens_to_a_row_does_not_depend_on_its_neighbours(positions, distortion):
     x, y = batch()
-    together = distortion(x, y, origin(report=None))
+    together = distortion(x, y, origin(batch=None))
     some = positions[:3]
-    alone = distortion(x[some], y[some], dataclasses.replace(origin(), rows=np.array(some), report=5))
+    alone = distortion(x[some], y[some], dataclasses.replace(origin(), rows=np.array(some), batch=5))
     assert torch.equal(alone[0], together[0][some])
     assert torch.equal(alone[1], together[1][some])
 
@@ -103,7 +103,7 @@ def test_noise_rises_from_shard_to_shard_and_is_redrawn_for_every_report():
 def test_noise_has_the_bits_of_the_named_stream():
     x, y = batch()
     noise = generator(3, "feature_noise", 1, 7).standard_normal(x.shape, dtype=np.float32)
-    assert torch.equal(Noise(0.6)(x, y, origin(report=7))[0], x + torch.from_numpy(noise) * (0.6 * 1 / 3))
+    assert torch.equal(Noise(0.6)(x, y, origin(batch=7))[0], x + torch.from_numpy(noise) * (0.6 * 1 / 3))
 
 
 # Labels

@@ -34,7 +34,7 @@ BATCH = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all methods share.
+    """What all ADMM methods share.
 
     Attributes:
         sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate.

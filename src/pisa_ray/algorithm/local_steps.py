@@ -50,8 +50,8 @@ class FedAvg(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}, but a round needs at least 1 local step")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, but a round needs a whole number of local steps, at least 1")
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is {self.epochs}, but it must be a finite number > 0; leave it out for steps")
         if not 0 <= self.momentum < 1:

@@ -48,6 +48,8 @@ class Optimizer:
         known = OPTIMIZERS.get(kind.lower()) if isinstance(kind, str) else kind
         if known is None:
             raise ValueError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(OPTIMIZERS))}")
+        if not isinstance(known, type) or known in (torch.optim.LBFGS, torch.optim.SparseAdam):
+            raise ValueError(f"optimizer is {kind!r}, but it must be a class of torch.optim, not LBFGS or SparseAdam")
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}, but it must be a finite number > 0: it is the length of a step")
         if "lr" in options:

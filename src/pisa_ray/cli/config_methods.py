@@ -39,13 +39,13 @@ from pisa_ray.schedulers import SigmaSchedule as Schedule
 
 
 class MethodSection(Section):
-    """What all methods share."""
+    """What all ADMM methods share."""
 
     lam: NotNegative = Field(default=0.0, alias="lambda")
     reset_duals: bool = False
 
     def shared(self) -> dict[str, Any]:
-        """The settings that all methods have."""
+        """The settings that all ADMM methods have."""
         return {name: getattr(self, name) for name in ("sigma", "rho", "lam", "reset_duals")}
 
 

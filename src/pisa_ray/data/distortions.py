@@ -28,14 +28,14 @@ class Origin:
         shard: The shard's number, from 0.
         shards: How many shards there are.
         rows: The rows' numbers in the training source, int64, shape (b,).
-        report: Number of the shard's report that the batch is for, from 0; None: an evaluation.
+        batch: Number of the shard's mini-batch, from 0; None: an evaluation.
     """
 
     seed: int
     shard: int
     shards: int
     rows: np.ndarray
-    report: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Distortion(ABC):
 class Noise(Distortion):
     """Normal noise on the inputs, of standard deviation level * i / (m - 1) in shard i of m.
 
-    It is drawn anew for every report, keyed (seed, shard, report), like an augmentation; so evaluations have none.
+    It is drawn anew for every mini-batch, keyed (seed, shard, mini-batch), like an augmentation; evaluations have none.
 
     Attributes:
         level: The last shard's standard deviation, in units of the model's inputs; not negative.
@@ -125,9 +125,9 @@ class Noise(Distortion):
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
         """Adds noise to a training batch; see `Distortion.__call__`."""
         level = self.level * origin.shard / max(1, origin.shards - 1)
-        if origin.report is None or not level:
+        if origin.batch is None or not level:
             return x, y
-        random = generator(origin.seed, "feature_noise", origin.shard, origin.report)
+        random = generator(origin.seed, "feature_noise", origin.shard, origin.batch)
         return x + torch.from_numpy(random.standard_normal(x.shape, dtype=np.float32)).to(x.device) * level, y
 
 

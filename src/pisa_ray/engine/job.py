@@ -19,6 +19,11 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
+def reporters_a_round(participation: float, shards: int) -> int:
+    """How many of m shards report in a round after the first."""
+    return max(1, round(participation * shards))
+
+
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
     """Whether each row's largest output is its label, [rows]."""
     return {"accuracy": output.argmax(-1) == target}
@@ -93,7 +98,7 @@ class Job:
         everybody = range(len(self.shards))
         if self.participation == 1 or round_ == 1:
             return everybody
-        number = max(1, round(self.participation * len(everybody)))
+        number = reporters_a_round(self.participation, len(everybody))
         chosen = generator(self.seed, "reporters", round_).choice(len(everybody), number, replace=False)
         return sorted(int(i) for i in chosen)
 
@@ -120,7 +125,7 @@ class Job:
         return min(self.batch_size or rows, rows)
 
     def distort(
-        self, x: torch.Tensor, y: torch.Tensor, shard: int, rows: np.ndarray, report: int | None = None
+        self, x: torch.Tensor, y: torch.Tensor, shard: int, rows: np.ndarray, batch: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Make model inputs and targets what they are in a shard.
 
@@ -129,9 +134,9 @@ class Job:
             y: Targets, [b, ...].
             shard: Whose rows they are.
             rows: Their row ids in `train`, [b] int64.
-            report: For which of the shard's reports, from 0; None: an evaluation.
+            batch: For which of the shard's mini-batches, from 0; None: an evaluation.
         """
-        origin = Origin(self.seed, shard, len(self.shards), rows, report)
+        origin = Origin(self.seed, shard, len(self.shards), rows, batch)
         for distortion in self.distortions:
             x, y = distortion(x, y, origin)
         return x, y

@@ -32,7 +32,7 @@ Payload = list[tuple[Node, np.ndarray]]
 
 @dataclass
 class HostedShard:
-    """A shard at home: its rows, its stream and its local ADMM state."""
+    """A shard at home: its rows, its stream and its local state."""
 
     rows: Rows
     held_out: Rows

@@ -239,7 +239,6 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
                 distortion.check(inputs)
             model.module.train()
             gradient(model, job, inputs, y)
-            _try_method(job.method, model)
         except PisaError:
             raise
         except Exception as error:
@@ -248,6 +247,7 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
                 f"the model, loss or metrics cannot be applied to the data (inputs {tuple(x.shape)} {x.dtype}, targets "
                 f"{tuple(y.shape)} {y.dtype}): {type(error).__name__}: {error}"
             ) from error
+        _try_method(job.method, model)
     if not math.isfinite(sums["loss"]):
         raise ConfigError(
             f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
@@ -258,9 +258,12 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
 
 def _try_method(method: Method, model: FlatModel) -> None:
     """What else may not fit: optimizers that take matrices only, models that have no features to compare."""
-    method.initial_memory(model.layout)
-    if isinstance(method, FedAvg):
-        method.check(model.layout)
+    try:
+        method.initial_memory(model.layout)
+        if isinstance(method, FedAvg):
+            method.check(model.layout)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
     if isinstance(method, MOON):
         Features(model.module)
 

@@ -21,6 +21,7 @@ _EQUAL = {
     "bytes": "every algorithm sends as many vectors as {rounds} of one vector a shard",
     "rounds": "every algorithm runs {rounds}, whatever they cost",
 }
+_CAPTION = "Mean ± standard deviation (smallest to largest) over the seeds that came to their end"
 #: Of YAML that is written as people write it.
 _ONE_LINE: dict[str, Any] = {"width": 10_000, "allow_unicode": True, "sort_keys": False}
 
@@ -52,9 +53,7 @@ def _table(spec: Spec, own: Sequence[Row], rows: Sequence[Row]) -> str:
     lines = [
         [line_key(colours[row["algorithm"]]) + escape(row["algorithm"]), *map(_two_lines, cells_of(row))] for row in own
     ]
-    return (
-        f'<div class="card">{table("Mean ± standard deviation (smallest to largest) over seeds", columns, lines)}</div>'
-    )
+    return f'<div class="card">{table(_CAPTION, columns, lines)}</div>'
 
 
 def _figure(spec: Spec, partition: str, results: Sequence[CellResult], number: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pisa_ray.cli.compare.cells import Cell
 from pisa_ray.cli.compare.run import Outcome
+from pisa_ray.cli.compare.work import reports
 from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -27,12 +28,14 @@ class CellResult:
         outcome: How it ended.
         end: What its result.json says.
         rows: Its evaluated rounds.
+        shards: How many it has.
     """
 
     cell: Cell
     outcome: Outcome
     end: Mapping[str, Any] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = ()
+    shards: int = 0
 
     @property
     def measured(self) -> bool:
@@ -40,10 +43,18 @@ class CellResult:
         return self.outcome.status in ("finished", "stopped") and bool(self.rows)
 
     @property
-    def vectors(self) -> float:
-        """Vectors, as long as the model, that a shard sends in all its rounds."""
-        config = self.cell.config
-        return config.rounds * config.participation * config.algorithm.build().vectors
+    def rounds(self) -> int:
+        """Rounds done, or planned where it did not come to its end."""
+        planned = self.cell.config.rounds
+        return int(self.end.get("rounds", planned)) if self.measured else planned
+
+    @property
+    def vectors(self) -> float | None:
+        """Vectors, as long as the model, that a shard sends in all its rounds, on average."""
+        if not self.measured:
+            return None
+        config = self.cell.config.model_copy(update={"rounds": self.rounds})
+        return reports(config, self.shards) * config.algorithm.build().vectors
 
     def last(self, key: str) -> float | None:
         """The last row's value."""
@@ -72,12 +83,12 @@ def read_result(cell: Cell, outcome: Outcome | None = None) -> CellResult | None
     """
     directory = RunDirectory(cell.path)
     try:
-        end = directory.read("result.json")
+        end, shards = directory.read("result.json"), len(directory.read("partition.json")["shards"])
     except PisaError:  # not there yet, or not whole
         return None if outcome is None else CellResult(cell, outcome)
     status = "diverged" if end.get("error") == "NonFiniteError" else str(end.get("status"))
     outcome = outcome or Outcome(status, str(end.get("message", "")))
-    return CellResult(cell, outcome, end, list(directory.rows()))
+    return CellResult(cell, outcome, end, list(directory.rows()), shards)
 
 
 def larger_is_better(key: str) -> bool:
@@ -99,7 +110,7 @@ def describe(result: CellResult, score: str) -> dict[str, Any]:
         "partition": cell.partition,
         "seed": cell.seed,
         "status": result.outcome.status,
-        "rounds": cell.config.rounds,
+        "rounds": result.rounds,
         **{key: result.end.get(key) for key in known},
         f"last_{score}": result.last(score) if result.measured else None,
         f"best_{score}": result.best(score) if result.measured else None,
@@ -127,10 +138,10 @@ def _row(group: Sequence[CellResult], score: str, also: Sequence[str]) -> dict[s
         "measured": len(measured),
         "diverged": statuses.count("diverged"),
         "failed": len(group) - len(measured) - statuses.count("diverged"),
-        "rounds": _mean([result.cell.config.rounds for result in group]),
+        "rounds": _mean([result.rounds for result in group]),
         "sample_gradients": _mean([result.last("sample_gradients") for result in measured]),
         "bytes_sent": _mean([result.last("bytes_sent") for result in measured]),
-        "vectors_per_shard": _mean([result.vectors for result in group]),
+        "vectors_per_shard": _mean([result.vectors for result in measured]),
         f"last_{score}": _spread([result.last(score) for result in measured]),
         f"best_{score}": _spread([result.best(score) for result in measured]),
         **{f"last_{key}": _spread([result.last(key) for result in measured]) for key in also},

@@ -82,8 +82,8 @@ def run_cells(
 
 def attempt(config: Config, path: Path) -> Outcome:
     """Run a cell in this process, or go on with what is in its folder; whatever goes wrong is how it ended."""
-    data = opened(config.data, keep=True) if config.workers == 0 else None
     try:
+        data = opened(config.data, keep=True) if config.workers == 0 else None
         result = train(config, path, resume=RunDirectory(path).holds_a_run(), progress=False, data=data)
     except NonFiniteError as error:
         return Outcome("diverged", str(error))

@@ -125,6 +125,8 @@ class Spec:
         rows = [("base", self.file.base, _ELSEWHERE)]
         rounds = {"rounds": "base.rounds"}  # from which the rounds of all follow, at equal work
         for name, row in self.file.algorithms.items():
+            if "kind" in row:
+                raise ConfigError(f"algorithms.{name}.kind is not for here: write algorithm: {{kind: ...}}.")
             rest = {key: place for key, place in _ELSEWHERE.items() if key != "algorithm"}
             rows.append((f"algorithms.{name}", row, rest | rounds))
         for name in self.file.partitions:
@@ -149,6 +151,11 @@ class Spec:
                         f"{key}.{name} and {key}.{folders[folder]} would share the folder {folder}: rename one of them."
                     )
                 folders[folder] = name
+        for name, row in self.file.algorithms.items():
+            if row.get("algorithm") is None:
+                raise ConfigError(
+                    f"algorithms.{name}.algorithm is missing: add it, such as algorithm: {{kind: sisa_d}}."
+                )
 
 
 def _make_absolute(row: dict[str, Any], folder: Path) -> None:

@@ -47,7 +47,8 @@ def markdown(rows: Sequence[Row], score: str, equal: str) -> str:
     """The tables, one a partition, aligned so that they can be read as they are."""
     work = {"rounds": "rounds", "bytes": "vectors sent", "gradients": "gradients"}[equal]
     parts = [
-        f"{score.replace('_', ' ')} at equal {work}: mean ± standard deviation (smallest to largest) over seeds.\n"
+        f"{score.replace('_', ' ')} at equal {work}: mean ± standard deviation (smallest to largest) over the seeds "
+        "that came to their end.\n"
     ]
     for partition in dict.fromkeys(row["partition"] for row in rows):
         own = [row for row in rows if row["partition"] == partition]

@@ -6,30 +6,31 @@ from collections.abc import Sequence
 
 from pisa_ray.algorithm import Method
 from pisa_ray.cli.config import Config
+from pisa_ray.engine.job import reporters_a_round
 
 
-def reporting(config: Config, shards: int) -> float:
-    """Share of the shards that report in a round (but the first), as a whole number of shards."""
-    return max(1, round(config.participation * shards)) / shards
-
-
-def samples_a_round(config: Config, method: Method | None, shards: Sequence[int]) -> float:
-    """Gradients of single rows that a shard computes in a round, on average over shards and rounds.
+def samples(config: Config, method: Method | None, shards: Sequence[int]) -> float:
+    """Gradients of single rows in a report, on average over shards.
 
     Args:
-        config: Its batch size and participation.
-        method: What is computed; None: one mini-batch gradient, by every shard.
+        config: Its batch size.
+        method: What is computed; None: one mini-batch gradient.
         shards: Rows of each shard.
     """
     batches = [rows if config.batch_size == "full" else min(config.batch_size, rows) for rows in shards]
-    if method is None:
-        return sum(batches) / len(shards)
-    each = [method.gradients(rows, batch) * batch for rows, batch in zip(shards, batches, strict=True)]
-    return reporting(config, len(shards)) * sum(each) / len(shards)
+    each = [
+        batch * (method.gradients(rows, batch) if method else 1) for rows, batch in zip(shards, batches, strict=True)
+    ]
+    return sum(each) / len(shards)
+
+
+def reports(config: Config, shards: int) -> float:
+    """How often a shard reports in all rounds, on average: in round 1 all do."""
+    return 1 + (config.rounds - 1) * reporters_a_round(config.participation, shards) / shards
 
 
 def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, shards: Sequence[int]) -> int:
-    """The rounds of a row that do the work of the base's.
+    """The rounds of a row that do the work of the base's, if there all shards report in every round.
 
     Args:
         equal: What is equal: "gradients", "bytes" (vectors sent) or "rounds".
@@ -40,9 +41,9 @@ def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, 
     """
     if equal == "rounds":
         return base.rounds
-    if equal == "bytes":
-        return _nearest(base.rounds / (reporting(row, len(shards)) * method.vectors))
-    return _nearest(base.rounds * samples_a_round(base, None, shards) / samples_a_round(row, method, shards))
+    ratio = 1 / method.vectors if equal == "bytes" else samples(base, None, shards) / samples(row, method, shards)
+    share = reporters_a_round(row.participation, len(shards)) / len(shards)
+    return _nearest(1 + (base.rounds * ratio - 1) / share)  # in round 1 all report
 
 
 def in_proportion(every: int, base_rounds: int, rounds: int) -> int:
