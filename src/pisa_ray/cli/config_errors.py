@@ -50,7 +50,10 @@ def sentence(error: ValidationError, values: Mapping[str, Any], schema: type[Bas
     if unknown:
         known = _keys(sections)
         near = difflib.get_close_matches(path[-1], known, n=1)
-        return f"{key} is not a setting: " + (f"the nearest one is {near[0]}." if near else f"use {_any(known)}.")
+        other = " Other arguments of the optimizer go to options." if "options" in known else ""
+        return (
+            f"{key} is not a setting: " + (f"the nearest one is {near[0]}." if near else f"use {_any(known)}.") + other
+        )
     if kind == "missing":
         name = str(first["loc"][-1])
         kinds = _kinds(sections) if name == "kind" else []

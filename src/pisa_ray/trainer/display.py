@@ -16,10 +16,11 @@ class Display:
         rounds: The run's length.
         start: Rounds done before (a resumed run).
         quiet: Show nothing.
+        penalty: Whether the method has a penalty sigma; else 1/sigma is shown, its learning rate.
     """
 
-    def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False) -> None:
-        self._quiet, self._rounds = quiet, rounds
+    def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False, penalty: bool = True) -> None:
+        self._quiet, self._rounds, self._penalty = quiet, rounds, penalty
         self._bar = tqdm(
             total=rounds,
             initial=start,
@@ -32,7 +33,8 @@ class Display:
 
     def round(self, sigma: float, loss: float) -> None:
         """A round is done."""
-        self._last |= {"loss": f"{loss:.3f}", "sigma": f"{sigma:.3g}"}
+        name, _, value = self._strength(sigma).partition(" ")
+        self._last |= {"loss": f"{loss:.3f}", name: value}
         self._bar.set_postfix_str(self._text(), refresh=False)
         self._bar.update()
 
@@ -43,7 +45,7 @@ class Display:
         if not self._quiet and self._bar.disable:
             left = (self._rounds - row["round"]) / rate if rate else 0.0
             self.say(
-                f"round {row['round']}/{self._rounds}  loss {row['train_loss']:.3f}  sigma {row['sigma']:.3g}  "
+                f"round {row['round']}/{self._rounds}  loss {row['train_loss']:.3f}  {self._strength(row['sigma'])}  "
                 + "  ".join(f"{short} {self._last[short]}" for short in names.values() if short in self._last)
                 + f"  {rate:.1f} rounds/s  {left:.0f} s left"
             )
@@ -57,6 +59,9 @@ class Display:
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._bar.close()
+
+    def _strength(self, sigma: float) -> str:
+        return f"sigma {sigma:.3g}" if self._penalty else f"lr {1 / sigma:.3g}"
 
     def _text(self) -> str:
         return " ".join(f"{name} {value}" for name, value in self._last.items())

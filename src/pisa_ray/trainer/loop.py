@@ -269,8 +269,9 @@ class Loop:
         bad = [i for i, shard in report.shards.items() if not shard.finite]
         if not bad and report.consensus.finite:
             return
+        strength = f"sigma {sigma:g}" if self.job.method.duals else f"learning rate {1 / sigma:g}"
         where = f"shard {bad[0]} has loss {report.shards[bad[0]].loss}" if bad else "the consensus w is not finite"
         raise NonFiniteError(
-            f"round {round_} is not finite at sigma {sigma:g}: {where}. The last good checkpoint is kept; "
+            f"round {round_} is not finite at {strength}: {where}. The last good checkpoint is kept; "
             f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."
         )

@@ -333,7 +333,7 @@ class PisaTrainer:
         differing = check_environment(last.manifest["environment"], now, exact=self._exact) if last else []
         progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
         progress.exact = progress.exact and not differing
-        display = Display(schedule.rounds, progress.round, quiet=self._quiet)
+        display = Display(schedule.rounds, progress.round, quiet=self._quiet, penalty=job.method.duals)
         events.display = display
         events.accept(progress.round)
         if resuming:
