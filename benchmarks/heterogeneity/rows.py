@@ -248,17 +248,17 @@ EIGHT = (
     "feature noise",
     "IID",
 )
-STUDIES = ("authors", "ablations", "participation", "few exchanges", "local steps", "contradictions")
+STUDIES = ("authors", "participation", "ablations", "few exchanges", "local steps", "contradictions")
 
 PRESETS = {
     "small": Preset({"digits": ("one label", "IID")}, (0,)),
     "ninety": Preset(
-        {"MNIST": FOUR, "Adult": FOUR, "Fashion-MNIST": FOUR[:1], "CIFAR-10": FOUR[:1]},
+        {"MNIST": FOUR, "Fashion-MNIST": FOUR[:1], "CIFAR-10": FOUR[:1], "Adult": FOUR},
         (0, 1),
-        {"MNIST": {"two labels": "one label"}},
+        {"MNIST": {"two labels": "one label", "IID": "Dirichlet(0.1)"}},
         STUDIES,
         more={("MNIST", "one label"): 6},
-        fewer={"MNIST": SHORT} | dict.fromkeys(("Fashion-MNIST", "CIFAR-10"), SHORTEST),
+        fewer=dict.fromkeys(("MNIST", "Adult"), SHORT) | dict.fromkeys(("Fashion-MNIST", "CIFAR-10"), SHORTEST),
     ),
     "full": Preset(
         {
