@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from tables import read_rows
+from tables import final_cells, read_rows
 
 #: One family, one colour: dual methods, gradient averaging, model averaging.
 COLOURS = {"SISA": "#1f5fa8", "SISA-D": "#0b2f5c", "NSISA": "#6fa8dc", "sync Adam": "#c0392b", "sync SGD": "#e59866"}
@@ -35,8 +35,7 @@ def _colour(algorithm: str) -> str:
 
 def _cells(out: Path) -> Any:
     """A panel a cell, a line an algorithm: dot for the mean, bar from the smallest to the largest seed."""
-    cells = [(d.name, p.name, read_rows(p)) for d in sorted((out / "final").glob("*")) for p in sorted(d.iterdir())]
-    cells = [cell for cell in cells if cell[2]]
+    cells = [(name, p.name, read_rows(p)) for name, folders in final_cells(out).items() for p in folders]
     if not cells:
         return None
     algorithms = list(dict.fromkeys(row["algorithm"] for *_, rows in cells for row in rows))[::-1]

@@ -6,12 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rows import DATASETS, PARTITIONS
+
 Table = list[dict[str, Any]]
 
 
 def read_rows(folder: Path) -> Table:
     found: Table = json.loads((folder / "table.json").read_text())["rows"] if (folder / "table.json").exists() else []
     return found
+
+
+def final_cells(out: Path) -> dict[str, list[Path]]:
+    """The folders of the final runs that have ended, by data set, in the order of the lists in rows.py."""
+    found = {name: [out / "final" / name / partition for partition in PARTITIONS] for name in DATASETS}
+    return {name: ended for name, folders in found.items() if (ended := [p for p in folders if read_rows(p)])}
 
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:
@@ -32,8 +40,7 @@ def _markdown(names: list[str], lines: list[list[str]]) -> str:
 
 def _final(out: Path) -> str:
     parts = []
-    for dataset in sorted(p for p in (out / "final").glob("*") if p.is_dir()):
-        partitions = [p for p in sorted(dataset.iterdir(), key=lambda p: p.stat().st_ctime) if read_rows(p)]
+    for dataset, partitions in final_cells(out).items():
         by = {(p.name, row["algorithm"]): row for p in partitions for row in read_rows(p)}
         algorithms = list(dict.fromkeys(a for _, a in by))
         for what, key in (
@@ -41,7 +48,7 @@ def _final(out: Path) -> str:
             ("Worst shard", "last_validation_worst_shard_accuracy"),
         ):
             lines = [[a, *(_percent(by.get((p.name, a)), key) for p in partitions)] for a in algorithms]
-            parts.append(f"{what}, {dataset.name}:\n\n" + _markdown(["", *(p.name for p in partitions)], lines))
+            parts.append(f"{what}, {dataset}:\n\n" + _markdown(["", *(p.name for p in partitions)], lines))
     return "\n\n".join(parts)
 
 
