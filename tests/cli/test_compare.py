@@ -373,6 +373,7 @@ def test_after_a_kill_it_goes_on_to_the_same_tables(folder: Path, undisturbed: d
     assert tables(folder / "out") == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_interrupt_lets_runs_save_and_says_how_to_go_on(
     folder: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]

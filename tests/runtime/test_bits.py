@@ -66,7 +66,8 @@ def test_a_run_in_which_few_report_is_resumed_with_the_same_bits(tmp_path, metho
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("method", ["mifa", *(pytest.param(m, marks=pytest.mark.slow) for m in ("scaffold", "sisa_d"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["scaffold", "mifa"])
 def test_where_few_report_any_number_of_workers_gives_the_same_bits(tmp_path, method):
     """Three workers; there are rounds in which one has no shard that reports."""
     alone, many = (run(tmp_path / str(w), workers=w, method=method, model=Rich, participation=0.3) for w in (0, 3))
