@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -32,9 +33,9 @@ class BaselineSection(Section):
             raise ValueError(f"must be settings that fit together: {error}") from error
         return self
 
+    @abstractmethod
     def build(self) -> Method:
         """As the trainer takes it."""
-        raise NotImplementedError
 
 
 class SyncSection(BaselineSection):
