@@ -10,6 +10,9 @@ from rows import DATASETS, PARTITIONS
 
 Table = list[dict[str, Any]]
 
+#: Evaluations of a run from which on it is worth a look at the way there.
+OFTEN = 10
+
 
 def read_rows(folder: Path) -> Table:
     found: Table = json.loads((folder / "table.json").read_text())["rows"] if (folder / "table.json").exists() else []
@@ -64,11 +67,25 @@ def _study(out: Path, name: str) -> str:
     return f"{name[0].upper() + name[1:]}, MNIST, test accuracy:\n\n" + _markdown(["", "rounds", *partitions], lines)
 
 
+def _curves(out: Path, name: str) -> str:
+    """The score of every run of a study at some of its rounds, where it was evaluated often enough."""
+    lines = []
+    for path in sorted((out / "studies" / name / "runs").glob("*/*/seed-*/metrics.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if len(rows) >= OFTEN:
+            chosen = [rows[max(int(len(rows) * share) - 1, 0)] for share in (0.15, 0.3, 0.5, 0.75, 1)]
+            points = [f"{row['round']}: {100 * row['test_accuracy']:.1f}" for row in chosen]
+            lines.append(["/".join(path.parts[-4:-1]), *points])
+    return f"{name}, round: test accuracy\n\n" + _markdown(["", *[""] * 5], lines) if lines else ""
+
+
 def write_tables(out: Path) -> Path:
     """Write table.md; returns its path."""
     folders = [path.parent for path in (out / "studies").glob("**/table.json")]
     studies = sorted(str(folder.relative_to(out / "studies")) for folder in folders)
-    text = "\n\n".join([_final(out), *(_study(out, name) for name in studies)])
+    text = "\n\n".join(
+        [_final(out), *(part for name in studies for part in (_study(out, name), _curves(out, name)) if part)]
+    )
     path = out / "table.md"
     path.write_text(f"Percent; mean ± half the range over seeds.\n\n{text}\n")
     return path
