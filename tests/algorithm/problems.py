@@ -79,7 +79,7 @@ def library(
     """The library's step, message and tree, one method and schedule a shard; endless."""
     w, m = problem.w0.flatten(), len(methods)
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
-    rows = RowLayout(layout.size, methods[0].vectors, dual=True)
+    rows = RowLayout(layout.size, methods[0].vectors)
     shards = [method.initial_state(w, layout) for method in methods]
     sigma = [method.sigma for method in methods]
     leaves = [torch.empty(rows.width, dtype=w.dtype) for _ in range(m)]
@@ -88,7 +88,6 @@ def library(
         message.N.copy_(w * s)
         message.M.fill_(s)
         message.weight.fill_(1)
-        message.dual.zero_()
     iteration = 0
     while True:
         iteration += 1
@@ -110,7 +109,7 @@ def library(
             momentum = methods[i].step(
                 shards[i], Task(w, known(g, problem.curvature(i, w)), sigma[i], layout, gap), message
             )
-            rows.complete(leaves[i], 1.0, w[:0], shards[i].dual)
+            rows.complete(leaves[i], 1.0, w[:0])
             w_i.append((w + gap).view(shape))
             if diagnose:
                 local = problem.gradient(i, w_i[-1]).flatten()

@@ -97,7 +97,7 @@ class Run:
             gap = torch.empty(P)
             task = Task(self.w, self.shards[i].draw, self.sigma, self.layout, gap, self.memory.clone(), steps)
             self.method.step(self.states[i], task, self.rows.split(row))
-            self.said[i] = self.rows.complete(row, self.alpha[i], torch.empty(0), None)
+            self.said[i] = self.rows.complete(row, self.alpha[i], torch.empty(0))
         speakers = sorted(range(len(self.shards)) if self.method.remembers else reporters)
         tree = TreeSum(len(self.shards))
         tree.expect(speakers)

@@ -96,13 +96,13 @@ def test_overlaps_and_unequal_rows_are_refused():
 
 
 def test_a_leaf_is_weighed_once_and_carries_everything():
-    layout = RowLayout(3, 1, 2, dual=True)
+    layout = RowLayout(3, 1, 2)
     row = torch.zeros(layout.width)
     message = layout.split(row)
     message.N.copy_(torch.tensor([1.0, 2.0, 3.0]))
     message.M.fill_(4.0)
-    layout.complete(row, 0.1, torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0, 9.0]))
-    expected = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 7.0, 8.0, 9.0]) * torch.tensor(0.1)
+    layout.complete(row, 0.1, torch.tensor([5.0, 6.0]))
+    expected = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0]) * torch.tensor(0.1)
     assert torch.equal(row, expected)
 
 
@@ -125,10 +125,10 @@ def test_repeated_and_missing_nodes_are_refused():
 
 
 def test_row_parts_cover_the_row_and_consensus_divides():
-    layout = RowLayout(3, 2, 2, dual=True)
+    layout = RowLayout(3, 2, 2)
     row = torch.arange(float(layout.width))
     message = layout.split(row)
-    assert torch.cat([message.N, message.M, message.buffers, message.weight, message.dual]).equal(row)
+    assert torch.cat([message.N, message.M, message.buffers, message.weight]).equal(row)
     w = consensus(message, lam=0.5, out=torch.empty(3))
     torch.testing.assert_close(w, row[:3] / (row[3:6] + 0.5 * row[8]))
     scalar = RowLayout(3).split(torch.tensor([2.0, 4.0, 6.0, 1.5, 1.0]))

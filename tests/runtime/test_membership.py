@@ -22,7 +22,7 @@ from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
 from pisa_ray.algorithm import Layout, RowLayout, TreeSum
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.worker import WorkerInfo
+from pisa_ray.engine.worker import Payload, WorkerInfo
 from pisa_ray.errors import StoppedWaitingError
 
 
@@ -146,14 +146,15 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
         tree = TreeSum(shards)
         for i in part:
             tree.add((0, i), rows[i])
-        return [(node, values.numpy().copy()) for node, values in tree.nodes().items()]
+        return Payload([(node, values.numpy().copy()) for node, values in tree.nodes().items()], [])
 
     def fresh():
         job = SimpleNamespace(
             method=SISA(),
             shards=range(shards),
-            speakers=lambda round_: range(shards),
-            rows=lambda p, b, diagnose: RowLayout(p, 1, b, dual=diagnose),
+            keeps_messages=False,
+            reporters=lambda round_: range(shards),
+            rows=lambda p, b: RowLayout(p, 1, b),
         )
         return Consensus(job, Layout.of([("w", (p,), False)]), np.zeros(p, np.float32))
 

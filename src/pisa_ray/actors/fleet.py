@@ -86,6 +86,7 @@ class RayFleet:
         self._adopting: list[Adoption] = []
         self._suspect = False  # whether something was lost that nobody has looked into yet
         self._unfed = False  # whether the consensus is new and has not got this round's messages yet
+        self._untold = False  # whether it is new and has not got the messages that stand from earlier rounds either
         self._orphans: set[int] = set()  # shards whose worker died, until another has them
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
@@ -159,7 +160,7 @@ class RayFleet:
             delivery.member.stepped = report.began
             self._balance.note(delivery.member, list(report.shards), report.seconds)
         self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
-        self._published, self._done, self._round = round_.published, round_.number, None
+        self._published, self._done, self._round, self._untold = round_.published, round_.number, None, False
         self._deaths_here.clear()
         self._consensus_deaths = 0
         self._round_seconds.append(time.monotonic() - self._began)
@@ -219,6 +220,7 @@ class RayFleet:
             self._lost.update(member.shards)
             member.shards = []
         self._snapshots.rest_on(rounds, dict.fromkeys(self._shards, stored))
+        self._untold = True
 
     def close(self) -> None:
         """See Fleet."""
@@ -243,7 +245,7 @@ class RayFleet:
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
         ticket = next(self._tickets)
         payload, report = member.actor.step.options(num_returns=2).remote(
-            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards)
+            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold
         )
         added = self._consensus.actor.add.remote(round_.number, ticket, payload)
         round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added)
@@ -351,7 +353,8 @@ class RayFleet:
             end(self._consensus.actor)
             self._tell("consensus_died")
             self._consensus, self._published = self._new_consensus(self._done + 1, self._published)
-            self._consensus_deaths, self._unfed = self._consensus_deaths + 1, True
+            self._consensus_deaths += 1
+            self._unfed = self._untold = True
         self._check_deaths(len(gone))
 
     def _is_uncertain(self, member: Member, *, alone: bool) -> bool:
@@ -403,6 +406,10 @@ class RayFleet:
         for ticket, delivery in list(self._round.deliveries.items() if self._round is not None else ()):
             assert self._round is not None  # noqa: S101  (for the type checker)
             if delivery.member in self._crew.members:
+                if self._job.keeps_messages:
+                    delivery.payload = delivery.member.actor.call.remote(
+                        "repeat", delivery.shards, self._round.diagnose
+                    )
                 delivery.added = self._consensus.actor.add.remote(self._round.number, ticket, delivery.payload)
                 continue
             del self._round.deliveries[ticket]

@@ -55,10 +55,10 @@ class WorkerActor:
         return self._worker.info(), ray.get_runtime_context().get_node_id()
 
     def step(
-        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int] | None = None
+        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int], repeat: bool
     ) -> tuple[Payload, WorkerReport]:
         """See Worker.step."""
-        return self._it.step(round_, sigma, published, diagnose, shards)
+        return self._it.step(round_, sigma, published, diagnose, shards, repeat)
 
     def adopt(self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], *values: Any) -> Adopted:
         """Take in shards and bring them up to date.

@@ -16,6 +16,7 @@ from pisa_ray.algorithm.preconditioners import (
     Preconditioner,
 )
 from pisa_ray.algorithm.second_moment import AdaGrad, Adam, Instantaneous, RMSProp, SecondMoment
+from pisa_ray.algorithm.standing_sum import StandingSum
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.algorithm.synchronous import SyncOptimizer
 
@@ -53,6 +54,7 @@ __all__ = [
     "SecondMoment",
     "ShardState",
     "Slot",
+    "StandingSum",
     "SyncOptimizer",
     "Task",
     "TreeSum",

@@ -25,7 +25,7 @@ from pisa_ray.algorithm.message import Message, consensus
 from pisa_ray.algorithm.method import Batch, Task, Update
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
-from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay
+from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay, square_root
 from pisa_ray.algorithm.state import ShardState
 
 #: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
@@ -325,7 +325,8 @@ class SISAD(Settings):
             pi, g, penalty = shard.dual[part], gradient[part], message.M[part]
             move = room[: len(pi)]
             decay(shard.moment[part], g, self.beta, move)
-            torch.div(shard.moment[part], correction, out=penalty).sqrt_().add_(self.eps).mul_(task.sigma)  # sigma D
+            torch.div(shard.moment[part], correction, out=penalty)
+            square_root(penalty, out=penalty).add_(self.eps).mul_(task.sigma)  # sigma D
             torch.add(pi, g, out=move).mul_(-b)
             finish(task, part, pi, move, penalty, message.N[part])
         return None if task.gap is None else 1 - b

@@ -1,7 +1,7 @@
 """What a shard tells the consensus, and the sum whose bits depend on shard ids only (algorithm 2.5).
 
-A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | pi_i' ]. Rows are added along the binary tree
-over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
+A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 ]. Rows are added along the binary tree over
+shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
 plus its right child; where no shard has a say the other child stands alone. Whoever computes a node gets the same bits,
 so who hosts which shard, and in what order messages arrive, cannot change the sum.
 """
@@ -29,14 +29,12 @@ class Message:
         M: s, [1]; for a diagonal penalty [p]; of baselines, what their docstrings say.
         buffers: The model's floating buffers (BatchNorm statistics), [b].
         weight: 1 before weighting, sum of alpha after summing, [1].
-        dual: pi', [p], in rounds with diagnostics; else [0].
     """
 
     N: torch.Tensor
     M: torch.Tensor
     buffers: torch.Tensor
     weight: torch.Tensor
-    dual: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -47,38 +45,28 @@ class RowLayout:
         parameters: p, entries of w.
         vectors: 1, or 2 where M is one too.
         buffers: b, entries of the floating buffers.
-        dual: Whether the row carries the dual too (for diagnostics).
     """
 
     parameters: int
     vectors: int = 1
     buffers: int = 0
-    dual: bool = False
 
     @property
     def width(self) -> int:
         """Entries of a row."""
         return sum(self._sizes())
 
-    @property
-    def said(self) -> int:
-        """Entries of the part without the dual, which is what a shard that is absent later has said."""
-        return sum(self._sizes()[:4])
-
     def _sizes(self) -> list[int]:
         p = self.parameters
-        return [p, 1 if self.vectors == 1 else p, self.buffers, 1, p if self.dual else 0]
+        return [p, 1 if self.vectors == 1 else p, self.buffers, 1]
 
-    def complete(
-        self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, dual: torch.Tensor | None
-    ) -> torch.Tensor:
+    def complete(self, row: torch.Tensor, alpha: float, buffers: torch.Tensor) -> torch.Tensor:
         """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
 
         Args:
             row: The row, [width]; changed in place.
             alpha: The shard's weight, rounded once to the row's type.
             buffers: The model's floating buffers after the shard's forward pass, [b].
-            dual: pi', [p]; sent only if this layout has room for it (and then it must not be None).
 
         Returns:
             `row`.
@@ -86,9 +74,6 @@ class RowLayout:
         message = self.split(row)
         message.buffers.copy_(buffers)
         message.weight.fill_(1)
-        if self.dual:
-            assert dual is not None  # noqa: S101  (for the type checker)
-            message.dual.copy_(dual)
         return row.mul_(alpha)
 
     def split(self, row: torch.Tensor) -> Message:

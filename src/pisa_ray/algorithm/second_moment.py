@@ -32,7 +32,7 @@ class AdaGrad:
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
         torch.mul(d, d, out=out)
-        return torch.sqrt(m.add_(out), out=out)
+        return square_root(m.add_(out), out=out)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RMSProp:
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
-        return torch.sqrt(decay(m, d, self.beta, out), out=out)
+        return square_root(decay(m, d, self.beta, out), out=out)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Adam:
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
         torch.div(decay(m, d, self.beta, out), 1 - self.beta**k, out=out)
-        return out.sqrt_()
+        return square_root(out, out=out)
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,21 @@ def decay(m: torch.Tensor, d: torch.Tensor, beta: float, scratch: torch.Tensor) 
     """Update m <- beta m + (1 - beta) d*d in place, each operation rounded by itself (no fused forms)."""
     torch.mul(d, d, out=scratch).mul_(1 - beta)
     return m.mul_(beta).add_(scratch)
+
+
+def square_root(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The square root, by a correctly rounded root and two divisions, so with the same bits on every processor.
+
+    torch.sqrt goes through MKL on CPUs, whose last bit depends on who made the processor (and it takes longer).
+
+    Args:
+        x: Numbers >= 0.
+        out: Where the roots go; may be x.
+
+    Returns:
+        `out`.
+    """
+    return torch.rsqrt(x, out=out).reciprocal_()
 
 
 def _check_decay(beta: float) -> None:

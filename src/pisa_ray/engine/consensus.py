@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Layout, TreeSum
+from pisa_ray.algorithm import Layout, StandingSum, TreeSum
 from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
@@ -40,6 +40,9 @@ class ConsensusReport:
 class Consensus:
     """Holds the published vector: w, the model's floating buffers, the method's memory, [p + b + e] float32.
 
+    Where the messages of absent shards stay in the sum it holds all messages too; who takes its place, or begins with a
+    round after the first, must be told them again.
+
     Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
     worker that was given up for dead may wake up and send, and a call that was told to have failed may have run.
 
@@ -51,9 +54,10 @@ class Consensus:
 
     def __init__(self, job: Job, layout: Layout, initial: np.ndarray) -> None:
         self._job, self._layout = job, layout
-        self._tree = TreeSum(len(job.shards))
+        self._sum: TreeSum | StandingSum = (StandingSum if job.keeps_messages else TreeSum)(len(job.shards))
+        self._duals = TreeSum(len(job.shards))
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
-        self._buffers = len(buffers)
+        self._rows = job.rows(layout.size, len(buffers))
         self._published = torch.cat([job.method.first_consensus(w), buffers, job.method.initial_memory(layout)])
         self._next = torch.empty_like(self._published)  # the two change places every round
         self._round = 1
@@ -82,8 +86,14 @@ class Consensus:
         if round_ != self._round or ticket in self._accepted or ticket in self._fenced:
             return False
         start = time.perf_counter()
-        for node, array in payload:
-            self._tree.add(node, borrowed_tensor(array))
+        for node, array in payload.messages:
+            row = borrowed_tensor(array)
+            if isinstance(self._sum, StandingSum):
+                self._sum.put(node[1], row)
+            else:
+                self._sum.add(node, row)
+        for node, array in payload.duals:
+            self._duals.add(node, borrowed_tensor(array))
         self._accepted.add(ticket)
         self._seconds += time.perf_counter() - start
         return True
@@ -101,7 +111,7 @@ class Consensus:
         Args:
             round_: The round.
             sigma: Its penalty.
-            diagnose: Whether messages carry the duals, and the report diagnostics.
+            diagnose: Whether payloads carry the duals, and the report diagnostics.
 
         Returns:
             What `publish` returns, and the report.
@@ -109,9 +119,17 @@ class Consensus:
         if round_ < self._round and self._report is not None:
             return self.publish(), self._report
         start = time.perf_counter()
-        method, p, b, old, new = self._job.method, self._layout.size, self._buffers, self._published, self._next
-        total = self._job.rows(p, b, diagnose=diagnose).split(self._tree.total())
-        residual = _norm(total.dual / total.weight - method.lam * old[:p]) if len(total.dual) else None
+        method, p, b, old, new = (
+            self._job.method,
+            self._rows.parameters,
+            self._rows.buffers,
+            self._published,
+            self._next,
+        )
+        total = self._rows.split(self._sum.total())
+        residual = None
+        if diagnose and method.duals:
+            residual = _norm(self._duals.total() / total.weight - method.lam * old[:p])
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
         new[p + b :] = old[p + b :]
@@ -134,8 +152,10 @@ class Consensus:
 
     def _begin(self, round_: int) -> None:
         self._round = round_
-        self._tree.clear()
-        self._tree.expect(self._job.speakers(round_))
+        if isinstance(self._sum, TreeSum):
+            self._sum.clear()
+            self._sum.expect(self._job.reporters(round_))
+        self._duals.clear()
         self._accepted.clear()
         self._fenced.clear()
 

@@ -109,6 +109,7 @@ class LocalFleet:
         model = self._worker.model
         self._consensus = Consensus(job, model.layout, model.published())
         self._begun: tuple[int, float, bool] | None = None
+        self._untold = False  # whether the consensus does not know the shards' last messages
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
@@ -129,7 +130,8 @@ class LocalFleet:
         if self._begun is None:
             raise RuntimeError("end() without begin()")
         (round_, sigma, diagnose), self._begun = self._begun, None
-        payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose)
+        payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose, repeat=self._untold)
+        self._untold = False
         self._consensus.add(round_, ticket=0, payload=payload)
         _, consensus = self._consensus.update(round_, sigma, diagnose)
         return RoundReport.of([report], consensus, bytes_sent=0)
@@ -165,6 +167,7 @@ class LocalFleet:
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         self._worker.host(range(len(self._job.shards)), StoredStates(folder, saved["shards"]))
+        self._untold = True
         size = len(self._consensus.publish())
         self._consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)
 

@@ -102,18 +102,14 @@ class Job:
         chosen = generator(self.seed, "reporters", round_).choice(len(everybody), number, replace=False)
         return sorted(int(i) for i in chosen)
 
-    def speakers(self, round_: int) -> Sequence[int]:
-        """Whose messages are in a round's sum: the reporters', and where the method remembers, everybody's last."""
-        return range(len(self.shards)) if self.method.remembers else self.reporters(round_)
-
     @property
     def keeps_messages(self) -> bool:
-        """Whether a shard must keep its last message."""
+        """Whether a shard's last message stays in the sums of rounds in which the shard does not report."""
         return self.method.remembers and self.participation < 1
 
-    def rows(self, parameters: int, buffers: int, *, diagnose: bool) -> RowLayout:
-        """The layout of this job's messages, given p and b; in rounds with diagnostics they carry the duals."""
-        return RowLayout(parameters, self.method.vectors, buffers, dual=diagnose and self.method.duals)
+    def rows(self, parameters: int, buffers: int) -> RowLayout:
+        """The layout of this job's messages, given p and b."""
+        return RowLayout(parameters, self.method.vectors, buffers)
 
     def steps(self, shard: int) -> int:
         """Mini-batches of one report of a shard."""

@@ -6,7 +6,8 @@ import platform
 import random
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
+def _vendor() -> str:
+    """Who made the processor: matrix libraries choose kernels by it, too."""
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
 def environment(device: torch.device) -> dict[str, str | int]:
     """What can change the last bits of a gradient, recorded in checkpoints."""
     return {
@@ -87,6 +97,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),
+        "processor": _vendor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import DualState, RowLayout, ShardState, Task, TreeSum
+from pisa_ray.algorithm import DualState, ShardState, Task, TreeSum
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node
 from pisa_ray.data import BatchStream, Rows, Source, key
@@ -26,8 +26,26 @@ from pisa_ray.engine.numerics import environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
 
-#: Sums of messages by tree node, ready to be sent: float32 arrays, [width] each.
-Payload = list[tuple[Node, np.ndarray]]
+#: Sums by tree node, ready to be sent: float32 arrays of equal length.
+Nodes = list[tuple[Node, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a worker sends to the consensus.
+
+    Attributes:
+        messages: Added up as far as the shards allow, [width]; where messages outlive their round, each by itself.
+        duals: The same of alpha_i pi_i' of all its shards, [p], in rounds with diagnostics.
+    """
+
+    messages: Nodes
+    duals: Nodes
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays."""
+        return sum(array.nbytes for _, array in [*self.messages, *self.duals])
 
 
 @dataclass
@@ -77,7 +95,6 @@ class _Round:
     sigma: float
     buffers: torch.Tensor
     memory: torch.Tensor
-    rows: RowLayout
     diagnose: bool
 
 
@@ -101,7 +118,8 @@ class Worker:
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
         self._prepared: dict[int, HostedShard] = {}
-        self._tree = TreeSum(len(job.shards))
+        self._tree, self._duals = TreeSum(len(job.shards)), TreeSum(len(job.shards))
+        self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int], Rows] = {}
 
@@ -149,11 +167,8 @@ class Worker:
     def _initial_state(self) -> ShardState:
         state = self.job.method.initial_state(self.model.parameters, self.model.layout)
         if self.job.keeps_messages:
-            state.said = self.model.parameters.new_zeros(self._rows(diagnose=False).width)
+            state.said = self.model.parameters.new_zeros(self._rows.width)
         return state
-
-    def _rows(self, *, diagnose: bool) -> RowLayout:
-        return self.job.rows(self.model.layout.size, len(self.model.buffers), diagnose=diagnose)
 
     def snapshot(self, shards: Iterable[int]) -> States:
         """Hosted shards' states; the arrays may be views that the next step changes."""
@@ -167,20 +182,24 @@ class Worker:
         self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], published: Sequence[np.ndarray]
     ) -> None:
         """Step some shards through past rounds, each (number, sigma) at its own w; their messages were counted then."""
-        scratch = self.model.parameters.new_empty(self._rows(diagnose=False).width)
         for (number, sigma), w in zip(rounds, published, strict=True):
             this = self._begin(number, sigma, w, diagnose=False)
             for i in sorted(set(shards) & set(self.job.reporters(number))):
-                self._try_report(i, this, scratch)
+                self._try_report(i, this, self._row(i))
 
     def _begin(self, number: int, sigma: float, published: np.ndarray, *, diagnose: bool) -> _Round:
         memory = self.model.load(published)
         self.model.module.train()
-        rows = self._rows(diagnose=diagnose)
-        return _Round(number, sigma, self.model.buffers.clone(), memory, rows, diagnose)
+        return _Round(number, sigma, self.model.buffers.clone(), memory, diagnose)
 
     def step(
-        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int] | None = None
+        self,
+        round_: int,
+        sigma: float,
+        published: np.ndarray,
+        diagnose: bool,
+        shards: Sequence[int] | None = None,
+        repeat: bool = False,
     ) -> tuple[Payload, WorkerReport]:
         """One iteration of hosted shards at the published w; of those, the round's reporters take a step.
 
@@ -188,30 +207,56 @@ class Worker:
             round_: The round, from 1.
             sigma: Its penalty.
             published: w, the floating buffers and the method's memory, [p + b + e]; only read.
-            diagnose: Whether reports carry diagnostics and messages the duals.
+            diagnose: Whether reports carry diagnostics and payloads the duals.
             shards: Which; None: all that are hosted.
+            repeat: Whether the absent shards' last messages are sent too, to a consensus that does not know them.
 
         Returns:
-            The messages, added up as far as the shards allow (views of buffers that the next step overwrites),
-            and the report.
+            What the consensus gets (views of buffers that the next step overwrites), and the report.
         """
         began, start = time.monotonic(), time.perf_counter()
-        job, this = self.job, self._begin(round_, sigma, published, diagnose=diagnose)
-        self._tree.clear()
-        self._tree.expect(job.speakers(round_))
-        reporters = set(job.reporters(round_))
+        this = self._begin(round_, sigma, published, diagnose=diagnose)
+        here = sorted(self.shards if shards is None else shards)
+        reporters = set(self.job.reporters(round_))
         reports, gradient_seconds = {}, 0.0
-        for i in sorted(set(self.shards if shards is None else shards) & set(job.speakers(round_))):
-            row = self._tree.buffer(this.rows.width, self.model.parameters)
-            if i in reporters:
-                reports[i], seconds = self._try_report(i, this, row)
-                gradient_seconds += seconds
-            else:
-                self._repeat(i, this, row)
-            self._tree.add((0, i), row, owned=True)
-        payload = [(node, to_host(row)) for node, row in self._tree.nodes().items()]
-        size = sum(array.nbytes for _, array in payload)
-        return payload, WorkerReport(reports, size, gradient_seconds, time.perf_counter() - start, began)
+        self._tree.clear()
+        self._tree.expect(self.job.reporters(round_))
+        for i in (i for i in here if i in reporters):
+            row = self._row(i)
+            reports[i], seconds = self._try_report(i, this, row)
+            gradient_seconds += seconds
+            if not self.job.keeps_messages:
+                self._tree.add((0, i), row, owned=True)
+        if self.job.keeps_messages:
+            payload = self._standing(here if repeat else reports, here, diagnose=diagnose)
+        else:
+            payload = Payload(_on_host(self._tree.nodes()), self._dual_sums(here, diagnose=diagnose))
+        return payload, WorkerReport(reports, payload.nbytes, gradient_seconds, time.perf_counter() - start, began)
+
+    def _row(self, i: int) -> torch.Tensor:
+        """Where a shard's next message goes."""
+        if self.job.keeps_messages:
+            return self.shards[i].state.said
+        return self._tree.buffer(self._rows.width, self.model.parameters)
+
+    def repeat(self, shards: Sequence[int], diagnose: bool) -> Payload:
+        """The last messages of hosted shards, for a consensus that does not know them; diagnose: and their duals."""
+        return self._standing(shards, shards, diagnose=diagnose)
+
+    def _standing(self, speakers: Iterable[int], here: Sequence[int], *, diagnose: bool) -> Payload:
+        messages = [((0, i), to_host(self.shards[i].state.said)) for i in speakers]
+        return Payload(messages, self._dual_sums(here, diagnose=diagnose))
+
+    def _dual_sums(self, here: Sequence[int], *, diagnose: bool) -> Nodes:
+        """Sums of alpha_i pi_i' over shards, whoever of them has reported."""
+        tree = self._duals
+        tree.clear()
+        for i in here if diagnose and self.job.method.duals else ():
+            state = self.shards[i].state
+            assert isinstance(state, DualState)  # noqa: S101  (for the type checker)
+            row = tree.buffer(len(state.dual), state.dual)
+            tree.add((0, i), torch.mul(state.dual, self.job.alpha[i], out=row), owned=True)
+        return _on_host(tree.nodes())
 
     def _try_report(self, i: int, this: _Round, row: torch.Tensor) -> tuple[ShardReport, float]:
         try:
@@ -233,16 +278,14 @@ class Worker:
         """A step of one shard and its message (to `row`); returns its report and the seconds in gradients."""
         job, model, state = self.job, self.model, self.shards[i].state
         gap = torch.empty_like(model.parameters) if this.diagnose else None
-        message, steps = this.rows.split(row), job.steps(i)
+        message, steps = self._rows.split(row), job.steps(i)
         drawn = _Drawn(self, i, this, first=state.reports * steps)
         task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps)
         momentum = job.method.step(state, task, message)
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
         penalty = message.M.clone() if gap is not None and dual is not None else message.M
-        this.rows.complete(row, job.alpha[i], drawn.last.left, dual)
-        if job.keeps_messages:
-            state.said.copy_(row[: this.rows.said])
+        self._rows.complete(row, job.alpha[i], drawn.last.left)
         diagnostics = None
         if gap is not None and dual is not None:
             local_gradient = drawn.last.gradient(model.home + gap)
@@ -263,13 +306,6 @@ class Worker:
         x, y = self._batch(i, count)
         probes = key(self.job.seed, "probes", i, count)
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
-
-    def _repeat(self, i: int, this: _Round, row: torch.Tensor) -> None:
-        """What a shard that is absent in this round has said last."""
-        state = self.shards[i].state
-        row[: this.rows.said] = state.said
-        if isinstance(state, DualState) and this.rows.dual:
-            torch.mul(state.dual, self.job.alpha[i], out=this.rows.split(row).dual)
 
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
@@ -319,6 +355,10 @@ class Worker:
         self.model.load(published)
         self.model.reset(rounds)
         return self.model.save(Path(path))
+
+
+def _on_host(nodes: dict[Node, torch.Tensor]) -> Nodes:
+    return [(node, to_host(row)) for node, row in nodes.items()]
 
 
 class _Drawn:

@@ -1,0 +1,78 @@
+"""The canonical sum of the messages that stand: each shard's last one, until its next takes its place.
+
+Where only some shards report, the others keep their say (algorithm 2.5). The sum is never changed by differences, since
+S + new - old drifts; the tree's nodes are kept, and where leaves change, only their paths to the root are added anew:
+about log2(m) additions a message, with the bits of a sum made from nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pisa_ray.algorithm.message import Node
+
+
+class StandingSum:
+    """The tree of TreeSum with all its nodes; it takes as much memory as two messages of every shard.
+
+    Args:
+        shards: m, the number of leaves that there may be.
+    """
+
+    def __init__(self, shards: int) -> None:
+        self._height = max(shards - 1, 0).bit_length()
+        self._nodes: dict[Node, torch.Tensor] = {}
+        self._own: dict[Node, torch.Tensor] = {}  # rows of nodes with two children
+        self._changed: set[int] = set()
+
+    def heard(self) -> list[int]:
+        """The shards that have a say, ascending."""
+        return sorted(index for level, index in self._nodes if level == 0)
+
+    def put(self, shard: int, row: torch.Tensor) -> None:
+        """Let a message take the place of the shard's last one.
+
+        Args:
+            shard: Whose it is, 0 to m - 1.
+            row: The message, weighed by alpha_i, [width]; it is copied.
+        """
+        standing = self._nodes.get((0, shard))
+        if standing is None:
+            self._nodes[0, shard] = row.clone()
+        else:
+            standing.copy_(row)
+        self._changed.add(shard)
+
+    def drop(self, shard: int) -> None:
+        """Forget what a shard has said."""
+        del self._nodes[0, shard]
+        self._changed.add(shard)
+
+    def total(self) -> torch.Tensor:
+        """The sum of all messages, [width]; only to be read, it lives until the next change.
+
+        Raises:
+            ValueError: Nobody has said anything.
+        """
+        changed, self._changed = self._changed, set()
+        for level in range(self._height):
+            changed = {index >> 1 for index in changed}
+            for index in sorted(changed):
+                self._add_up((level + 1, index))
+        if (self._height, 0) not in self._nodes:
+            raise ValueError("no shard has said anything")
+        return self._nodes[self._height, 0]
+
+    def _add_up(self, node: Node) -> None:
+        level, index = node
+        children = [row for i in (2 * index, 2 * index + 1) if (row := self._nodes.get((level - 1, i))) is not None]
+        if len(children) == 2:
+            if node not in self._own:
+                self._own[node] = torch.empty_like(children[0])
+            self._nodes[node] = torch.add(children[0], children[1], out=self._own[node])
+            return
+        self._own.pop(node, None)
+        if children:  # the other one has no say
+            self._nodes[node] = children[0]
+        else:
+            self._nodes.pop(node, None)
