@@ -31,22 +31,28 @@ FEDADAM = ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01), (0.03, 0.001), (0.01, 0.003
 #: Settings to choose from, on images; the first ones are what earlier short experiments or the papers suggest.
 IMAGES: dict[str, list[Row]] = {
     "SISA": [
-        *(row("sisa", True, sigma=s, rho=200 * s) for s in (1.0, 0.5, 2.0)),
-        *(row("sisa", sigma=s, rho=200) for s in (1.0, 2.0)),
-        row("sisa", True, sigma=1.0, rho=100),
+        row("sisa", sigma=s, rho=r, growth=g)
+        for s, r, g in (
+            (1.0, 200, True),
+            (2.0, 100, False),
+            (0.5, 100, True),
+            (2.0, 400, True),
+            (1.5, 150, True),
+            (2.0, 200, False),
+        )
     ],
     "SISA-D": [
-        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, False), (30, False), (30, True))),
-        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((20, True), (60, True), (100, False))),
+        row("sisa_d", g, sigma=s, rho=9 * s)
+        for s, g in ((60, False), (30, False), (30, True), (20, True), (60, True), (20, False))
     ],
     "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
     "sync Adam": [
-        *(row("sync", g, lr=lr) for lr, g in ((0.006, False), (0.003, False), (0.006, True))),
-        *(row("sync", g, lr=lr) for lr, g in ((0.01, False), (0.01, True), (0.0015, False))),
+        row("sync", g, lr=lr)
+        for lr, g in ((0.006, False), (0.01, False), (0.003, False), (0.006, True), (0.01, True), (0.015, False))
     ],
     "sync SGD": [
         row("sync", g, lr=lr, optimizer="sgd", options=SGD)
-        for lr, g in ((0.03, False), (0.1, False), (0.1, True), (0.06, False), (0.2, False), (0.2, True))
+        for lr, g in ((0.03, False), (0.1, False), (0.1, True), (0.06, False), (0.06, True), (0.2, True))
     ],
     "FedAvg": [local("fedavg", *pair) for pair in FEDAVG],
     "FedProx": [
@@ -211,26 +217,30 @@ class Preset:
 
     Attributes:
         cells: Partitions by data set.
-        seeds: Of the table; the search has one of its own.
+        seeds: Of the table.
+        search_seeds: Of the search; none of them is in the table.
         settings_of: Partitions that take the settings found on another one, by data set.
         studies: What else is run, on MNIST.
         budget: Settings that every algorithm has to choose from, of the first in its list.
         more: Where that number is another one, by (data set, partition).
-        fewer: Data sets where only some algorithms run, but for the partitions in `more`.
+        fewer: Data sets where only some algorithms run, but for the cells in `whole`.
+        whole: (data set, partition) where all run.
     """
 
     cells: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
+    search_seeds: tuple[int, ...] = (100, 101)
     settings_of: dict[str, dict[str, str]] = field(default_factory=dict)
     studies: tuple[str, ...] = ()
     budget: int = 3
     more: dict[tuple[str, str], int] = field(default_factory=dict)
     fewer: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    whole: tuple[tuple[str, str], ...] = ()
 
     def candidates(self, name: str, partition: str) -> dict[str, list[Row]]:
         """What each algorithm that runs there has to choose from."""
         every = DATASETS[name].candidates
-        some = every if (name, partition) in self.more else self.fewer.get(name, every)
+        some = every if (name, partition) in self.whole else self.fewer.get(name, every)
         return {a: every[a][: self.more.get((name, partition), self.budget)] for a in some}
 
 
@@ -251,14 +261,18 @@ EIGHT = (
 STUDIES = ("authors", "participation", "ablations", "few exchanges", "local steps", "contradictions")
 
 PRESETS = {
-    "small": Preset({"digits": ("one label", "IID")}, (0,)),
+    "small": Preset({"digits": ("one label", "IID")}, (0,), (100,)),
     "ninety": Preset(
         {"MNIST": FOUR, "Fashion-MNIST": FOUR[:1], "CIFAR-10": FOUR[:1], "Adult": FOUR},
         (0, 1),
-        {"MNIST": {"two labels": "one label", "IID": "Dirichlet(0.1)"}},
-        STUDIES,
-        more={("MNIST", "one label"): 6},
+        settings_of={
+            "MNIST": {"two labels": "one label"},
+            "Adult": {"two labels": "one label", "IID": "Dirichlet(0.1)"},
+        },
+        studies=STUDIES,
+        more=dict.fromkeys((("MNIST", "one label"), ("Fashion-MNIST", "one label"), ("CIFAR-10", "one label")), 6),
         fewer=dict.fromkeys(("MNIST", "Adult"), SHORT) | dict.fromkeys(("Fashion-MNIST", "CIFAR-10"), SHORTEST),
+        whole=(("MNIST", "one label"),),
     ),
     "full": Preset(
         {
@@ -268,8 +282,7 @@ PRESETS = {
             "Adult": tuple(name for name in EIGHT if name != "three labels"),  # it has two
         },
         (0, 1, 2),
-        {},
-        STUDIES,
+        studies=STUDIES,
         budget=6,
     ),
 }
