@@ -3,7 +3,8 @@
 1. search   every algorithm's settings, on seeds of their own, at equal gradients, by the mean accuracy on held-out rows
             (10 % of each shard); the best are kept in settings.json with all that was tried
 2. final    the chosen settings on other seeds: test accuracy, and the worst shard's on its held-out rows
-3. studies  the paper's own settings, ablations, partial participation, local steps, shards that contradict each other
+3. studies  the paper's own settings, ablations, partial participation, local steps, shards that contradict each other,
+            a language per shard
 
 Everything is a `pisa-ray compare` in a folder of its own; what has ended is not run again when the script is.
 """
@@ -14,10 +15,12 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from languages import write_words
 from plots import draw
 from rows import (
     ABLATIONS,
@@ -28,6 +31,7 @@ from rows import (
     PART,
     PARTICIPATION,
     PRESETS,
+    STUDIES,
     Dataset,
     Preset,
     Row,
@@ -51,7 +55,8 @@ class Study:
 
     def __init__(self, preset: Preset, out: Path, data: Path) -> None:
         self.preset, self.out, self.data = preset, out, data
-        self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
+        kept = out / "settings.json"
+        self.chosen: dict[str, dict[str, dict[str, Any]]] = json.loads(kept.read_text()) if kept.exists() else {}
 
     def run(self) -> None:
         for name, partitions in self.preset.cells.items():
@@ -109,8 +114,9 @@ class Study:
         **base: Any,
     ) -> Comparison:
         values = {**dataset.base, "checkpoint": {"every": None}, **base}
+        files = self.out if dataset.made else self.data
         where = {"validation": HELD_OUT} | {
-            k: str(self.data / v) if k in ("train", "test") else v for k, v in values["data"].items()
+            k: str(files / v) if k in ("train", "test") else v for k, v in values["data"].items()
         }
         values |= {"data": where, "evaluate_every": max(1, values["rounds"] // evaluations)}
         spec = {
@@ -132,9 +138,21 @@ class Study:
         return done
 
     def _keep(self) -> None:
-        (self.out / "settings.json").write_text(json.dumps(self.chosen, indent=1))
+        part = self.out / "settings.json.part"
+        part.write_text(json.dumps(self.chosen, indent=1))
+        part.replace(self.out / "settings.json")
 
-    # Studies, on MNIST
+    def _found(self, *partitions: str) -> dict[str, Any]:
+        """The settings found on MNIST: on the first of these partitions that was searched on."""
+        for partition in partitions:
+            if partition in self.chosen.get("MNIST", {}):
+                return self.chosen["MNIST"][partition]
+        raise SystemExit(
+            f"{self.out} has no settings found on MNIST, {partitions[-1]}, which this study takes: run the preset "
+            "without --only first, or choose another study."
+        )
+
+    # Studies, on MNIST but for the last
 
     def _mnist(self, place: str, partitions: tuple[str, ...], rows: dict[str, Row], **more: Any) -> Comparison:
         dataset = DATASETS["MNIST"]
@@ -167,7 +185,7 @@ class Study:
 
     def contradictions(self) -> None:
         """Shards that contradict each other, at the settings found on Dirichlet(0.1)."""
-        found = self.chosen["MNIST"]["Dirichlet(0.1)"]
+        found = self._found("Dirichlet(0.1)")
         rows = {a: found[a]["settings"] for a in ("SISA-D", "sync Adam", "FedAvg")}
         partitions = ("by brightness", "one shard's labels shifted", "rotated by 36 degrees each", "recoloured")
         self._mnist("contradictions", partitions, rows, seeds=[0])
@@ -175,16 +193,23 @@ class Study:
     def few_exchanges(self) -> None:
         """Costly links: every algorithm sends twenty vectors a shard, however many gradients it takes meanwhile."""
         for partition, like in (("one label", "one label"), ("IID", "Dirichlet(0.1)")):
-            found = self.chosen["MNIST"].get(partition, self.chosen["MNIST"][like])
+            found = self._found(partition, like)
             names = ("SISA", "SISA-D", "sync Adam", "sync SGD", "FedAvg", "SCAFFOLD", "FedAdam")
             rows = {a: found[a]["settings"] for a in names} | {"FedAvg, 50 steps": local("fedavg", 0.1)}
             rows["FedAvg, 50 steps"]["algorithm"]["steps"] = 50
             self._mnist(f"few exchanges/{partition}", (partition,), rows, equal="bytes", rounds=20)
 
+    def languages(self) -> None:
+        """Each shard has the words of one language; and the same rows shuffled."""
+        write_words(self.out / "languages")
+        for partition in ("one language", "IID"):
+            self._cell("languages", partition)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="heterogeneity", description="The heterogeneity study; run again to go on.")
     parser.add_argument("--preset", choices=PRESETS, default="ninety", help="how much (default: %(default)s minutes)")
+    parser.add_argument("--only", choices=STUDIES, metavar="STUDY", help=f"this study alone: {', '.join(STUDIES)}")
     parser.add_argument("--out", type=Path, help="default: runs/heterogeneity-PRESET")
     default = Path(__file__).resolve().parents[3] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PISA_RAY_DATA", default)))
@@ -192,8 +217,13 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or Path("runs") / f"heterogeneity-{options.preset}"
     out.mkdir(parents=True, exist_ok=True)
+    preset = PRESETS[options.preset]
+    if options.only:
+        preset = replace(preset, cells={}, studies=(options.only,))
+    if "languages" in preset.studies:
+        write_words(out / "languages")  # before anything starts, since the package with the words may be missing
     ray.init(address=options.address or "local", log_to_driver=False, include_dashboard=False)
-    study = Study(PRESETS[options.preset], out.resolve(), options.data.resolve())
+    study = Study(preset, out.resolve(), options.data.resolve())
     study.run()
     print(write_tables(study.out), *draw(study.out), sep="\n")
 

@@ -92,11 +92,13 @@ class Dataset:
         base: Keys of a training file.
         shards: m.
         candidates: Settings by algorithm.
+        made: Whether the study makes its files, in its own folder.
     """
 
     base: Row
     shards: int
     candidates: dict[str, list[Row]]
+    made: bool = False
 
     def partition(self, name: str) -> Row:
         found: Row = PARTITIONS[name](self.shards)
@@ -115,6 +117,7 @@ PARTITIONS: dict[str, Any] = {
     "Dirichlet(0.1)": lambda shards: {"kind": "dirichlet", "shards": shards, "alpha": 0.1},
     "quantity skew": lambda shards: {"kind": "quantity", "shards": shards, "alpha": 0.5},
     "feature noise": lambda shards: {"kind": "feature_noise", "shards": shards, "level": 0.3},
+    "one language": lambda shards: {"kind": "by_column", "column": "language"},
     "IID": lambda shards: {"kind": "iid", "shards": shards},
     # Shards that contradict each other
     "by brightness": lambda shards: {"kind": "by_feature", "shards": shards},
@@ -137,6 +140,19 @@ def _images(name: str) -> Dataset:
     }
     return Dataset(base, 10, IMAGES)
 
+
+#: For the next letter of a word: of ten settings tried, each algorithm's best three on held-out rows.
+LETTERS: dict[str, list[Row]] = {
+    "SISA": [row("sisa", True, sigma=s, rho=r) for s, r in ((0.1, 60), (0.3, 60), (0.3, 20))],
+    "SISA-D": [row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((20, True), (30, True), (30, False))],
+    "sync Adam": [row("sync", g, lr=lr) for lr, g in ((0.02, True), (0.01, True), (0.006, False))],
+    "sync SGD": [
+        row("sync", g, lr=lr, optimizer="sgd", options=SGD) for lr, g in ((0.5, True), (0.3, True), (0.4, False))
+    ],
+    "FedAvg": [local("fedavg", *pair) for pair in ((0.5, 0.9), (1.0,), (0.3, 0.9))],
+    "FedProx": [local("fedprox", lr, mu=mu) for lr, mu in ((1.0, 0.001), (2.0, 0.001), (1.0, 0.01))],
+    "SCAFFOLD": [local("scaffold", lr) for lr in (1.5, 1.0, 2.0)],
+}
 
 DATASETS = {
     "MNIST": _images("mnist"),
@@ -166,6 +182,22 @@ DATASETS = {
         },
         10,
         {name: IMAGES[name] for name in ("SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")},
+    ),
+    "languages": Dataset(
+        {
+            "data": {
+                "train": "languages/train.parquet",
+                "test": "languages/test.parquet",
+                "input": "context",
+                "label": "next",
+            },
+            "model": {"factory": "languages:NextLetter"},
+            "rounds": 200,
+            "batch_size": 64,
+        },
+        8,
+        LETTERS,
+        made=True,
     ),
 }
 
@@ -220,7 +252,7 @@ class Preset:
         seeds: Of the table.
         search_seeds: Of the search; none of them is in the table.
         settings_of: Partitions that take the settings found on another one, by data set.
-        studies: What else is run, on MNIST.
+        studies: What else is run, on MNIST but for languages.
         budget: Settings that every algorithm has to choose from, of the first in its list.
         more: Where that number is another one, by (data set, partition).
         fewer: Data sets where only some algorithms run, but for the cells in `whole`.
@@ -258,7 +290,7 @@ EIGHT = (
     "feature noise",
     "IID",
 )
-STUDIES = ("authors", "participation", "ablations", "few exchanges", "local steps", "contradictions")
+STUDIES = ("authors", "participation", "ablations", "few exchanges", "local steps", "contradictions", "languages")
 
 PRESETS = {
     "small": Preset({"digits": ("one label", "IID")}, (0,), (100,)),
