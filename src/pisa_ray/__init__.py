@@ -33,6 +33,7 @@ from pisa_ray.data import (
     Rotate,
     ShiftLabels,
 )
+from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError
 from pisa_ray.schedulers import Constant, Geometric
 from pisa_ray.trainer import Data, PisaTrainer, Result, Scaling
@@ -47,6 +48,7 @@ __all__ = [
     "SISAD",
     "AdaGrad",
     "Adam",
+    "Asynchronous",
     "ByColumn",
     "ByFeature",
     "ConfigError",

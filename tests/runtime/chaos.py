@@ -83,7 +83,8 @@ class Chaos:
         if moment != "begin":
             return
         deliveries = list(fleet._round.deliveries.items())
-        self._old = round_, deliveries[0][0], deliveries[0][1].payload
+        if deliveries:
+            self._old = round_, deliveries[0][0], deliveries[0][1].payload
 
     def _strike(self, fault: Fault, fleet: RayFleet) -> None:
         members = [m for m in fleet._crew.members if m.shards]
@@ -162,13 +163,10 @@ def _pulse(actor: Any) -> Any:
     return actor.pulse.options(concurrency_group="pulse").remote()
 
 
-@contextlib.contextmanager
-def shaken(chaos: Chaos) -> Iterator[Chaos]:
-    """Runs within have fleets that are struck."""
-
-    class Shaken(RayFleet):
-        def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
-            super().begin(round_, sigma, diagnose)
+def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
+    class Shaken(base):
+        def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+            super().begin(round_, sigma, diagnose, settle)
             chaos.strike(self)
 
         def evaluate(self, split: str) -> Any:
@@ -208,12 +206,20 @@ def shaken(chaos: Chaos) -> Iterator[Chaos]:
             finally:
                 super().close()
 
-    before = pisa_ray.actors.RayFleet
-    pisa_ray.actors.RayFleet = Shaken
+    return Shaken
+
+
+@contextlib.contextmanager
+def shaken(chaos: Chaos) -> Iterator[Chaos]:
+    """Runs within have fleets that are struck."""
+    before = {name: getattr(pisa_ray.actors, name) for name in ("RayFleet", "AsynchronousFleet")}
+    for name, base in before.items():
+        setattr(pisa_ray.actors, name, _shaken(base, chaos))
     try:
         yield chaos
     except BaseException:
         print("faults, to be repeated:", chaos.faults)
         raise
     finally:
-        pisa_ray.actors.RayFleet = before
+        for name, base in before.items():
+            setattr(pisa_ray.actors, name, base)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs import METHODS, Rich, plain_net, recomputed_sha256, run, states, trajectory, uneven
 
-from pisa_ray import Data, FeatureNoise, LabelSkew
+from pisa_ray import ConfigError, Data, FeatureNoise, LabelSkew
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -74,6 +74,29 @@ def test_where_few_report_any_number_of_workers_gives_the_same_bits(tmp_path, me
     assert many.weights_sha256 == alone.weights_sha256
     assert states(many) == states(alone)
     assert trajectory(many) == trajectory(alone)
+
+
+def test_the_user_may_say_who_reports(tmp_path):
+    lists = [[3, 0], [5], [1, 2, 6]]
+    kept = {"method": "sisa_d", "model": Rich, "evaluate_every": 1}
+    given = run(tmp_path / "given", participation=lists, **kept)
+    assert [row["shards_reporting"] for row in given.history] == [7, 2, 1, 3, 2, 1]
+    counts = {i: sum(i in lists[t % 3] for t in range(5)) for i in range(7)}
+    found = {i: json.loads(states(given)[f"{i}/scalars"]) for i in range(7)}
+    assert {i: s["reports"] for i, s in found.items()} == {i: 1 + n for i, n in counts.items()}
+    assert found[4]["version"] == 1
+    run(tmp_path / "part", participation=lists, **kept | {"rounds": 3})
+    resumed = run(tmp_path / "part", participation=lists, resume=True, **kept)
+    assert states(resumed) == states(given)
+    for wrong, message in (
+        ([], "participation is an empty list"),
+        ([[0], []], r"participation\[1\] is \[\], but it must name one or more of the shards 0 to 6"),
+        ([[7]], r"participation\[0\] is \[7\]"),
+        ([[1, 1]], r"participation\[0\] is \[1, 1\]"),
+        (0.0, "participation is 0.0, but it must be above 0 and at most 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(tmp_path / "wrong", participation=wrong)
 
 
 def test_reporters_are_keyed_by_seed_and_round():

@@ -35,7 +35,7 @@ from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates
-from pisa_ray.engine.worker import WorkerInfo, WorkerReport
+from pisa_ray.engine.worker import PastRound, WorkerInfo, WorkerReport
 from pisa_ray.errors import PisaError, StatesLostError, WorkerDiedError
 
 #: Seconds that any answer may take, and times that a shard's worker may die in one round.
@@ -130,14 +130,18 @@ class RayFleet:
         if self._snapshots.due(self._done):
             self._take_snapshot()
 
-    def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
-        """See Fleet."""
+    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+        """See Fleet; all steps of a round have come to their end with it."""
         self._began = time.monotonic()
         self._round = Round(round_, sigma, diagnose)
         for member in self._crew.members:
             if member.shards:
                 self._deliver(self._round, member, member.shards)
         self._close(self._round)
+
+    def is_settled(self) -> bool:
+        """See Fleet."""
+        return True
 
     def end(self) -> RoundReport:
         """See Fleet."""
@@ -155,15 +159,9 @@ class RayFleet:
                 self._recover()
         else:
             raise StatesLostError("processes die faster than a round can be finished.")
-        self._welcome()
         for delivery, report in zip(round_.deliveries.values(), reports, strict=True):
-            delivery.member.stepped = report.began
-            self._balance.note(delivery.member, list(report.shards), report.seconds)
-        self._snapshots.remember(Kept(round_.number, round_.sigma, self._published))
-        self._published, self._done, self._round, self._untold = round_.published, round_.number, None, False
-        self._deaths_here.clear()
-        self._consensus_deaths = 0
-        self._round_seconds.append(time.monotonic() - self._began)
+            self._note(delivery, report)
+        self._finished(round_, self._kept(round_))
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
     def evaluate(self, split: str) -> Pending:
@@ -172,10 +170,13 @@ class RayFleet:
         blocks = range(self._job.evaluation_blocks(source)) if source else range(0)
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
-            members = self._crew.members[: len(wanted)]
+            members = self._evaluators()[: len(wanted)]
             return [(member, wanted[k :: len(members)]) for k, member in enumerate(members)]
 
         return self._gather(blocks, shares, lambda m, w, part: m.actor.call.remote("evaluate", w, split, part))
+
+    def _evaluators(self) -> list[Member]:
+        return self._crew.members
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
@@ -249,6 +250,20 @@ class RayFleet:
         )
         added = self._consensus.actor.add.remote(round_.number, ticket, payload)
         round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added)
+
+    def _note(self, delivery: Delivery, report: WorkerReport) -> None:
+        """Take note of a worker's pace."""
+        delivery.member.stepped = report.began
+        self._balance.note(delivery.member, list(report.shards), report.seconds)
+
+    def _finished(self, round_: Round, kept: Kept) -> None:
+        """What a round leaves behind."""
+        self._welcome()
+        self._snapshots.remember(kept)
+        self._published, self._done, self._round, self._untold = round_.published, round_.number, None, False
+        self._deaths_here.clear()
+        self._consensus_deaths = 0
+        self._round_seconds.append(time.monotonic() - self._began)
 
     def _close(self, round_: Round) -> None:
         added = [delivery.added for delivery in round_.deliveries.values()]
@@ -370,7 +385,9 @@ class RayFleet:
         if any(lost.direct for lost in map(loss, calls) if lost):
             return True
         for delivery in deliveries:
-            if delivery.member is member and not alone and (lost := loss(delivery.added)):
+            if delivery.added is None or delivery.member is not member or alone:
+                continue
+            if lost := loss(delivery.added):
                 if lost.direct:
                     raise GoneError("the consensus process has died just now")
                 return True  # its messages cannot be fetched
@@ -456,12 +473,9 @@ class RayFleet:
             return
         if not self._crew.members:
             self._elastic.staff()
-        members = self._elastic.staying() or self._crew.members
-        members = sorted(members, key=lambda m: (self._balance.load(m), m.id))
-        lost, round_ = sorted(self._lost), self._round
-        members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
+        round_ = self._round
         covered = round_.covered() if round_ is not None else set()
-        for member, part in zip(members, self._balance.cut(lost, members), strict=True):
+        for member, part in self._homes(sorted(self._lost)):
             self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
             missing = [i for i in part if i not in covered]
             self._adopt(member, missing, self._snapshots.window)
@@ -469,8 +483,19 @@ class RayFleet:
                 self._deliver(round_, member, missing)
             self._lost -= set(part)
 
+    def _homes(self, lost: Sequence[int]) -> list[tuple[Member, list[int]]]:
+        """Who should take in which of some lost shards: those who have least."""
+        members = self._elastic.staying() or self._crew.members
+        members = sorted(members, key=lambda m: (self._balance.load(m), m.id))
+        members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
+        return list(zip(members, self._balance.cut(lost, members), strict=True))
+
     def _current(self) -> list[Kept]:
-        return [] if self._round is None else [Kept(self._round.number, self._round.sigma, self._published)]
+        return [] if self._round is None else [self._kept(self._round)]
+
+    def _kept(self, round_: Round) -> Kept:
+        past = PastRound(round_.number, round_.sigma, self._job.reporters(round_.number))
+        return Kept(past, self._published)
 
     def _adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
         """Have a worker rebuild shards from their last safe states and the rounds since."""
@@ -478,7 +503,7 @@ class RayFleet:
             return
         done = member.actor.adopt.remote(
             tuple(shards),
-            [(kept.number, kept.sigma) for kept in rounds],
+            [kept.round for kept in rounds],
             *(kept.published for kept in rounds),
             *self._snapshots.sources(shards),
         )

@@ -21,7 +21,7 @@ from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import set_numerics
 from pisa_ray.engine.states import States, write_states
-from pisa_ray.engine.worker import Payload, Worker, WorkerInfo, WorkerReport
+from pisa_ray.engine.worker import PastRound, Payload, Worker, WorkerInfo, WorkerReport
 
 #: Threads beside the main one.
 _GROUPS = {"pulse": 1, "files": 1}
@@ -60,12 +60,12 @@ class WorkerActor:
         """See Worker.step."""
         return self._it.step(round_, sigma, published, diagnose, shards, repeat)
 
-    def adopt(self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], *values: Any) -> Adopted:
+    def adopt(self, shards: Sequence[int], rounds: Sequence[PastRound], *values: Any) -> Adopted:
         """Take in shards and bring them up to date.
 
         Args:
             shards: Which.
-            rounds: (number, sigma) of the rounds to replay.
+            rounds: The rounds to replay.
             values: The vectors published for those rounds, [p + b + e] each, then where the states are (States or
                 StoredStates).
         """
@@ -119,8 +119,8 @@ class ConsensusActor:
         self._it.restore(published, round_)
         return None, None
 
-    def add(self, round_: int, ticket: int, payload: Payload) -> bool:
-        """See Consensus.add."""
+    def add(self, round_: int, ticket: int, payload: Payload, *before: bool) -> bool:
+        """See Consensus.add; `before` are the adds that it waits for."""
         return self._it.add(round_, ticket, payload)
 
     def fence(self, round_: int, ticket: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.crew import Member
+from pisa_ray.engine.worker import PastRound
 from pisa_ray.errors import StatesLostError
 
 #: Largest share of the training time that snapshots may cost, and bounds of the rounds between two of them.
@@ -25,13 +26,11 @@ class Kept:
     """A past round, enough to step through it again.
 
     Attributes:
-        number: The round.
-        sigma: Its penalty.
+        round: Its number, its penalty, and who took a step.
         published: Reference to the vector it began with.
     """
 
-    number: int
-    sigma: float
+    round: PastRound
     published: Any
 
 
@@ -131,7 +130,7 @@ class Snapshots:
             return
         self._coming, self._urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
-        self.window = [kept for kept in self.window if kept.number > round_]
+        self.window = [kept for kept in self.window if kept.round.number > round_]
 
     def _measure(self, parts: list[Part], round_seconds: float) -> None:
         """In the round after a snapshot: from its beginning on a worker to that of the step behind it is its cost."""

@@ -164,13 +164,17 @@ class TreeSum:
         """The largest sums that can be formed from what has been added; they live until the next add or clear."""
         return {node: row.values for node, row in sorted(self._waiting.items())}
 
+    def is_complete(self) -> bool:
+        """Whether all messages are in."""
+        return set(self._waiting) == {(self._height, 0)}
+
     def total(self) -> torch.Tensor:
         """The sum of all messages; it lives until the next clear.
 
         Raises:
             ValueError: Some shards' messages are missing.
         """
-        if set(self._waiting) != {(self._height, 0)}:
+        if not self.is_complete():
             raise ValueError(f"the sum is not complete: it has only the nodes {sorted(self._waiting)}")
         return self._waiting[self._height, 0].values
 

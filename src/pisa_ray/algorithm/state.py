@@ -15,11 +15,13 @@ class ShardState:
     """What shard i carries from one report to the next; methods add their own vectors as fields.
 
     Attributes:
+        version: r_i, the round of its last report, whose w that was made at; 0: none yet.
         reports: k_i, how many times this shard has reported; it takes the place of ell in every bias correction.
         said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], where it stays in the sums of rounds in which
             the shard does not report; else [0].
     """
 
+    version: int = 0
     reports: int = 0
     said: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 

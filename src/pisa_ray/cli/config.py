@@ -15,6 +15,7 @@ from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm, SigmaSchedule
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_section import Section
+from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import KINDS
@@ -123,6 +124,19 @@ class CheckpointSection(Section):
         return Run(out, self.keep, max_failures, self.best_by, self.order, storage)
 
 
+class AsynchronousSection(Section):
+    """`asynchronous`: rounds that do not wait for all shards."""
+
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
+    staleness: Annotated[int, Field(ge=0)] = 10
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    replay: str | None = None
+
+    def build(self) -> Asynchronous:
+        """The rule."""
+        return Asynchronous(quorum=self.quorum, staleness=self.staleness, deadline=self.deadline)
+
+
 class RaySection(Section):
     """`ray`: where the cluster is."""
 
@@ -145,7 +159,8 @@ class Config(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     autocast: Literal[False, "bfloat16"] = False
     shard_weights: Literal["size", "uniform"] = "size"
-    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    participation: Annotated[float, Field(gt=0, le=1)] | list[list[int]] = 1.0
+    asynchronous: AsynchronousSection | None = None
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     workers: Annotated[int, Field(ge=0)] | WorkersSection = 1
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
@@ -246,6 +261,8 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         value = getattr(config.data, name)
         if isinstance(value, str) and "://" not in value:
             setattr(config.data, name, str((base / value).resolve()))
+    if config.asynchronous is not None and config.asynchronous.replay is not None:
+        config.asynchronous.replay = str((base / config.asynchronous.replay).resolve())
     if config.model.weights is not None:
         config.model.weights = str((base / config.model.weights).resolve())
     return config

@@ -48,6 +48,7 @@ def train(
         stop_test_accuracy=config.stop.test_accuracy,
         scaling_config=_scaling(config),
         run_config=config.checkpoint.build(out, config.max_failures),
+        replay=config.asynchronous.replay if config.asynchronous is not None else None,
         resume=resume,
         exact=config.exact,
         ray_address=config.ray.address,
@@ -70,6 +71,7 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "autocast": config.autocast == "bfloat16",
         "shard_weights": config.shard_weights,
         "participation": config.participation,
+        "asynchronous": config.asynchronous.build() if config.asynchronous is not None else None,
         "threads_per_worker": config.threads_per_worker,
         "seed": config.seed,
     }

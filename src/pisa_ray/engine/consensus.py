@@ -128,7 +128,7 @@ class Consensus:
         )
         total = self._rows.split(self._sum.total())
         residual = None
-        if diagnose and method.duals:
+        if diagnose and method.duals and self._duals.is_complete():  # in an asynchronous round it may not be
             residual = _norm(self._duals.total() / total.weight - method.lam * old[:p])
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])

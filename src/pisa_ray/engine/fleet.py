@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Protocol
 
+import numpy as np
+
+from pisa_ray.engine.asynchrony import Arrivals, Step
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, read_published, write_published
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates, write_states
 from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
+from pisa_ray.errors import PisaError
 
 #: Entries of the files of a checkpoint: {"consensus": entry, "shards": [entry, ...]}.
 Saved = dict[str, Any]
@@ -32,7 +38,11 @@ class RoundReport:
     @classmethod
     def of(cls, workers: list[WorkerReport], consensus: ConsensusReport, bytes_sent: int) -> RoundReport:
         """Merge the workers' reports."""
-        shards = {i: report for worker in workers for i, report in worker.shards.items()}
+        shards: dict[int, ShardReport] = {}
+        for worker in workers:  # a shard may have reported twice since the last round: what counts is its last report
+            for i, report in worker.shards.items():
+                before = shards[i].samples if i in shards else 0
+                shards[i] = replace(report, samples=report.samples + before)
         return cls(
             dict(sorted(shards.items())),
             consensus,
@@ -64,8 +74,18 @@ class Fleet(Protocol):
     def resize(self, workers: int) -> None:
         """Ask for another number of workers; `tend` brings it about as the cluster allows."""
 
-    def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
-        """Start a round at the published w; returns at once where workers are other processes."""
+    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+        """Start a round at the published w; returns at once where workers are other processes.
+
+        Args:
+            round_: The round, from 1.
+            sigma: Its penalty.
+            diagnose: Whether its report carries diagnostics.
+            settle: Whether no step may be under way at its end, so that the state after it can be saved.
+        """
+
+    def is_settled(self) -> bool:
+        """Between two rounds: whether no step is under way."""
 
     def end(self) -> RoundReport:
         """Wait for the round; the next w is published."""
@@ -89,6 +109,18 @@ class Fleet(Protocol):
         """End the processes; nothing is lost that was saved."""
 
 
+#: Takes note of the steps whose messages arrive in a round, before they change w.
+Log = Callable[[int, Sequence[Step]], None]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    round: int
+    sigma: float
+    diagnose: bool
+    published: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Written:
     saved: Saved
@@ -101,14 +133,25 @@ class _Written:
 
 
 class LocalFleet:
-    """One worker and the consensus in this process, without Ray: the same bits as any number of Ray workers."""
+    """One worker and the consensus in this process, without Ray: the same bits as any number of Ray workers.
 
-    def __init__(self, job: Job, *, gpu: bool = False) -> None:
+    Args:
+        job: What is trained.
+        gpu: Whether the model and the states live on a GPU.
+        log: Takes note of which messages arrive in each round of an asynchronous run: all, unless it is repeated.
+        replay: Those of the run that is to be repeated.
+    """
+
+    def __init__(
+        self, job: Job, *, gpu: bool = False, log: Log = lambda round_, steps: None, replay: Arrivals | None = None
+    ) -> None:
         self._job, self._worker = job, Worker(job, gpu=gpu, process_is_ours=False)
         self._worker.host(range(len(job.shards)))
         model = self._worker.model
         self._consensus = Consensus(job, model.layout, model.published())
-        self._begun: tuple[int, float, bool] | None = None
+        self._log, self._replay = log, replay
+        self._begun: _Begun | None = None
+        self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
         self._untold = False  # whether the consensus does not know the shards' last messages
 
     def workers(self) -> list[WorkerInfo]:
@@ -121,20 +164,50 @@ class LocalFleet:
     def resize(self, workers: int) -> None:
         """There is nothing to resize: all happens in this process."""
 
-    def begin(self, round_: int, sigma: float, diagnose: bool) -> None:
+    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""
-        self._begun = round_, sigma, diagnose
+        published = self._consensus.publish()
+        self._begun = _Begun(round_, sigma, diagnose, published.copy() if self._replay else published)
+        self._past.append(self._begun)
+
+    def is_settled(self) -> bool:
+        """See Fleet; here a step begins when its message arrives."""
+        return True
 
     def end(self) -> RoundReport:
         """See Fleet."""
         if self._begun is None:
             raise RuntimeError("end() without begin()")
-        (round_, sigma, diagnose), self._begun = self._begun, None
-        payload, report = self._worker.step(round_, sigma, self._consensus.publish(), diagnose, repeat=self._untold)
+        this, self._begun = self._begun, None
+        if self._untold and self._job.keeps_messages:
+            self._consensus.add(this.round, -1, self._worker.repeat(range(len(self._job.shards)), diagnose=False))
         self._untold = False
-        self._consensus.add(round_, ticket=0, payload=payload)
-        _, consensus = self._consensus.update(round_, sigma, diagnose)
-        return RoundReport.of([report], consensus, bytes_sent=0)
+        reports = []
+        for ticket, (version, shards) in enumerate(self._steps(this.round)):
+            begun = next((past for past in self._past if past.round == version), None)
+            if begun is None:
+                raise PisaError(
+                    f"round {this.round} of the log has a step at w of round {version}, which is before the checkpoint "
+                    "that this run was resumed from: start the repetition anew."
+                )
+            payload, report = self._worker.step(
+                version, begun.sigma, begun.published, this.diagnose and begun is this, shards
+            )
+            self._consensus.add(this.round, ticket, payload)
+            reports.append(report)
+        if self._job.asynchronous:
+            self._log(this.round, [(i, version) for version, shards in self._steps(this.round) for i in shards])
+        _, consensus = self._consensus.update(this.round, this.sigma, this.diagnose)
+        return RoundReport.of(reports, consensus, bytes_sent=0)
+
+    def _steps(self, round_: int) -> list[tuple[int, list[int]]]:
+        """Whose messages arrive in a round, by the version of w that they were made at, in the order of arrival."""
+        if self._replay is None:
+            return [(round_, list(range(len(self._job.shards))))]
+        if round_ not in self._replay:
+            raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
+        versions = groupby(self._replay[round_], key=lambda step: step[1])
+        return [(version, [i for i, _ in steps]) for version, steps in versions]
 
     def evaluate(self, split: str) -> Pending:
         """See Fleet."""

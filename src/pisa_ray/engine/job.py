@@ -11,17 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from pisa_ray.algorithm import Method, RowLayout
-from pisa_ray.data import Distortion, Origin, Preprocess, Source, generator
+from pisa_ray.data import Distortion, Origin, Preprocess, Source
+from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.numerics import seed_globals
+from pisa_ray.engine.participation import Participation, reporters
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
-
-
-def reporters_a_round(participation: float, shards: int) -> int:
-    """How many of m shards report in a round after the first."""
-    return max(1, round(participation * shards))
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -59,7 +56,8 @@ class Job:
         test: The test source, or None.
         distortions: What is done to the shards' rows, in this order.
         batch_size: Rows of a mini-batch; None: all.
-        participation: Share of the shards that report in a round, from the second on.
+        participation: Which shards report in a round, from the second on.
+        asynchronous: When a round ends that does not wait for all shards; None: it waits for its reporters.
         micro_batch_size: Rows per backward pass; None: the whole batch at once.
         clip_norm: Largest norm of a shard's gradient; None: any.
         autocast: Whether forward passes run in bfloat16 autocast.
@@ -80,7 +78,8 @@ class Job:
     validation: Source | None = None
     test: Source | None = None
     batch_size: int | None = 64
-    participation: float = 1.0
+    participation: Participation = 1.0
+    asynchronous: Asynchronous | None = None
     micro_batch_size: int | None = None
     clip_norm: float | None = None
     autocast: bool = False
@@ -94,18 +93,13 @@ class Job:
         return FlatModel(self.model(), device)
 
     def reporters(self, round_: int) -> Sequence[int]:
-        """Who reports in a round, ascending: max(1, round(share m)) shards, keyed (seed, round); in round 1 all."""
-        everybody = range(len(self.shards))
-        if self.participation == 1 or round_ == 1:
-            return everybody
-        number = reporters_a_round(self.participation, len(everybody))
-        chosen = generator(self.seed, "reporters", round_).choice(len(everybody), number, replace=False)
-        return sorted(int(i) for i in chosen)
+        """Who reports in a round, ascending; in round 1 all."""
+        return reporters(self.participation, len(self.shards), self.seed, round_)
 
     @property
     def keeps_messages(self) -> bool:
         """Whether a shard's last message stays in the sums of rounds in which the shard does not report."""
-        return self.method.remembers and self.participation < 1
+        return self.method.remembers and (self.participation != 1 or self.asynchronous is not None)
 
     def rows(self, parameters: int, buffers: int) -> RowLayout:
         """The layout of this job's messages, given p and b."""

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,21 @@ class WorkerReport:
 
 
 @dataclass(frozen=True)
+class PastRound:
+    """A round to step through again.
+
+    Attributes:
+        number: The round.
+        sigma: Its penalty.
+        reporters: The shards that took a step at its w, and whose messages counted, then or later.
+    """
+
+    number: int
+    sigma: float
+    reporters: Collection[int]
+
+
+@dataclass(frozen=True)
 class WorkerInfo:
     """Who a worker is."""
 
@@ -122,6 +137,7 @@ class Worker:
         self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int], Rows] = {}
+        self._ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}  # the next mini-batches, by shard
 
     def info(self) -> WorkerInfo:
         """Process, host and numeric environment."""
@@ -176,15 +192,17 @@ class Worker:
 
     def release(self, shards: Sequence[int]) -> States:
         """Let go of shards; returns their states."""
+        for i in shards:
+            self._ahead.pop(i, None)
         return {i: StateValue.of(self.shards.pop(i).state) for i in shards}
 
-    def replay(
-        self, shards: Sequence[int], rounds: Sequence[tuple[int, float]], published: Sequence[np.ndarray]
-    ) -> None:
-        """Step some shards through past rounds, each (number, sigma) at its own w; their messages were counted then."""
-        for (number, sigma), w in zip(rounds, published, strict=True):
-            this = self._begin(number, sigma, w, diagnose=False)
-            for i in sorted(set(shards) & set(self.job.reporters(number))):
+    def replay(self, shards: Sequence[int], rounds: Sequence[PastRound], published: Sequence[np.ndarray]) -> None:
+        """Step some shards through past rounds, each at its own w; their messages were counted then."""
+        for past, w in zip(rounds, published, strict=True):
+            again = sorted(set(shards) & set(past.reporters))
+            if again:
+                this = self._begin(past.number, past.sigma, w, diagnose=False)
+            for i in again:
                 self._try_report(i, this, self._row(i))
 
     def _begin(self, number: int, sigma: float, published: np.ndarray, *, diagnose: bool) -> _Round:
@@ -282,6 +300,7 @@ class Worker:
         drawn = _Drawn(self, i, this, first=state.reports * steps)
         task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps)
         momentum = job.method.step(state, task, message)
+        state.version = this.number
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
         penalty = message.M.clone() if gap is not None and dual is not None else message.M
@@ -303,9 +322,16 @@ class Worker:
             seed_all(self.job.seed, "forward", i, count)
 
         self._drawn = count
-        x, y = self._batch(i, count)
+        ahead = self._ahead.pop(i, None)
+        _, x, y = ahead if ahead is not None and ahead[0] == count else (count, *self._batch(i, count))
         probes = key(self.job.seed, "probes", i, count)
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
+
+    def prefetch(self, shards: Iterable[int]) -> None:
+        """Make hosted shards' next mini-batches while there is nothing else to do."""
+        for i in set(shards) & set(self.shards):
+            count = self.shards[i].state.reports * self.job.steps(i)
+            self._ahead[i] = (count, *self._batch(i, count))
 
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""

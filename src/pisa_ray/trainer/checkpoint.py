@@ -19,7 +19,7 @@ from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 
-FORMAT, MANIFEST = 3, "manifest.json"
+FORMAT, MANIFEST = 4, "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
 _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,14 +111,15 @@ class Loop:
         return status
 
     def _rounds(self) -> str:
-        while (status := self._stop_reason()) is None:
+        while (status := self._stop_reason()) is None or not self.fleet.is_settled():
             round_ = self.progress.round + 1
             sigma = self.schedule.sigma.grow(self.progress.sigma, round_)
             if (workers := self.resize_requested()) is not None:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)
             self.fleet.tend()
-            self.fleet.begin(round_, sigma, self._is_evaluated(round_))
+            settle = status is not None or round_ == self.schedule.rounds or self._is_saved(round_)
+            self.fleet.begin(round_, sigma, self._is_evaluated(round_), settle)
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
             self._finish_round(round_, sigma)
         if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:
@@ -128,6 +129,10 @@ class Loop:
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
+
+    def _is_saved(self, round_: int) -> bool:
+        every = self.schedule.checkpoint_every
+        return every is not None and round_ % every == 0
 
     def _stop_reason(self) -> str | None:
         schedule, progress = self.schedule, self.progress
@@ -144,7 +149,7 @@ class Loop:
     def _finish_round(self, round_: int, sigma: float) -> None:
         report, progress = self.fleet.end(), self.progress
         self._check_finite(round_, sigma, report)
-        loss = sum(a * shard.loss for a, shard in zip(self._shares(report), report.shards.values(), strict=True))
+        loss = sum(a * shard.loss for a, shard in zip(self._shares(report.shards), report.shards.values(), strict=True))
         progress.round, progress.sigma = round_, sigma
         progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
         progress.bytes_sent += report.bytes_sent
@@ -155,15 +160,14 @@ class Loop:
         self._latest = report, loss
         if self._is_evaluated(round_):
             self._due = self._row(report, loss)
-        every = self.schedule.checkpoint_every
-        if every is not None and round_ % every == 0:
+        if self._is_saved(round_):
             self._save()
         elif self._saving is not None and self._saving[1].done():
             self._finish_saving()
 
-    def _shares(self, report: RoundReport) -> list[float]:
-        """The reporters' weights alpha_i, which add up to 1."""
-        alpha = [self.job.alpha[i] for i in report.shards]
+    def _shares(self, shards: Collection[int]) -> list[float]:
+        """Weights alpha_i of some shards, which add up to 1."""
+        alpha = [self.job.alpha[i] for i in shards]
         return alpha if len(alpha) == len(self.job.alpha) else [a / sum(alpha) for a in alpha]
 
     def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
@@ -182,13 +186,16 @@ class Loop:
             "gradient_seconds": progress.gradient_seconds,
             **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
         }
-        diagnostics = [shard.diagnostics for shard in shards if shard.diagnostics is not None]
-        if len(diagnostics) == len(shards) and report.consensus.norm is not None:
-            row |= combine(diagnostics, self._shares(report))
+        if report.consensus.norm is None:
+            return row
+        row["consensus_residual"] = report.consensus.residual
+        row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
+        # Steps that arrive in an asynchronous round but began in an earlier one have none.
+        told = {i: shard.diagnostics for i, shard in report.shards.items() if shard.diagnostics is not None}
+        if told:
+            row |= combine(list(told.values()), self._shares(told))
             if row["augmented_lagrangian"] is not None:
                 row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
-            row["consensus_residual"] = report.consensus.residual
-            row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
         return row
 
     def _evaluate(self) -> None:
@@ -210,7 +217,7 @@ class Loop:
                 row |= {f"{split}_worst_shard_{name}": value for name, value in worst(found).items()}
         best = self.progress.best
         for name, value in row.items():  # an interruption's row (it has no residuals) is not part of the trajectory
-            scheduled = row["primal_residual"] is not None
+            scheduled = row["consensus_move"] is not None
             if scheduled and name.startswith(("test_", "validation_")) and math.isfinite(value):
                 better = min if name.endswith("loss") else max
                 best[f"best_{name}"] = better(best.get(f"best_{name}", value), value)

@@ -26,12 +26,14 @@ from pisa_ray.data import (
     label_distribution,
     open_source,
 )
+from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.batch import Features
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError, PisaError
 
 #: How far a round is from a solution, in metrics.jsonl.
@@ -133,7 +135,8 @@ def prepare(
     clip_norm: float | None = None,
     autocast: bool = False,
     shard_weights: str = "size",
-    participation: float = 1.0,
+    participation: float | Sequence[Sequence[int]] = 1.0,
+    asynchronous: Asynchronous | None = None,
     threads: int = 1,
     seed: int = 0,
 ) -> Prepared:
@@ -151,11 +154,9 @@ def prepare(
             raise ConfigError(f"{name} is {value}, but it must be at least 1.")
     if clip_norm is not None and not clip_norm > 0:
         raise ConfigError(f"clip_norm is {clip_norm}, but it must be above 0; leave it out for no clipping.")
-    if not 0 < participation <= 1:
-        raise ConfigError(
-            f"participation is {participation}, but it must be above 0 and at most 1: it is the share of the shards "
-            "that report in a round."
-        )
+    method = algorithm or SISAD()
+    if asynchronous is not None:
+        _check_asynchronous(method, alone=participation == 1)
     opened = data.open() if isinstance(data, Data) else data
     cut = partition.split(opened.train, seed)
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
@@ -164,7 +165,7 @@ def prepare(
     job = Job(
         model=_factory(model),
         objective=_objective(loss, evaluate, opened.train),
-        method=algorithm or SISAD(),
+        method=method,
         train=opened.train,
         preprocess=opened.preprocess,
         shards=tuple(shards),
@@ -177,12 +178,26 @@ def prepare(
         micro_batch_size=micro_batch_size,
         clip_norm=clip_norm,
         autocast=autocast,
-        participation=participation,
+        participation=checked_participation(participation, len(cut)),
+        asynchronous=asynchronous,
         threads=threads,
         seed=seed,
     )
     layout, measured = _try_model(job)
     return Prepared(job, _describe_partition(job), _data_sha256(job), layout, _metrics(job, measured))
+
+
+def _check_asynchronous(method: Method, *, alone: bool) -> None:
+    if not method.remembers:
+        raise ConfigError(
+            f"algorithm {type(method).__name__} forgets who does not report, but asynchronous rounds need the last "
+            "messages of all shards: use pisa, sisa, sisa_d, nsisa or mifa, or leave asynchronous out."
+        )
+    if not alone:
+        raise ConfigError(
+            "participation says who reports, but in asynchronous rounds whoever has a message does: leave one of the "
+            "two out."
+        )
 
 
 def _factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:

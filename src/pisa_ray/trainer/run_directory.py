@@ -8,7 +8,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any
 
 import yaml
 
+from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.files import FAILURES, Folder
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.checkpoint import clear_unfinished
 
 #: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
 COPIED, RESULTS = (
-    ("config.yaml", "partition.json", "metrics.jsonl", "events.jsonl"),
+    ("config.yaml", "partition.json", "metrics.jsonl", "events.jsonl", "arrivals.jsonl"),
     ("result.json", "model.safetensors"),
 )
 
@@ -43,6 +44,7 @@ class RunDirectory:
         self.storage = storage
         self.checkpoints = (storage or Folder.of(self.path)) / "checkpoints"
         self.model = self.path / "model.safetensors"
+        self.arrivals = self.path / "arrivals.jsonl"
         self._lock, self._held = self.path / ".lock", False
 
     def create(self, config: Mapping[str, Any]) -> None:
@@ -55,7 +57,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self.checkpoints.create()
             clear_unfinished(self.checkpoints)
-            for name in ("metrics.jsonl", "events.jsonl"):
+            for name in ("metrics.jsonl", "events.jsonl", "arrivals.jsonl"):
                 self._drop_torn_line(name)
             if not self.holds_a_run():
                 self.record(config)
@@ -209,6 +211,10 @@ class RunDirectory:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._append("events.jsonl", {"time": now, "round": round_, "kind": kind, **fields})
 
+    def add_arrivals(self, round_: int, steps: Sequence[Step]) -> None:
+        """Append a round of an asynchronous run to arrivals.jsonl; a later line for the same round counts instead."""
+        self._append(self.arrivals.name, {"round": round_, "steps": steps})
+
     def ask_resize(self, workers: int) -> None:
         """Leave word for the driver that runs here: it should have so many workers."""
         self.write("resize.json", {"workers": workers})
@@ -233,8 +239,12 @@ class RunDirectory:
 
     def cut_back(self, round_: int) -> None:
         """Drop metrics that a resumed run will write again, the row of an interruption, and what told how it ended."""
-        kept = [row for row in self.rows() if row["round"] <= round_ and row["primal_residual"] is not None]
+        kept = [row for row in self.rows() if row["round"] <= round_ and row["consensus_move"] is not None]
         self._folder.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+        if self.arrivals.exists():
+            lines = self.arrivals.read_text().splitlines(keepends=True)
+            kept_lines = [line for line in lines if json.loads(line)["round"] <= round_]
+            self._folder.write(self.arrivals.name, "".join(kept_lines).encode())
         (self.path / "result.json").unlink(missing_ok=True)
 
     # The storage elsewhere

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import nn
 
 from pisa_ray.algorithm import Method
 from pisa_ray.data import Partition
+from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
@@ -60,8 +61,12 @@ class PisaTrainer:
         autocast: Forward passes in bfloat16 autocast; parameters, duals and sums stay float32.
         shard_weights: alpha_i: "size" (n_i / n) or "uniform" (1 / m).
         participation: Share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed, round);
-            in round 1 all. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
+            in round 1 all. Or lists of shards, [[0, 1], [2, 3]], for round 2, 3 and so on, from the first again after
+            the last. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
             in the sum; the other methods average over those who report.
+        asynchronous: When a round ends without waiting for all shards; None: it does wait. Which messages arrived when
+            is logged in arrivals.jsonl. In one process (scaling_config 0) all do.
+        replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit.
         sigma_schedule: Growth of sigma; None: constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
@@ -113,7 +118,9 @@ class PisaTrainer:
         clip_norm: float | None = None,
         autocast: bool = False,
         shard_weights: str = "size",
-        participation: float = 1.0,
+        participation: float | Sequence[Sequence[int]] = 1.0,
+        asynchronous: Asynchronous | None = None,
+        replay: Path | str | None = None,
         sigma_schedule: SigmaSchedule | None = None,
         seed: int = 0,
         evaluate_every: int = 20,
@@ -154,10 +161,18 @@ class PisaTrainer:
             autocast=autocast,
             shard_weights=shard_weights,
             participation=participation,
+            asynchronous=asynchronous,
             threads=threads_per_worker,
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
+        self._replay: Arrivals | None = None
+        if replay is not None:
+            if asynchronous is None:
+                raise ConfigError("replay repeats an asynchronous run: give asynchronous as that run had it.")
+            self._replay = read_arrivals(Path(replay), len(job.shards), asynchronous.staleness)
+            if rounds > len(self._replay):
+                raise ConfigError(f"rounds is {rounds}, but the log to be repeated has {len(self._replay)}.")
         if score is not None and score not in self._prepared.metrics:
             raise ConfigError(
                 f"checkpoints are to be kept by {score} (checkpoint.best_by, checkpoint_score_attribute), but this run "
@@ -177,7 +192,8 @@ class PisaTrainer:
             "clip_norm": clip_norm,
             "autocast": autocast,
             "shard_weights": shard_weights,
-            "participation": participation,
+            "participation": describe(job.participation),
+            "asynchronous": describe(asynchronous),
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
             "exact": exact,
@@ -238,7 +254,7 @@ class PisaTrainer:
             return self._fit(directory)
 
     def _fit(self, directory: RunDirectory) -> Result:
-        with StopRequests() as stop_requests, self._session() as make_fleet:
+        with StopRequests() as stop_requests, self._session(directory) as make_fleet:
             stop_requests.arm()
             resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
@@ -398,13 +414,13 @@ class PisaTrainer:
         return directory.take_resize() if asked is None else asked
 
     @contextmanager
-    def _session(self) -> Iterator[FleetFactory]:
+    def _session(self, directory: RunDirectory) -> Iterator[FleetFactory]:
         """Where the processes will be; yields what starts them, again after a loss of states."""
         job, scaling = self._prepared.job, self._scaling
         if scaling.most == 0:
 
             def local(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-                fleet = LocalFleet(job, gpu=scaling.gpus > 0)
+                fleet = LocalFleet(job, gpu=scaling.gpus > 0, log=directory.add_arrivals, replay=self._replay)
                 (info,) = fleet.workers()
                 events("worker_started", worker=0, pid=info.pid, node=info.node, device=info.device)
                 return nullcontext(fleet)
@@ -413,7 +429,13 @@ class PisaTrainer:
                 yield local
             return
         # Here, so that a run without workers needs no Ray.
-        from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session  # noqa: PLC0415
+        from pisa_ray.actors import (  # noqa: PLC0415
+            AsynchronousFleet,
+            RayFleet,
+            RayResources,
+            Wanted,
+            ray_session,
+        )
 
         resources = RayResources(
             scaling.cpus, scaling.gpus, scaling.other, scaling.labels, scaling.accelerator, scaling.spread
@@ -430,7 +452,10 @@ class PisaTrainer:
         )
 
         def remote(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-            return closing(RayFleet(job, wanted, resources, events, stop_requested))
+            arguments = job, wanted, resources, events, stop_requested
+            if job.asynchronous is None:
+                return closing(RayFleet(*arguments))
+            return closing(AsynchronousFleet(*arguments, directory.add_arrivals, self._replay))
 
         with ray_session(scaling.least, scaling.most, resources, self._address):
             yield remote

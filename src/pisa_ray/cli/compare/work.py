@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pisa_ray.algorithm import Method
 from pisa_ray.cli.config import Config
-from pisa_ray.engine.job import reporters_a_round
+from pisa_ray.engine.participation import Participation, share_reporting
 
 
 def samples(config: Config, method: Method | None, shards: Sequence[int]) -> float:
@@ -26,7 +26,13 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
 
 def reports(config: Config, shards: int) -> float:
     """How often a shard reports in all rounds, on average: in round 1 all do."""
-    return 1 + (config.rounds - 1) * reporters_a_round(config.participation, shards) / shards
+    return 1 + (config.rounds - 1) * share_reporting(participation_of(config), shards)
+
+
+def participation_of(config: Config) -> Participation:
+    """Which shards report, as a value."""
+    given = config.participation
+    return tuple(map(tuple, given)) if isinstance(given, list) else given
 
 
 def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, shards: Sequence[int]) -> int:
@@ -42,7 +48,7 @@ def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, 
     if equal == "rounds":
         return base.rounds
     ratio = 1 / method.vectors if equal == "bytes" else samples(base, None, shards) / samples(row, method, shards)
-    share = reporters_a_round(row.participation, len(shards)) / len(shards)
+    share = share_reporting(participation_of(row), len(shards))
     return _nearest(1 + (base.rounds * ratio - 1) / share)  # in round 1 all report
 
 

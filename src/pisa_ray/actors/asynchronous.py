@@ -1,0 +1,342 @@
+"""Rounds that do not wait for everybody: workers step at the newest w there is, and messages count when they arrive.
+
+What RayFleet promises holds given the log of arrivals: workers may die, come and go; a step that was lost on the way
+has not happened, and one whose message is in a sum is replayed like any other. States are kept apart, moved and saved
+only when no step is under way, after a round that has waited for all (it is *settled*).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pisa_ray.actors.calls import GoneError, answer
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Member, Tell
+from pisa_ray.actors.elastic import Wanted
+from pisa_ray.actors.fleet import PATIENCE, RECOVERIES, RayFleet
+from pisa_ray.actors.rounds import Delivery, Round
+from pisa_ray.actors.session import RayResources
+from pisa_ray.actors.snapshots import Kept
+from pisa_ray.engine.asynchrony import Arrivals
+from pisa_ray.engine.consensus import ConsensusReport
+from pisa_ray.engine.files import Folder
+from pisa_ray.engine.fleet import Log, RoundReport
+from pisa_ray.engine.job import Job
+from pisa_ray.engine.worker import PastRound, WorkerReport
+from pisa_ray.errors import PisaError, StatesLostError
+
+
+@dataclass(kw_only=True)
+class Flight(Delivery):
+    """A step under way, or one whose message waits for the end of the round.
+
+    Attributes:
+        kept: The round whose w it was made at.
+        landed: Its report, once it is done.
+        order: Its place among all that have landed.
+    """
+
+    kept: Kept
+    landed: WorkerReport | None = None
+    order: int = 0
+
+
+class AsynchronousFleet(RayFleet):
+    """RayFleet, but a round ends when `job.asynchronous` says so.
+
+    Args:
+        job: What is trained.
+        wanted: How many workers, and what is put up with.
+        resources: What each reserves.
+        tell: Takes note of events.
+        stop_requested: Whether the user asked to stop.
+        log: Takes note of the arrivals of a round, before they change w.
+        replay: Those of a run that is to be repeated; None: they are what they are.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        wanted: Wanted,
+        resources: RayResources,
+        tell: Tell,
+        stop_requested: Callable[[], bool],
+        log: Log,
+        replay: Arrivals | None = None,
+    ) -> None:
+        assert job.asynchronous is not None  # noqa: S101  (for the type checker)
+        self._rule, self._log, self._replay = job.asynchronous, log, replay
+        self._heard = [0] * len(job.shards)  # the round that each shard's standing message is from
+        self._flights: dict[int, Flight] = {}
+        self._landings = 0
+        self._now: Kept | None = None
+        self._settling, self._moving = False, False
+        super().__init__(job, wanted, resources, tell, stop_requested)
+
+    def is_settled(self) -> bool:
+        """See Fleet."""
+        return not self._flights
+
+    def tend(self) -> None:
+        """See Fleet; where steps are under way, shards are moved and states kept after the next round."""
+        self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
+        arrived, leaving = self._elastic.look()
+        self._moving = self._moving or bool(arrived or leaving)
+        if self._lost or self._suspect:
+            self._recover()
+        if not self.is_settled():
+            return
+        if self._moving:
+            self._rebalance(leaving)
+        while self._elastic.is_short():
+            self._elastic.staff()
+            self._rebalance([])
+        self._moving = False
+        if self._snapshots.due(self._done):
+            self._take_snapshot()
+
+    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+        """See Fleet."""
+        self._began = time.monotonic()
+        self._round = Round(round_, sigma, diagnose, deliveries=dict(self._flights))
+        self._now = Kept(PastRound(round_, sigma, set()), self._published)
+        self._settling = settle or self._moving or self._untold or self._snapshots.due(round_)
+        self._launch()
+
+    def end(self) -> RoundReport:
+        """See Fleet."""
+        if self._round is None:
+            raise RuntimeError("end() without begin()")
+        for _ in range(RECOVERIES):
+            try:
+                self._await_landings(self._round)
+                return self._conclude(self._round)
+            except GoneError:
+                self._recover()
+        raise StatesLostError("processes die faster than a round can be finished.")
+
+    def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
+        """See Fleet."""
+        super().restore(folder, saved, rounds)
+        for entry in saved["shards"]:
+            for i, scalars in entry["shards"].items():
+                self._heard[int(i)] = int(scalars["version"])
+
+    # Steps
+
+    def _launch(self) -> None:
+        """Have every free shard take a step at the newest w; of a run that is repeated, those that it took."""
+        assert self._round is not None and self._now is not None  # noqa: S101, PT018  (for the type checker)
+        made = self._made()
+        for kept, wanted in self._wanted_steps(self._round.number, self._now):
+            for member in self._crew.members:
+                shards = [i for i in member.shards if i in wanted and made[i] < kept.round.number]
+                if shards:
+                    self._fly(self._round, kept, member, shards)
+                made |= dict.fromkeys(shards, kept.round.number)
+
+    def _made(self) -> dict[int, int]:
+        """The newest w that each shard has stepped at; of those that are stepping, out of reach."""
+        made = dict(enumerate(self._heard))
+        for flight in self._flights.values():
+            for i in flight.shards:
+                made[i] = max(made[i], flight.kept.round.number)
+                if flight.landed is None and self._replay is None:
+                    made[i] = self._done + 1  # one at a time: the next one may be at a newer w
+        return made
+
+    def _wanted_steps(self, round_: int, now: Kept) -> Iterable[tuple[Kept, set[int]]]:
+        if self._replay is None:
+            return [(now, set(self._shards))]
+        if round_ not in self._replay:
+            raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
+        known = {kept.round.number: kept for kept in [*self._snapshots.window, now]}
+        steps: dict[int, set[int]] = {}
+        for shard, version in self._replay[round_]:
+            steps.setdefault(version, set()).add(shard)
+        if gone := sorted(set(steps) - set(known)):
+            raise PisaError(
+                f"round {round_} of the log has a step at w of round {gone[0]}, which is before the checkpoint that "
+                "this run was resumed from: start the repetition anew."
+            )
+        return [(known[version], shards) for version, shards in sorted(steps.items())]
+
+    def _fly(self, round_: Round, kept: Kept, member: Member, shards: Sequence[int]) -> None:
+        diagnose = round_.diagnose and kept is self._now
+        payload, report = member.actor.step.options(num_returns=2).remote(
+            kept.round.number, kept.round.sigma, kept.published, diagnose, tuple(shards), False
+        )
+        member.actor.call.remote("prefetch", tuple(shards))  # while its message is on its way
+        flight = Flight(member, tuple(shards), payload, report, None, kept=kept)
+        ticket = next(self._tickets)
+        self._flights[ticket] = round_.deliveries[ticket] = flight
+
+    def _await_landings(self, round_: Round) -> None:
+        """Wait until the round may end; who has landed takes the next step meanwhile, if there is a w that it can use.
+
+        Raises:
+            GoneError: A step was lost, or a process gives no pulse.
+            PisaError: A step raised, or none landed for too long.
+        """
+        until = time.monotonic() + PATIENCE
+        while not self._may_end(round_):
+            flying = {flight.report: flight for flight in self._flights.values() if flight.landed is None}
+            if not flying:
+                raise RuntimeError(f"round {round_.number} waits for steps, but none is under way")
+            done, _ = ray.wait(list(flying), timeout=self._patience(), fetch_local=False)
+            if done:
+                done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=0, fetch_local=False)
+            try:
+                for reference in done:
+                    self._land(flying[reference])
+                if not done and not self._crew.feel([self._consensus]):
+                    raise GoneError("no pulse")
+            except GoneError:
+                self._suspect = True
+                raise
+            if done:
+                until = time.monotonic() + PATIENCE
+                if not self._settling and self._replay is None:
+                    self._launch()
+            elif time.monotonic() > until:
+                raise PisaError(f"no worker finished its step within {PATIENCE:g} s, though their processes are alive.")
+
+    def _patience(self) -> float:
+        """Seconds until something is to be looked at."""
+        if self._rule.deadline is None:
+            return PULSE
+        left = self._rule.deadline - (time.monotonic() - self._began)
+        return min(PULSE, left) if left > 0 else PULSE
+
+    def _land(self, flight: Flight) -> None:
+        flight.landed = answer(flight.report, "take a step")
+        flight.order, self._landings = self._landings, self._landings + 1
+        self._note(flight, flight.landed)
+
+    def _may_end(self, round_: Round) -> bool:
+        landed = self._landed()
+        if (self._settling or self._replay is not None) and len(landed) < len(self._flights):
+            return False
+        if self._replay is not None:
+            return True
+        heard = list(self._heard)
+        for flight in landed:
+            for i in flight.shards:
+                heard[i] = max(heard[i], flight.kept.round.number)
+        arrived = {i for flight in landed for i in flight.shards}
+        return self._rule.ends(round_.number, heard, arrived, time.monotonic() - self._began)
+
+    def _landed(self) -> list[Flight]:
+        return sorted((f for f in self._flights.values() if f.landed is not None), key=lambda f: f.order)
+
+    # The end of a round
+
+    def _conclude(self, round_: Round) -> RoundReport:
+        """Add what has arrived, take note of it, and make the next w."""
+        assert self._now is not None  # noqa: S101  (for the type checker)
+        landed = self._landed()
+        added = self._tell_all(round_) if self._untold else self._add(round_)
+        self._wait(added, "finish the round")
+        for flight in landed:
+            self._accept(flight)
+        self._log(round_.number, [(i, flight.kept.round.number) for flight in landed for i in flight.shards])
+        round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
+            round_.number, round_.sigma, round_.diagnose, *added
+        )
+        self._wait([round_.summary], "finish the round")
+        summary: ConsensusReport = answer(round_.summary, "finish the round")
+        self._flights = {ticket: flight for ticket, flight in self._flights.items() if flight.landed is None}
+        self._finished(round_, self._now)
+        reports = [flight.landed for flight in landed if flight.landed is not None]
+        return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
+
+    def _add(self, round_: Round) -> list[Any]:
+        """Give the consensus what has landed; a worker's in its order, since a shard may have landed twice."""
+        last: dict[int, Any] = {}
+        for ticket, flight in sorted(self._flights.items(), key=lambda item: item[1].order):
+            if flight.landed is not None:
+                before = [last[flight.member.id]] if flight.member.id in last else []
+                flight.added = self._consensus.actor.add.remote(round_.number, ticket, flight.payload, *before)
+                last[flight.member.id] = flight.added
+        return [flight.added for flight in self._landed()]
+
+    def _tell_all(self, round_: Round) -> list[Any]:
+        """Give a consensus that knows nothing the last messages, which are those that stand: no step is under way."""
+        added = []
+        for member in self._crew.members:
+            if member.shards:
+                payload = member.actor.call.remote("repeat", tuple(member.shards), round_.diagnose)
+                added.append(self._consensus.actor.add.remote(round_.number, next(self._tickets), payload))
+        return added
+
+    def _accept(self, flight: Flight) -> None:
+        """A message is in the sum: from now on its step is one that has happened."""
+        if not flight.accepted:
+            flight.accepted = True
+            reporters = flight.kept.round.reporters
+            assert isinstance(reporters, set)  # noqa: S101  (for the type checker)
+            reporters.update(flight.shards)
+            for i in flight.shards:
+                self._heard[i] = max(self._heard[i], flight.kept.round.number)
+
+    # When processes are gone
+
+    def _recover(self) -> None:
+        """See RayFleet: of the dead, what is in the sum has happened, and nothing else."""
+        for _ in range(RECOVERIES):
+            try:
+                self._bury()
+                if self._unfed:
+                    ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
+                    answer(self._consensus.ready, "start")
+                    self._unfed, self._settling = False, True  # it is told all when no step is under way
+                self._sort_adoptions()
+                self._drop()
+                self._rehome()
+                if self._round is not None:
+                    self._launch()
+                else:
+                    self._wait([a.done for a in self._adopting], "take in shards")
+                    self._welcome()
+                self._suspect = False
+                return
+            except GoneError:
+                time.sleep(0.05)
+        raise StatesLostError("processes die faster than their shards can be rebuilt.")
+
+    def _drop(self) -> None:
+        for ticket, flight in list(self._flights.items()):
+            if flight.member in self._crew.members or flight.accepted:
+                continue
+            if flight.added is not None and not self._untold and self._round is not None:
+                fenced = self._consensus.actor.fence.remote(self._round.number, ticket)
+                self._wait([fenced], "fence off a dead worker")
+                if answer(fenced, "fence off a dead worker"):
+                    self._accept(flight)
+                    continue
+            del self._flights[ticket]
+            if self._round is not None:
+                self._round.deliveries.pop(ticket, None)
+
+    def _rehome(self) -> None:
+        """Rebuild lost shards on the workers there are."""
+        if not self._lost:
+            return
+        if not self._crew.members:
+            self._elastic.staff()
+        rounds = [*self._snapshots.window, *([self._now] if self._round is not None and self._now is not None else [])]
+        for member, part in self._homes(sorted(self._lost)):
+            self._adopt(member, part, rounds)
+            self._lost -= set(part)
+
+    # Evaluation
+
+    def _evaluators(self) -> list[Member]:
+        """Workers that are not in a step that began in an earlier round."""
+        late = {f.member.id for f in self._flights.values() if f.kept.round.number < self._done}
+        return [m for m in self._crew.members if m.id not in late] or self._crew.members

@@ -1,0 +1,105 @@
+"""Asynchronous rounds: when one ends, and the log from which a run can be repeated to the bit.
+
+A round t begins with w^t. Every shard that is free takes a step at w^t, the newest there is, and never two at the same
+w; a step that takes long goes on while rounds end, and its message, with the penalty of its own round, enters the sum
+of the round in which it arrives. Which messages arrived in which round is all that chance decides, so a log of that
+repeats the run: a step is a function of the shard's state, w, sigma and the round that it began in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pisa_ray.errors import ConfigError
+
+#: (shard, version): a step of a shard at w^version.
+Step = tuple[int, int]
+#: The steps whose messages arrived in each round, in the order in which they did.
+Arrivals = Mapping[int, Sequence[Step]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asynchronous:
+    """When a round ends: when enough shards have reported, or a time is over, and no message that stands is too old.
+
+    Attributes:
+        quorum: Share of the shards whose messages a round waits for, in (0, 1].
+        staleness: tau >= 0: the message of a shard in the sum that makes w^{t+1} is from round t - tau or later; an
+            older shard is waited for. With 0 every shard reports in every round.
+        deadline: Seconds after which a round ends with what has arrived, if anything has; None: it waits.
+    """
+
+    quorum: float = 0.5
+    staleness: int = 10
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, rule, good in (
+            ("quorum", self.quorum, "above 0 and at most 1", 0 < self.quorum <= 1),
+            ("staleness", self.staleness, "0 or more rounds", self.staleness >= 0),
+            ("deadline", self.deadline, "above 0 seconds", self.deadline is None or self.deadline > 0),
+        ):
+            if not good:
+                raise ConfigError(f"asynchronous.{name} is {value}, but it must be {rule}.")
+
+    def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
+        """Whether a round may end.
+
+        Args:
+            round_: The round t.
+            heard: The round that each shard's standing message is from, with what has arrived; 0: none yet.
+            arrived: Shards that have reported since w^t.
+            seconds: Since the round began.
+
+        Example:
+            >>> rule = Asynchronous(quorum=0.5, staleness=2)
+            >>> rule.ends(5, heard=[5, 5, 3, 4], arrived={0, 1}, seconds=0.1)
+            True
+            >>> rule.ends(5, heard=[5, 5, 2, 4], arrived={0, 1}, seconds=0.1)  # shard 2 is too old
+            False
+        """
+        if any(version == 0 or round_ - version > self.staleness for version in heard):
+            return False
+        if len(arrived) >= math.ceil(self.quorum * len(heard)):
+            return True
+        return bool(arrived) and self.deadline is not None and seconds >= self.deadline
+
+
+def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
+    """Read the log of an asynchronous run, arrivals.jsonl in its run directory, to repeat it.
+
+    Args:
+        path: The file.
+        shards: m.
+        staleness: The run's tau; a message older than that is refused.
+
+    Raises:
+        ConfigError: There is no such file, or it is not the log of such a run.
+    """
+    found: dict[int, list[Step]] = {}
+    last = [0] * shards
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        for line in map(json.loads, lines):  # of two lines for a round the later one counts
+            found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]
+        for round_, steps in sorted(found.items()):
+            for shard, version in steps:
+                if not (0 <= shard < shards and last[shard] < version <= round_ and round_ - version <= staleness):
+                    raise ValueError(f"shard {shard} with a step at w of round {version} in round {round_}")
+                last[shard] = version
+    except OSError as error:
+        raise ConfigError(
+            f"asynchronous.replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
+        ) from error
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"asynchronous.replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
+            "of a run with the same shards and staleness."
+        ) from error
+    if not found or sorted(found) != list(range(1, len(found) + 1)):
+        raise ConfigError(f"asynchronous.replay is {path}, but rounds are missing in it: give the log of a whole run.")
+    return found

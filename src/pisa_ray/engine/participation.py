@@ -1,0 +1,61 @@
+"""Which shards report in a round, where not all do: a share of them by chance, or lists that the user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pisa_ray.data import generator
+from pisa_ray.errors import ConfigError
+
+#: The share p of the shards; or who reports in round 2, 3 and so on, from the first list again after the last.
+Participation = float | tuple[tuple[int, ...], ...]
+
+
+def reporters(participation: Participation, shards: int, seed: int, round_: int) -> Sequence[int]:
+    """Who reports in a round, ascending; in round 1 all.
+
+    Args:
+        participation: With a share, max(1, round(p m)) shards without replacement, keyed (seed, round).
+        shards: m.
+        seed: The run's.
+        round_: The round, from 1.
+    """
+    if participation == 1 or round_ == 1:
+        return range(shards)
+    if isinstance(participation, tuple):
+        return participation[(round_ - 2) % len(participation)]
+    number = round(share_reporting(participation, shards) * shards)
+    return sorted(int(i) for i in generator(seed, "reporters", round_).choice(shards, number, replace=False))
+
+
+def share_reporting(participation: Participation, shards: int) -> float:
+    """The share of m shards that report in a round after the first, on average."""
+    if isinstance(participation, tuple):
+        return sum(map(len, participation)) / len(participation) / shards
+    return max(1, round(participation * shards)) / shards
+
+
+def checked_participation(value: Any, shards: int) -> Participation:
+    """What the user gives, as a value.
+
+    Raises:
+        ConfigError: It is neither a share nor lists of shards that there are.
+    """
+    if isinstance(value, int | float):
+        if not 0 < value <= 1:
+            raise ConfigError(
+                f"participation is {value}, but it must be above 0 and at most 1: it is the share of the shards that "
+                "report in a round (or a list of lists of shards)."
+            )
+        return value
+    lists = tuple(tuple(sorted(some)) for some in value)
+    if not lists:
+        raise ConfigError("participation is an empty list: give the shards of each round, such as [[0, 1], [2, 3]].")
+    for k, some in enumerate(lists):
+        if not some or len(set(some)) < len(some) or not (some[0] >= 0 and some[-1] < shards):
+            raise ConfigError(
+                f"participation[{k}] is {list(some)}, but it must name one or more of the shards 0 to {shards - 1}, "
+                "each once."
+            )
+    return lists
