@@ -60,8 +60,8 @@ class PisaTrainer:
         autocast: Forward passes in bfloat16 autocast; parameters, duals and sums stay float32.
         shard_weights: alpha_i: "size" (n_i / n) or "uniform" (1 / m).
         participation: Share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed, round);
-            in round 1 all. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
-            in the sum; the other methods average over those who report.
+            in round 1 all. For methods with a memory of all shards (duals, MIFA, SyncOptimizer(remember=True)) the last
+            messages of the others stay in the sum; the other methods average over those who report.
         sigma_schedule: Growth of sigma; None: constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
