@@ -10,14 +10,12 @@ Everything is a `pisa-ray compare` in a folder of its own; what has ended is not
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
-import ray
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where studies is
+
 from plots import draw
 from rows import (
     ABLATIONS,
@@ -28,21 +26,18 @@ from rows import (
     PART,
     PARTICIPATION,
     PRESETS,
-    Dataset,
     Preset,
     Row,
-    local,
 )
+from studies.rows import local
+from studies.study import Study, begin
 from tables import write_tables
 
-from pisa_ray.cli.compare import Comparison, compare
-
-SEARCH_SEED = 100
-HELD_OUT = 0.1
+from pisa_ray.cli.compare import Comparison
 
 
-class Study:
-    """Comparisons under one folder.
+class Heterogeneity(Study):
+    """All of it.
 
     Args:
         preset: What is run.
@@ -51,8 +46,8 @@ class Study:
     """
 
     def __init__(self, preset: Preset, out: Path, data: Path) -> None:
-        self.preset, self.out, self.data = preset, out, data
-        self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
+        super().__init__(out, data, preset.seeds)
+        self.preset = preset
 
     def run(self) -> None:
         for name, partitions in self.preset.cells.items():
@@ -64,82 +59,19 @@ class Study:
     def _cell(self, name: str, partition: str) -> None:
         dataset = DATASETS[name]
         other = self.preset.settings_of.get(name, {}).get(partition)
+        candidates, partitions = self.preset.candidates(name, partition), {partition: dataset.partition(partition)}
         if other is None:
-            candidates = self.preset.candidates(name, partition)
-            self.chosen.setdefault(name, {})[partition] = self._search(name, dataset, partition, candidates)
-            self._keep()
+            self.search((name, partition), dataset.base, partitions, candidates)
         found = self.chosen[name][other or partition]
-        rows = {a: found[a]["settings"] for a in self.preset.candidates(name, partition)}
-        self._compare(f"final/{name}/{partition}", dataset, {partition: dataset.partition(partition)}, rows)
-
-    def _search(
-        self, name: str, dataset: Dataset, partition: str, candidates: dict[str, list[Row]], **base: Any
-    ) -> dict[str, Any]:
-        """The best settings of each algorithm by validation accuracy, and all that was tried."""
-        rows = {f"{a} {k + 1}": row for a, tried in candidates.items() for k, row in enumerate(tried)}
-        done = self._compare(
-            f"search/{name}/{partition}",
-            dataset,
-            {partition: dataset.partition(partition)},
-            rows,
-            seeds=[SEARCH_SEED],
-            score="validation_accuracy",
-            evaluations=1,
-            **base,
-        )
-        score = {row["algorithm"]: row["last_validation_accuracy"]["mean"] for row in done.rows}
-        chosen = {}
-        for a, tried in candidates.items():
-            scores = [score[f"{a} {k + 1}"] for k in range(len(tried))]
-            best = max(range(len(tried)), key=lambda k: -1.0 if scores[k] is None else scores[k])  # None: diverged
-            everything = [{"settings": s, "validation_accuracy": v} for s, v in zip(tried, scores, strict=True)]
-            chosen[a] = {"settings": tried[best], "tried": everything}
-        return chosen
-
-    def _compare(
-        self,
-        place: str,
-        dataset: Dataset,
-        partitions: dict[str, Row],
-        rows: dict[str, Row],
-        *,
-        seeds: list[int] | None = None,
-        score: str = "test_accuracy",
-        evaluations: int = 5,
-        equal: str = "gradients",
-        **base: Any,
-    ) -> Comparison:
-        values = {**dataset.base, "checkpoint": {"every": None}, **base}
-        where = {"validation": HELD_OUT} | {
-            k: str(self.data / v) if k in ("train", "test") else v for k, v in values["data"].items()
-        }
-        values |= {"data": where, "evaluate_every": max(1, values["rounds"] // evaluations)}
-        spec = {
-            "name": place,
-            "base": values,
-            "algorithms": rows,
-            "partitions": partitions,
-            "seeds": list(self.preset.seeds) if seeds is None else seeds,
-            "equal": equal,
-            "score": score,
-        }
-        start = time.perf_counter()
-        done = compare(spec, self.out / place, resume=True)
-        print(f"{place}: {done.status}, {time.perf_counter() - start:.0f} s", flush=True)
-        if done.status == "interrupted":
-            raise SystemExit(130)
-        if done.failures:
-            raise SystemExit("\n".join(done.failures))
-        return done
-
-    def _keep(self) -> None:
-        (self.out / "settings.json").write_text(json.dumps(self.chosen, indent=1))
+        rows = {a: found[a]["settings"] for a in candidates}
+        self.compare(f"final/{name}/{partition}", dataset.base, partitions, rows)
 
     # Studies, on MNIST
 
     def _mnist(self, place: str, partitions: tuple[str, ...], rows: dict[str, Row], **more: Any) -> Comparison:
         dataset = DATASETS["MNIST"]
-        return self._compare(f"studies/{place}", dataset, {p: dataset.partition(p) for p in partitions}, rows, **more)
+        where = {p: dataset.partition(p) for p in partitions}
+        return self.compare(f"studies/{place}", dataset.base, where, rows, **more)
 
     def authors(self) -> None:
         """The settings of the paper's code, for its 500 rounds."""
@@ -147,15 +79,13 @@ class Study:
 
     def ablations(self) -> None:
         """One term at a time."""
-        self._mnist("ablations", ("one label",), ABLATIONS, seeds=[0])
+        self._mnist("ablations", ("one label",), ABLATIONS, seeds=(0,))
 
     def participation(self) -> None:
         """Three of ten shards report; settings are searched for anew."""
         dataset = DATASETS["MNIST"]
-        chosen = self._search("MNIST, 3 of 10 report", dataset, "one label", PART, participation=PARTICIPATION)
-        self.chosen["MNIST, 3 of 10 report"] = {"one label": chosen}
-        self._keep()
-        rows = {a: found["settings"] for a, found in chosen.items()}
+        place, partitions = ("MNIST, 3 of 10 report", "one label"), {"one label": dataset.partition("one label")}
+        rows = self.search(place, dataset.base, partitions, PART, participation=PARTICIPATION)
         self._mnist("participation", ("one label",), rows, participation=PARTICIPATION, evaluations=20)
 
     def local_steps(self) -> None:
@@ -164,14 +94,14 @@ class Study:
         for k in LOCAL_STEPS:
             for lr in LOCAL_RATES:
                 rows[f"{k} steps, lr {lr}"]["algorithm"]["steps"] = k
-        self._mnist("local steps", ("one label", "IID"), rows, seeds=[0], evaluations=1)
+        self._mnist("local steps", ("one label", "IID"), rows, seeds=(0,), evaluations=1)
 
     def contradictions(self) -> None:
         """Shards that contradict each other, at the settings found on Dirichlet(0.1)."""
         found = self.chosen["MNIST"]["Dirichlet(0.1)"]
         rows = {a: found[a]["settings"] for a in ("SISA-D", "sync Adam", "FedAvg")}
         partitions = ("by brightness", "one shard's labels shifted", "rotated by 36 degrees each", "recoloured")
-        self._mnist("contradictions", partitions, rows, seeds=[0])
+        self._mnist("contradictions", partitions, rows, seeds=(0,))
 
     def few_exchanges(self) -> None:
         """Costly links: every algorithm sends twenty vectors a shard, however many gradients it takes meanwhile."""
@@ -184,19 +114,9 @@ class Study:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="heterogeneity", description="The heterogeneity study; run again to go on.")
-    parser.add_argument("--preset", choices=PRESETS, default="ninety", help="how much (default: %(default)s minutes)")
-    parser.add_argument("--out", type=Path, help="default: runs/heterogeneity-PRESET")
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("PISA_RAY_DATA", default)))
-    parser.add_argument("--address", help="of a Ray cluster; default: one here")
-    options = parser.parse_args()
-    out = options.out or Path("runs") / f"heterogeneity-{options.preset}"
-    out.mkdir(parents=True, exist_ok=True)
-    ray.init(address=options.address or "local", log_to_driver=False, include_dashboard=False)
-    study = Study(PRESETS[options.preset], out.resolve(), options.data.resolve())
-    study.run()
-    print(write_tables(study.out), *draw(study.out), sep="\n")
+    preset, out, data = begin("heterogeneity", PRESETS)
+    Heterogeneity(preset, out, data).run()
+    print(write_tables(out), *draw(out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_a_run_in_which_few_report_is_resumed_with_the_same_bits(tmp_path, metho
 
 
 @pytest.mark.parametrize(("share", "same"), [(1.0, True), (0.3, False)])
-def test_remembering_gradients_matters_where_not_all_report_only(tmp_path, share, same):
+def test_remembered_gradients_matter_only_where_some_are_absent(tmp_path, share, same):
     one, other = (
         run(tmp_path / method, method=method, model=Rich, participation=share) for method in ("adam", "remembering")
     )
