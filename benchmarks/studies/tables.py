@@ -16,12 +16,12 @@ def read_table(folder: Path, part: str = "rows") -> Table:
 
 
 def curves(folder: Path) -> dict[str, list[Table]]:
-    """The evaluated rounds of every run of a comparison that has ended, by algorithm, in the order of its seeds."""
+    """The evaluated rounds of the runs that came to their end, by algorithm, in the order of the seeds."""
     found: dict[str, list[Table]] = {}
     for cell in read_table(folder, "cells"):
-        path = folder / cell["run"] / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        found.setdefault(cell["algorithm"], []).append([json.loads(line) for line in lines])
+        if cell["status"] == "finished":
+            lines = (folder / cell["run"] / "metrics.jsonl").read_text().splitlines()
+            found.setdefault(cell["algorithm"], []).append([json.loads(line) for line in lines])
     return found
 
 
