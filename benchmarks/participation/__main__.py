@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where studies is
 
 from plots import draw
-from rows import OURS, PRESETS, TUNED, Cell, Preset, Row, raced
+from rows import EVALUATIONS, OFTEN, OURS, PRESETS, TUNED, Cell, Preset, Row, raced
 from studies.rows import BASES
 from studies.study import Study, begin
 from tables import write_tables
@@ -57,7 +57,7 @@ class Participation(Study):
                     base,
                     cell.partitions,
                     {OURS: cell.ours, **rivals},
-                    evaluations=50 if raced(name, cell.partition, cell.reporting) else 20,
+                    evaluations=OFTEN if raced(name, cell.partition, cell.reporting) else EVALUATIONS,
                     **cell.changes(base),
                 )
 

@@ -69,6 +69,9 @@ WIDE = Cell("one label", 100, 5, batch=16)
 #: Test accuracies that are raced for.
 TARGETS = {"MNIST": 0.95, "digits": 0.9}
 
+#: About how many evaluations a run has, and where there is a race; one costs what the gradients of 5,000 rows do.
+EVALUATIONS, OFTEN = 12, 40
+
 
 def raced(dataset: str, partition: str, reporting: int) -> bool:
     """Whether the first round with the data set's target is asked for: where one or two one-sided shards report."""
