@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from tables import final_cells, read_rows
-
-#: One family, one colour: dual methods, gradient averaging, model averaging.
-COLOURS = {"SISA": "#1f5fa8", "SISA-D": "#0b2f5c", "NSISA": "#6fa8dc", "sync Adam": "#c0392b", "sync SGD": "#e59866"}
-GREY, GREEN = "#7f8c8d", "#2e7d4f"
+from studies.plots import GREY, colour, save
+from studies.tables import curves, read_table
+from tables import final_cells
 
 
 def draw(out: Path) -> list[Path]:
     """Draw what there are results for; returns the files."""
-    plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-    drawn = []
-    for name, function in (("cells", _cells), ("local-steps", _local_steps), ("participation", _participation)):
-        figure = function(out)
-        if figure is not None:
-            path = out / f"heterogeneity-{name}.png"
-            figure.savefig(path, dpi=150, bbox_inches="tight")
-            plt.close(figure)
-            drawn.append(path)
-    return drawn
-
-
-def _colour(algorithm: str) -> str:
-    return COLOURS.get(algorithm, GREEN if algorithm == "MIFA" else GREY)
+    figures = {"cells": _cells, "local-steps": _local_steps, "participation": _participation}
+    return save(out, {f"heterogeneity-{name}": function for name, function in figures.items()})
 
 
 def _cells(out: Path) -> Any:
     """A panel a cell, a line an algorithm: dot for the mean, bar from the smallest to the largest seed."""
-    cells = [(name, p.name, read_rows(p)) for name, folders in final_cells(out).items() for p in folders]
+    cells = [(name, p.name, read_table(p)) for name, folders in final_cells(out).items() for p in folders]
     if not cells:
         return None
     algorithms = list(dict.fromkeys(row["algorithm"] for *_, rows in cells for row in rows))[::-1]
@@ -54,8 +39,8 @@ def _cells(out: Path) -> Any:
                 ax.annotate("diverged", (0.02, y), xycoords=where, fontsize=6, color=GREY, va="center")
                 continue
             mean, least, most = (100 * value[k] for k in ("mean", "min", "max"))
-            ax.plot([least, most], [y, y], color=_colour(row["algorithm"]), lw=1)
-            ax.plot(mean, y, "o", ms=4, color=_colour(row["algorithm"]))
+            ax.plot([least, most], [y, y], color=colour(row["algorithm"]), lw=1)
+            ax.plot(mean, y, "o", ms=4, color=colour(row["algorithm"]))
         ax.set_title(f"{dataset}, {partition}", fontsize=8, loc="left")
         ax.grid(axis="x", color="#e5e5e5", lw=0.6)
         ax.set_axisbelow(True)
@@ -68,7 +53,7 @@ def _cells(out: Path) -> Any:
 
 def _local_steps(out: Path) -> Any:
     """Accuracy over the number of local steps, and so over fewer and fewer exchanges."""
-    rows = read_rows(out / "studies" / "local steps")
+    rows = read_table(out / "studies" / "local steps")
     if not rows:
         return None
     best: dict[str, dict[int, float]] = defaultdict(dict)
@@ -77,8 +62,8 @@ def _local_steps(out: Path) -> Any:
         found = best[row["partition"]]
         found[steps] = max(found.get(steps, 0.0), 100 * value)
     figure, ax = plt.subplots(figsize=(4.2, 2.6))
-    for (partition, found), colour in zip(best.items(), ("#c0392b", "#1f5fa8"), strict=False):
-        ax.plot(list(found), list(found.values()), "o-", color=colour, ms=4, lw=1.4, label=partition)
+    for (partition, found), shade in zip(best.items(), ("#c0392b", "#1f5fa8"), strict=False):
+        ax.plot(list(found), list(found.values()), "o-", color=shade, ms=4, lw=1.4, label=partition)
     ax.set_xscale("log")
     steps = sorted({k for found in best.values() for k in found})
     ax.set_xticks(steps, [str(k) for k in steps])
@@ -93,23 +78,15 @@ def _local_steps(out: Path) -> Any:
 def _participation(out: Path) -> Any:
     """Test accuracy over the gradients computed, a thin line a seed."""
     folder = out / "studies" / "participation"
-    if not read_rows(folder):
+    if not read_table(folder):
         return None
     figure, ax = plt.subplots(figsize=(6.2, 3.0))
-    names = {cell["algorithm"]: cell["run"].split("/")[1] for cell in _cells_of(folder)}
-    for k, (algorithm, slug) in enumerate(names.items()):
-        colour = f"C{k}"
-        for j, path in enumerate(sorted((folder / "runs" / slug).glob("*/seed-*/metrics.jsonl"))):
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for k, (algorithm, runs) in enumerate(curves(folder).items()):
+        for j, rows in enumerate(runs):
             x, y = ([row[key] for row in rows] for key in ("sample_gradients", "test_accuracy"))
-            ax.plot(x, [100 * v for v in y], color=colour, lw=1.3, alpha=0.9, label=algorithm if j == 0 else None)
+            ax.plot(x, [100 * v for v in y], color=f"C{k}", lw=1.3, alpha=0.9, label=algorithm if j == 0 else None)
     ax.set_xlabel("gradients of single rows")
     ax.set_ylabel("test accuracy, %")
     ax.grid(color="#e5e5e5", lw=0.6)
     ax.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
     return figure
-
-
-def _cells_of(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((folder / "table.json").read_text())["cells"]
-    return found

@@ -1,75 +1,13 @@
 """What is compared: data sets, partitions, algorithms, and the settings that the search may choose from.
 
-Every algorithm has the same number of settings to choose from. FedAvg and its kin take ten local steps a round (FedNova
-a tenth of an epoch, as it differs from FedAvg only where shards take unequal steps), so that they get a tenth of the
-rounds for the same gradients; with one local step FedAvg is synchronous SGD, which has a row of its own.
+Every algorithm has the same number of settings to choose from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-Row = dict[str, Any]
-
-GROWTH = {"sigma_schedule": {"kind": "geometric", "gamma": 0.95, "k0": 10}}  # of sigma; else of 1/lr: a decay
-
-
-def row(kind: str, growth: bool = False, **settings: Any) -> Row:
-    """A row of a comparison; with growth, the penalty grows (the learning rate falls) 2.8-fold over 200 rounds."""
-    return {"algorithm": {"kind": kind, **settings}} | (GROWTH if growth else {})
-
-
-def local(kind: str, lr: float, momentum: float = 0.0, **settings: Any) -> Row:
-    return row(kind, lr=lr, momentum=momentum, **({} if "epochs" in settings else {"steps": 10}), **settings)
-
-
-SGD = {"momentum": 0.9}
-FEDAVG = ((0.01, 0.9), (0.1,), (0.3,), (0.03,), (0.01,), (0.03, 0.9))
-FEDADAM = ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01), (0.03, 0.001), (0.01, 0.003), (0.3, 0.01))
-
-#: Settings to choose from, on images; the first ones are what earlier short experiments or the papers suggest.
-IMAGES: dict[str, list[Row]] = {
-    "SISA": [
-        row("sisa", sigma=s, rho=r, growth=g)
-        for s, r, g in (
-            (1.0, 200, True),
-            (2.0, 100, False),
-            (0.5, 100, True),
-            (2.0, 400, True),
-            (1.5, 150, True),
-            (2.0, 200, False),
-        )
-    ],
-    "SISA-D": [
-        row("sisa_d", g, sigma=s, rho=9 * s)
-        for s, g in ((60, False), (30, False), (30, True), (20, True), (60, True), (20, False))
-    ],
-    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
-    "sync Adam": [
-        row("sync", g, lr=lr)
-        for lr, g in ((0.006, False), (0.01, False), (0.003, False), (0.006, True), (0.01, True), (0.015, False))
-    ],
-    "sync SGD": [
-        row("sync", g, lr=lr, optimizer="sgd", options=SGD)
-        for lr, g in ((0.03, False), (0.1, False), (0.1, True), (0.06, False), (0.06, True), (0.2, True))
-    ],
-    "FedAvg": [local("fedavg", *pair) for pair in FEDAVG],
-    "FedProx": [
-        local("fedprox", lr, mu=mu)
-        for lr, mu in ((0.1, 0.1), (0.1, 1.0), (0.3, 0.1), (0.3, 1.0), (0.1, 5.0), (0.03, 0.1))
-    ],
-    "FedNova": [local("fednova", *pair, epochs=0.1) for pair in FEDAVG],
-    "SCAFFOLD": [
-        *(local("scaffold", lr) for lr in (0.03, 0.1, 0.3, 0.01)),
-        *(local("scaffold", lr, server_lr=0.3) for lr in (0.03, 0.1)),
-    ],
-    "MOON": [
-        local("moon", lr, mu=mu) for lr, mu in ((0.1, 1.0), (0.1, 5.0), (0.3, 1.0), (0.1, 0.1), (0.03, 1.0), (0.3, 0.1))
-    ],
-    "FedAdam": [local("fedadam", lr, server_lr=s) for lr, s in FEDADAM],
-    "FedYogi": [local("fedyogi", lr, server_lr=s) for lr, s in FEDADAM],
-}
+from studies.rows import BASES, FEW_REPORT, IMAGES, PARTITIONS, SGD, Row, local, row
 
 #: The same on the small network of Adult, whose gradients are larger.
 ADULT: dict[str, list[Row]] = IMAGES | {
@@ -105,42 +43,6 @@ class Dataset:
         return found
 
 
-def _labels(number: int) -> Any:
-    return lambda shards: {"kind": "labels_per_shard", "shards": shards, "labels": number}
-
-
-PARTITIONS: dict[str, Any] = {
-    "one label": _labels(1),
-    "two labels": _labels(2),
-    "three labels": _labels(3),
-    "Dirichlet(0.5)": lambda shards: {"kind": "dirichlet", "shards": shards, "alpha": 0.5},
-    "Dirichlet(0.1)": lambda shards: {"kind": "dirichlet", "shards": shards, "alpha": 0.1},
-    "quantity skew": lambda shards: {"kind": "quantity", "shards": shards, "alpha": 0.5},
-    "feature noise": lambda shards: {"kind": "feature_noise", "shards": shards, "level": 0.3},
-    "one language": lambda shards: {"kind": "by_column", "column": "language"},
-    "IID": lambda shards: {"kind": "iid", "shards": shards},
-    # Shards that contradict each other
-    "by brightness": lambda shards: {"kind": "by_feature", "shards": shards},
-    "one shard's labels shifted": lambda shards: {"kind": "iid", "shards": shards, "distort": {"kind": "shift_labels"}},
-    "rotated by 36 degrees each": lambda shards: {
-        "kind": "iid",
-        "shards": shards,
-        "distort": {"kind": "rotate", "step": 36},
-    },
-    "recoloured": lambda shards: {"kind": "iid", "shards": shards, "distort": {"kind": "recolour"}},
-}
-
-
-def _images(name: str) -> Dataset:
-    base = {
-        "data": {"train": f"{name}/train.parquet", "test": f"{name}/test.parquet", "input": "image", "label": "label"},
-        "model": {"kind": "lenet"},
-        "rounds": 200,
-        "batch_size": 64,
-    }
-    return Dataset(base, 10, IMAGES)
-
-
 #: For the next letter of a word: of ten settings tried, each algorithm's best three on held-out rows.
 LETTERS: dict[str, list[Row]] = {
     "SISA": [row("sisa", True, sigma=s, rho=r) for s, r in ((0.1, 60), (0.3, 60), (0.3, 20))],
@@ -155,9 +57,7 @@ LETTERS: dict[str, list[Row]] = {
 }
 
 DATASETS = {
-    "MNIST": _images("mnist"),
-    "Fashion-MNIST": _images("fashion_mnist"),
-    "CIFAR-10": _images("cifar10"),
+    **{name: Dataset(BASES[name], 10, IMAGES) for name in ("MNIST", "Fashion-MNIST", "CIFAR-10")},
     "Adult": Dataset(
         {
             "data": {
@@ -174,14 +74,7 @@ DATASETS = {
         ADULT,
     ),
     "digits": Dataset(
-        {
-            "data": {"dataset": "digits"},
-            "model": {"kind": "mlp", "hidden": [64]},
-            "rounds": 40,
-            "batch_size": 32,
-        },
-        10,
-        {name: IMAGES[name] for name in ("SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")},
+        BASES["digits"], 10, {name: IMAGES[name] for name in ("SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")}
     ),
     "languages": Dataset(
         {
@@ -233,13 +126,9 @@ LOCAL_RATES = (0.1,)
 #: Three of ten shards report; dual methods and MIFA remember the others.
 PARTICIPATION = 0.3
 PART: dict[str, list[Row]] = {
-    "SISA": [row("sisa", sigma=s, rho=200 * s) for s in (1.0, 2.0, 4.0)],
+    "SISA": FEW_REPORT["SISA"][:3],
     "SISA-D": [row("sisa_d", sigma=s, rho=9 * s) for s in (30, 60, 20)],
-    "sync Adam": [row("sync", lr=lr) for lr in (0.003, 0.0015, 0.006)],
-    "sync SGD": [row("sync", lr=lr, optimizer="sgd", options=SGD) for lr in (0.03, 0.01, 0.003)],
-    "FedAvg": IMAGES["FedAvg"][:3],
-    "SCAFFOLD": IMAGES["SCAFFOLD"][:3],
-    "MIFA": [local("mifa", lr) for lr in (0.03, 0.1, 0.01)],
+    **{name: FEW_REPORT[name][:3] for name in ("sync Adam", "sync SGD", "FedAvg", "SCAFFOLD", "MIFA")},
 }
 
 

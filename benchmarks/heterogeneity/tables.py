@@ -4,67 +4,45 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from rows import DATASETS, PARTITIONS
-
-Table = list[dict[str, Any]]
+from rows import DATASETS
+from studies.rows import PARTITIONS
+from studies.tables import markdown, percent, read_table
 
 #: Evaluations of a run from which on it is worth a look at the way there.
 OFTEN = 10
 
 
-def read_rows(folder: Path) -> Table:
-    found: Table = json.loads((folder / "table.json").read_text())["rows"] if (folder / "table.json").exists() else []
-    return found
-
-
 def final_cells(out: Path) -> dict[str, list[Path]]:
     """The folders of the final runs that have ended, by data set, in the order of the lists in rows.py."""
     found = {name: [out / "final" / name / partition for partition in PARTITIONS] for name in DATASETS}
-    return {name: ended for name, folders in found.items() if (ended := [p for p in folders if read_rows(p)])}
-
-
-def _percent(row: dict[str, Any] | None, key: str) -> str:
-    """Mean and half the range over the seeds that came to their end; how many did not."""
-    if row is None or row[key]["mean"] is None:
-        return "-" if row is None or not row["diverged"] else "diverged"
-    value = row[key]
-    text = f"{100 * value['mean']:.1f}"
-    if row["measured"] > 1:
-        text += f" ± {50 * (value['max'] - value['min']):.1f}"
-    return text + (f" ({row['diverged']} of {row['seeds']} diverged)" if row["diverged"] else "")
-
-
-def _markdown(names: list[str], lines: list[list[str]]) -> str:
-    rule = ["---"] * len(names)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [names, rule, *lines])
+    return {name: ended for name, folders in found.items() if (ended := [p for p in folders if read_table(p)])}
 
 
 def _final(out: Path) -> str:
     parts = []
     for dataset, partitions in final_cells(out).items():
-        by = {(p.name, row["algorithm"]): row for p in partitions for row in read_rows(p)}
+        by = {(p.name, row["algorithm"]): row for p in partitions for row in read_table(p)}
         algorithms = list(dict.fromkeys(a for _, a in by))
         for what, key in (
             ("Test accuracy", "last_test_accuracy"),
             ("Worst shard", "last_validation_worst_shard_accuracy"),
         ):
-            lines = [[a, *(_percent(by.get((p.name, a)), key) for p in partitions)] for a in algorithms]
-            parts.append(f"{what}, {dataset}:\n\n" + _markdown(["", *(p.name for p in partitions)], lines))
+            lines = [[a, *(percent(by.get((p.name, a)), key) for p in partitions)] for a in algorithms]
+            parts.append(f"{what}, {dataset}:\n\n" + markdown(["", *(p.name for p in partitions)], lines))
     return "\n\n".join(parts)
 
 
 def _study(out: Path, name: str) -> str:
-    rows = read_rows(out / "studies" / name)
+    rows = read_table(out / "studies" / name)
     partitions, algorithms = (list(dict.fromkeys(row[k] for row in rows)) for k in ("partition", "algorithm"))
     by = {(row["partition"], row["algorithm"]): row for row in rows}
     key = "last_test_accuracy"
     lines = [
-        [a, str(by[partitions[0], a]["rounds"]), *(_percent(by.get((p, a)), key) for p in partitions)]
+        [a, str(by[partitions[0], a]["rounds"]), *(percent(by.get((p, a)), key) for p in partitions)]
         for a in algorithms
     ]
-    return f"{name[0].upper() + name[1:]}, MNIST, test accuracy:\n\n" + _markdown(["", "rounds", *partitions], lines)
+    return f"{name[0].upper() + name[1:]}, MNIST, test accuracy:\n\n" + markdown(["", "rounds", *partitions], lines)
 
 
 def _curves(out: Path, name: str) -> str:
@@ -76,7 +54,7 @@ def _curves(out: Path, name: str) -> str:
             chosen = [rows[max(int(len(rows) * share) - 1, 0)] for share in (0.15, 0.3, 0.5, 0.75, 1)]
             points = [f"{row['round']}: {100 * row['test_accuracy']:.1f}" for row in chosen]
             lines.append(["/".join(path.parts[-4:-1]), *points])
-    return f"{name}, round: test accuracy\n\n" + _markdown(["", *[""] * 5], lines) if lines else ""
+    return f"{name}, round: test accuracy\n\n" + markdown(["", *[""] * 5], lines) if lines else ""
 
 
 def write_tables(out: Path) -> Path:

@@ -296,6 +296,31 @@ def test_a_mean_is_over_those_who_report(method):
     close(run(method).round([0]), one.round([0]))
 
 
+def test_remembered_gradients_by_hand():
+    # both report: 0.75 * -1 + 0.25 * 2 = -0.25. Then the second alone, 0.025 + 2: -0.75 + 0.50625 = -0.24375; then
+    # the first alone, 0.049375 - 1: 0.75 * -0.950625 + 0.50625 = -0.20671875
+    found = two_shards(SyncOptimizer(lr=0.1, optimizer="sgd", remember=True))
+    ways = [value(found.round(reporters)) for reporters in ([0, 1], [1], [0])]
+    assert ways == pytest.approx([0.025, 0.049375, 0.070046875], rel=1e-5)
+    forgetful = two_shards(SyncOptimizer(lr=0.1, optimizer="sgd"))
+    assert [value(forgetful.round(r)) for r in ([0, 1], [1])] == pytest.approx([0.025, -0.1775], rel=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_adam_over_remembered_gradients_against_a_loop(data):
+    found, shards = run(SyncOptimizer(lr=0.05, remember=True)), problem()
+    parameter, last = torch.nn.Parameter(torch.linspace(-1, 1, P)), [None] * 3
+    plain = torch.optim.Adam([parameter], lr=0.05)
+    for round_ in range(6):
+        reporters = range(3) if round_ == 0 else sorted(data.draw(st.sets(st.integers(0, 2), min_size=1)))
+        for i in reporters:
+            last[i] = shards[i].draw().gradient(parameter.detach().clone())
+        parameter.grad = sum(a * g for a, g in zip(ALPHA, last, strict=True))
+        plain.step()
+        close(found.round(reporters), parameter.detach())
+
+
 # SyncOptimizer and torch
 
 

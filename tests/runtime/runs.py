@@ -36,6 +36,7 @@ METHODS = {
     "nsisa": NSISA(sigma=20.0, rho=50.0),
     "fisher": PISA(sigma=3.0, rho=1.0, preconditioner=FisherDiagonal()),
     "adam": SyncOptimizer(lr=0.01),
+    "remembering": SyncOptimizer(lr=0.01, remember=True),
     "scaffold": Scaffold(lr=0.1, steps=2, momentum=0.5),
     "moon": MOON(lr=0.1, steps=2),
     "fedyogi": FedYogi(lr=0.1, steps=2),

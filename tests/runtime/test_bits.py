@@ -50,7 +50,7 @@ def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
 
 
 #: Methods with a memory of absent shards and without, with a memory of the consensus and without.
-PARTIAL = ("sisa_d", "nsisa", "adam", "scaffold", "moon", "fedyogi", "mifa")
+PARTIAL = ("sisa_d", "nsisa", "adam", "remembering", "scaffold", "moon", "fedyogi", "mifa")
 
 
 @pytest.mark.parametrize("method", PARTIAL)
@@ -62,6 +62,15 @@ def test_a_run_in_which_few_report_is_resumed_with_the_same_bits(tmp_path, metho
     assert resumed.weights_sha256 == straight.weights_sha256
     assert states(resumed) == states(straight)
     assert trajectory(resumed)[-1] == trajectory(straight)[-1]
+
+
+@pytest.mark.parametrize(("share", "same"), [(1.0, True), (0.3, False)])
+def test_remembered_gradients_matter_only_where_some_are_absent(tmp_path, share, same):
+    one, other = (
+        run(tmp_path / method, method=method, model=Rich, participation=share) for method in ("adam", "remembering")
+    )
+    assert (one.weights_sha256 == other.weights_sha256) is same
+    assert (trajectory(one) == trajectory(other)) is same
 
 
 @pytest.mark.ray

@@ -31,7 +31,6 @@ class Baseline:
 
     vectors: ClassVar[int] = 1
     duals: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
     remedy: ClassVar[str] = "lowering algorithm.lr"
     lam: ClassVar[float] = 0.0
 
@@ -41,6 +40,11 @@ class Baseline:
     @cached_property
     def _made(self) -> Optimizer:
         return Optimizer.of(self.optimizer, self.lr, self.options)
+
+    @property
+    def remembers(self) -> bool:
+        """No: the mean is over those who report."""
+        return False
 
     @property
     def sigma(self) -> float:

@@ -345,7 +345,10 @@ class MIFA(FedAvg):
     last G_i of those that do not report. Equal to FedAvg where all report.
     """
 
-    remembers: ClassVar[bool] = True
+    @property
+    def remembers(self) -> bool:
+        """Yes."""
+        return True
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """N_i = -G_i, M_i = 1."""

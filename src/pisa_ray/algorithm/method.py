@@ -83,14 +83,16 @@ class Method(Protocol):
     Attributes:
         vectors: Vectors [p] in a message: 1, or 2 where M is one too.
         duals: Whether shards have a dual pi_i.
-        remembers: Whether the last message of a shard that does not report stays in the sum.
         remedy: What usually helps when numbers overflow.
     """
 
     vectors: ClassVar[int]
     duals: ClassVar[bool]
-    remembers: ClassVar[bool]
     remedy: ClassVar[str]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the last message of a shard that does not report stays in the sum."""
 
     @property
     def sigma(self) -> float:

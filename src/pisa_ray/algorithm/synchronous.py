@@ -24,10 +24,18 @@ class SyncOptimizer(Baseline):
     Attributes:
         lr: As in Baseline.
         optimizer: As in Baseline; give momentum in `options`.
+        remember: Whether the mean is over all shards, with the last g_i of those that do not report (MIFA's memory
+            without local steps), and not over the reporters only.
     """
 
     lr: float = 0.003
     optimizer: str | type[torch.optim.Optimizer] = "adam"
+    remember: bool = False
+
+    @property
+    def remembers(self) -> bool:
+        """As `remember` says."""
+        return self.remember
 
     def gradients(self, rows: int, batch: int) -> int:
         """One."""

@@ -45,10 +45,11 @@ class SyncSection(BaselineSection):
     lr: Positive = SyncOptimizer.lr
     optimizer: str = "adam"
     options: dict[str, Any] = Field(default_factory=dict)
+    remember: bool = False
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        return SyncOptimizer(lr=self.lr, optimizer=self.optimizer, options=self.options)
+        return SyncOptimizer(**self.model_dump(exclude={"kind"}))
 
 
 class LocalSection(BaselineSection):

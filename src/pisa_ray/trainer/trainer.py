@@ -62,8 +62,8 @@ class PisaTrainer:
         shard_weights: alpha_i: "size" (n_i / n) or "uniform" (1 / m).
         participation: Share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed, round);
             in round 1 all. Or lists of shards, [[0, 1], [2, 3]], for round 2, 3 and so on, from the first again after
-            the last. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
-            in the sum; the other methods average over those who report.
+            the last. For methods with a memory of all shards (duals, MIFA, SyncOptimizer(remember=True)) the last
+            messages of the others stay in the sum; the other methods average over those who report.
         asynchronous: When a round ends without waiting for all shards; None: it does wait. Which messages arrived when
             is logged in arrivals.jsonl. In one process (scaling_config 0) all do.
         replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit.
