@@ -32,6 +32,7 @@ class Baseline:
     vectors: ClassVar[int] = 1
     duals: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "lowering algorithm.lr"
     lam: ClassVar[float] = 0.0
 

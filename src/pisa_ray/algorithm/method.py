@@ -84,12 +84,15 @@ class Method(Protocol):
         vectors: Vectors [p] in a message: 1, or 2 where M is one too.
         duals: Whether shards have a dual pi_i.
         remembers: Whether the last message of a shard that does not report stays in the sum.
+        proposes: Whether N_i / M_i is what a shard proposes, and a mean of them with weights alpha_i M_i all that the
+            sum is for; then a robust mean may take its place.
         remedy: What usually helps when numbers overflow.
     """
 
     vectors: ClassVar[int]
     duals: ClassVar[bool]
     remembers: ClassVar[bool]
+    proposes: ClassVar[bool]
     remedy: ClassVar[str]
 
     @property

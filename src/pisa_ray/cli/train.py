@@ -70,6 +70,7 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "autocast": config.autocast == "bfloat16",
         "shard_weights": config.shard_weights,
         "participation": config.participation,
+        "robust": None if config.robust is None else config.robust.build(),
         "threads_per_worker": config.threads_per_worker,
         "seed": config.seed,
     }

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, SISAD, FedAvg, Layout, Method
+from pisa_ray.algorithm import MOON, SISAD, Clip, FedAvg, Layout, Method, Robust
 from pisa_ray.data import (
     KeptSource,
     Partition,
@@ -30,7 +30,7 @@ from pisa_ray.engine.batch import Features
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.gradient import gradient
-from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
+from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics, reporters_a_round
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError
 
@@ -134,6 +134,7 @@ def prepare(
     autocast: bool = False,
     shard_weights: str = "size",
     participation: float = 1.0,
+    robust: Robust | None = None,
     threads: int = 1,
     seed: int = 0,
 ) -> Prepared:
@@ -178,9 +179,11 @@ def prepare(
         clip_norm=clip_norm,
         autocast=autocast,
         participation=participation,
+        robust=robust,
         threads=threads,
         seed=seed,
     )
+    _check_robust(job)
     layout, measured = _try_model(job)
     return Prepared(job, _describe_partition(job), _data_sha256(job), layout, _metrics(job, measured))
 
@@ -216,6 +219,30 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     if kind != "size":
         raise ConfigError(f"shard_weights is {kind!r}, but it must be 'size' (n_i / n) or 'uniform' (1 / m).")
     return tuple(size / sum(sizes) for size in sizes)
+
+
+def _check_robust(job: Job) -> None:
+    """Whether what is to be done against bad shards means something for the method, and does something."""
+    robust, method, name = job.robust, job.method, type(job.method).__name__
+    if isinstance(robust, Clip):
+        if not method.duals or getattr(method, "reset_duals", False):
+            raise ConfigError(
+                f"robust is clip, which limits how shards' duals change, but {name} "
+                f"{'forgets them (reset_duals)' if method.duals else 'has none'}: use trimmed_mean or median."
+            )
+    elif robust is not None:
+        if not method.proposes:
+            raise ConfigError(
+                f"robust is set, but what shards of {name} send is more than a proposal that can be left out: leave "
+                "robust out, or use another algorithm, such as fedavg."
+            )
+        m = len(job.shards)
+        speakers = m if method.remembers else reporters_a_round(job.participation, m)
+        if not robust.dropped(speakers):
+            raise ConfigError(
+                f"robust leaves out no shard on either side, as a round has messages of {speakers} shards: use more "
+                "shards or, for trimmed_mean, a share of at least 1 of them."
+            )
 
 
 def _try_model(job: Job) -> tuple[Layout, list[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from pisa_ray.algorithm import Method
+from pisa_ray.algorithm import Method, Robust
 from pisa_ray.data import Partition
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.job import Loss, Metrics
@@ -62,6 +62,8 @@ class PisaTrainer:
         participation: Share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed, round);
             in round 1 all. For methods with a memory of all shards (duals, MIFA) the last messages of the others stay
             in the sum; the other methods average over those who report.
+        robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
+            every shard sends by itself, so workers send more.
         sigma_schedule: Growth of sigma; None: constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
@@ -114,6 +116,7 @@ class PisaTrainer:
         autocast: bool = False,
         shard_weights: str = "size",
         participation: float = 1.0,
+        robust: Robust | None = None,
         sigma_schedule: SigmaSchedule | None = None,
         seed: int = 0,
         evaluate_every: int = 20,
@@ -154,6 +157,7 @@ class PisaTrainer:
             autocast=autocast,
             shard_weights=shard_weights,
             participation=participation,
+            robust=robust,
             threads=threads_per_worker,
             seed=seed,
         )
@@ -178,6 +182,7 @@ class PisaTrainer:
             "autocast": autocast,
             "shard_weights": shard_weights,
             "participation": participation,
+            "robust": describe(robust),
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
             "exact": exact,
@@ -302,6 +307,8 @@ class PisaTrainer:
         events = Events(directory, quiet=self._quiet)
         if not resuming:
             events.accept(0)
+        if (robust := self._prepared.job.robust) is not None:
+            events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:
             try:
                 with make_fleet(events, stop_requested) as fleet:
