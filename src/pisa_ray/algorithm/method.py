@@ -63,7 +63,8 @@ class Update:
     """The consensus of one iteration.
 
     Attributes:
-        total: Sum of all messages; only read, as it may lie in memory that is not ours.
+        total: Sum of all messages, or a robust consensus' means of them (then N and M are [p], the weight is 1); only
+            read, as it may lie in memory that is not ours.
         w: The iteration's consensus point, [p]; only read.
         sigma: Its penalty.
         layout: Where the parameters lie in w.
