@@ -240,8 +240,8 @@ def _check_robust(job: Job) -> None:
         speakers = m if method.remembers else reporters_a_round(job.participation, m)
         if not robust.dropped(speakers):
             raise ConfigError(
-                f"robust leaves out no shard on either side, as a round has messages of {speakers} shards: use more "
-                "shards or, for trimmed_mean, a share of at least 1 of them."
+                f"robust leaves out no shard on either side, as a round has messages of {speakers} shards only: use "
+                "more, or a larger robust.share."
             )
 
 
