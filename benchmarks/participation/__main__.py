@@ -4,8 +4,8 @@ A cell is a data set, a partition, and how many of how many shards report: 10, 5
 of 16). All methods compute as many gradients of rows in all cells of a data set, so where fewer report there are more
 rounds; FedAvg and its kin take ten local steps a round and get a tenth of the rounds.
 
-1. search   each rival's settings, on a seed of its own, by the accuracy on held-out rows (10 % of each shard) after the last
-            round, as many settings for each: once for a data set, where 3 of 10 shards of one label report; in the
+1. search   each rival's settings, on a seed of its own, by the accuracy on held-out rows (10 % of each shard) after the
+            last round, as many settings for each: once for a data set, where 3 of 10 shards of one label report; in the
             preset `full` anew in every cell. What was found, and all that was tried, is in settings.json.
 2. final    the chosen settings on other seeds
 

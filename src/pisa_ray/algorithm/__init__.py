@@ -15,6 +15,7 @@ from pisa_ray.algorithm.preconditioners import (
     Identity,
     Preconditioner,
 )
+from pisa_ray.algorithm.robust import Clip, Median, Reducer, Robust, TrimmedMean, clip_dual, trimmed
 from pisa_ray.algorithm.second_moment import AdaGrad, Adam, Instantaneous, RMSProp, SecondMoment
 from pisa_ray.algorithm.standing_sum import StandingSum
 from pisa_ray.algorithm.state import ShardState
@@ -30,6 +31,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Batch",
+    "Clip",
     "Curvature",
     "DualState",
     "EmpiricalFisher",
@@ -45,10 +47,13 @@ __all__ = [
     "Identity",
     "Instantaneous",
     "Layout",
+    "Median",
     "Message",
     "Method",
     "Preconditioner",
     "RMSProp",
+    "Reducer",
+    "Robust",
     "RowLayout",
     "Scaffold",
     "SecondMoment",
@@ -58,6 +63,9 @@ __all__ = [
     "SyncOptimizer",
     "Task",
     "TreeSum",
+    "TrimmedMean",
     "Update",
+    "clip_dual",
     "consensus",
+    "trimmed",
 ]

@@ -52,6 +52,7 @@ class Settings:
     vectors: ClassVar[int] = 1
     duals: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
+    proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "raising algorithm.sigma or algorithm.rho"
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class Baseline:
 
     vectors: ClassVar[int] = 1
     duals: ClassVar[bool] = False
+    proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "lowering algorithm.lr"
     lam: ClassVar[float] = 0.0
 

@@ -155,6 +155,8 @@ class FedNova(_Weighing):
     Equal to FedAvg where all shards take as many steps.
     """
 
+    proposes: ClassVar[bool] = False
+
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """N_i = Delta_i / a_i, M_i = a_i."""
         super().step(shard, task, message)
@@ -191,6 +193,7 @@ class Scaffold(_Weighing):
     server_lr: float = 1.0
 
     vectors: ClassVar[int] = 2
+    proposes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
 """What a shard tells the consensus, and the sum whose bits depend on shard ids only (algorithm 2.5).
 
-A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 ]. Rows are added along the binary tree over
-shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
+A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | norms ]. Rows are added along the binary tree
+over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
 plus its right child; where no shard has a say the other child stands alone. Whoever computes a node gets the same bits,
 so who hosts which shard, and in what order messages arrive, cannot change the sum.
 """
@@ -29,12 +29,14 @@ class Message:
         M: s, [1]; for a diagonal penalty [p]; of baselines, what their docstrings say.
         buffers: The model's floating buffers (BatchNorm statistics), [b].
         weight: 1 before weighting, sum of alpha after summing, [1].
+        norms: Where duals are clipped, ||pi_i' - pi_i|| at place i and 0 elsewhere, [m]; else [0].
     """
 
     N: torch.Tensor
     M: torch.Tensor
     buffers: torch.Tensor
     weight: torch.Tensor
+    norms: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class RowLayout:
         parameters: p, entries of w.
         vectors: 1, or 2 where M is one too.
         buffers: b, entries of the floating buffers.
+        norms: m where duals are clipped, else 0.
     """
 
     parameters: int
     vectors: int = 1
     buffers: int = 0
+    norms: int = 0
 
     @property
     def width(self) -> int:
@@ -58,7 +62,7 @@ class RowLayout:
 
     def _sizes(self) -> list[int]:
         p = self.parameters
-        return [p, 1 if self.vectors == 1 else p, self.buffers, 1]
+        return [p, 1 if self.vectors == 1 else p, self.buffers, 1, self.norms]
 
     def complete(self, row: torch.Tensor, alpha: float, buffers: torch.Tensor) -> torch.Tensor:
         """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).

@@ -63,7 +63,8 @@ class Update:
     """The consensus of one iteration.
 
     Attributes:
-        total: Sum of all messages; only read, as it may lie in memory that is not ours.
+        total: Sum of all messages, or a robust consensus' means of them (then N and M are [p], the weight is 1); only
+            read, as it may lie in memory that is not ours.
         w: The iteration's consensus point, [p]; only read.
         sigma: Its penalty.
         layout: Where the parameters lie in w.
@@ -83,11 +84,14 @@ class Method(Protocol):
     Attributes:
         vectors: Vectors [p] in a message: 1, or 2 where M is one too.
         duals: Whether shards have a dual pi_i.
+        proposes: Whether N_i / M_i is what a shard proposes, and a mean of them with weights alpha_i M_i all that the
+            sum is for; then a robust mean may take its place.
         remedy: What usually helps when numbers overflow.
     """
 
     vectors: ClassVar[int]
     duals: ClassVar[bool]
+    proposes: ClassVar[bool]
     remedy: ClassVar[str]
 
     @property

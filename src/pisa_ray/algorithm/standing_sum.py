@@ -48,6 +48,10 @@ class StandingSum:
         del self._nodes[0, shard]
         self._changed.add(shard)
 
+    def row(self, shard: int) -> torch.Tensor:
+        """The message of a shard that has a say, [width]; only to be read, it lives until its next."""
+        return self._nodes[0, shard]
+
     def total(self) -> torch.Tensor:
         """The sum of all messages, [width]; only to be read, it lives until the next change.
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm, SigmaSchedule
 from pisa_ray.cli.config_partition import AnyPartition
+from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_section import Section
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
@@ -161,6 +162,7 @@ class Config(Section):
     shard_weights: Literal["size", "uniform"] = "size"
     participation: Annotated[float, Field(gt=0, le=1)] | list[list[int]] = 1.0
     asynchronous: AsynchronousSection | None = None
+    robust: Annotated[AnyRobust, Field(discriminator="kind")] | None = None
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     workers: Annotated[int, Field(ge=0)] | WorkersSection = 1
     threads_per_worker: Annotated[int, Field(ge=1)] = 1

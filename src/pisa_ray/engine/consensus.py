@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Layout, StandingSum, TreeSum
+from pisa_ray.algorithm import Clip, Layout, Message, Reducer, StandingSum, TreeSum, trimmed
 from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
@@ -40,8 +40,9 @@ class ConsensusReport:
 class Consensus:
     """Holds the published vector: w, the model's floating buffers, the method's memory, [p + b + e] float32.
 
-    Where the messages of absent shards stay in the sum it holds all messages too; who takes its place, or begins with a
-    round after the first, must be told them again.
+    Where duals are clipped, the limit is the memory's last entry. Where the messages of absent shards stay in the sum,
+    or messages are compared, it holds all messages too; who takes its place, or begins with a round after the first,
+    must be told them again.
 
     Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
     worker that was given up for dead may wake up and send, and a call that was told to have failed may have run.
@@ -58,7 +59,10 @@ class Consensus:
         self._duals = TreeSum(len(job.shards))
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
         self._rows = job.rows(layout.size, len(buffers))
-        self._published = torch.cat([job.method.first_consensus(w), buffers, job.method.initial_memory(layout)])
+        limit = torch.zeros(1 if isinstance(job.robust, Clip) else 0)  # of the first round: 0
+        memory = [job.method.initial_memory(layout), limit]
+        self._published = torch.cat([job.method.first_consensus(w), buffers, *memory])
+        self._memory = len(memory[0])
         self._next = torch.empty_like(self._published)  # the two change places every round
         self._round = 1
         self._accepted: set[int] = set()
@@ -126,14 +130,17 @@ class Consensus:
             self._published,
             self._next,
         )
-        total = self._rows.split(self._sum.total())
+        total = self._total()
         residual = None
         if diagnose and method.duals and self._duals.is_complete():  # in an asynchronous round it may not be
             residual = _norm(self._duals.total() / total.weight - method.lam * old[:p])
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
         new[p + b :] = old[p + b :]
-        method.update(Update(total, old[:p], sigma, self._layout, w), new[p + b :])
+        memory, limit = new[p + b :].tensor_split([self._memory])
+        method.update(Update(total, old[:p], sigma, self._layout, w), memory)
+        if isinstance(self._job.robust, Clip):
+            limit.fill_(self._job.robust.limit((total.norms / torch.tensor(self._job.alpha)).tolist()))
         numbers = {}
         if diagnose:
             numbers = {"move": _norm(w - old[:p]), "residual": residual, "norm": _norm(old[:p])}
@@ -143,6 +150,14 @@ class Consensus:
         seconds, self._seconds = self._seconds + time.perf_counter() - start, 0.0
         self._report = ConsensusReport(finite, seconds, **numbers)
         return self.publish(), self._report
+
+    def _total(self) -> Message:
+        """The sum of all messages that have a say, or the means over those that a robust consensus keeps."""
+        job, robust = self._job, self._job.robust
+        if not isinstance(robust, Reducer) or isinstance(self._sum, TreeSum):
+            return self._rows.split(self._sum.total())
+        speakers = self._sum.heard() if job.method.remembers else job.reporters(self._round)
+        return trimmed([self._rows.split(self._sum.row(i)) for i in speakers], robust.dropped(len(speakers)))
 
     def restore(self, published: np.ndarray, round_: int) -> np.ndarray:
         """Take over a published vector, [p + b + e], with which a round is to begin; returns it."""

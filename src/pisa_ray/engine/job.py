@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import Method, RowLayout
+from pisa_ray.algorithm import Clip, Method, Reducer, Robust, RowLayout
 from pisa_ray.data import Distortion, Origin, Preprocess, Source
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.flat_model import FlatModel
@@ -58,6 +58,7 @@ class Job:
         batch_size: Rows of a mini-batch; None: all.
         participation: Which shards report in a round, from the second on.
         asynchronous: When a round ends that does not wait for all shards; None: it waits for its reporters.
+        robust: What is done against bad shards, or None.
         micro_batch_size: Rows per backward pass; None: the whole batch at once.
         clip_norm: Largest norm of a shard's gradient; None: any.
         autocast: Whether forward passes run in bfloat16 autocast.
@@ -80,6 +81,7 @@ class Job:
     batch_size: int | None = 64
     participation: Participation = 1.0
     asynchronous: Asynchronous | None = None
+    robust: Robust | None = None
     micro_batch_size: int | None = None
     clip_norm: float | None = None
     autocast: bool = False
@@ -98,12 +100,18 @@ class Job:
 
     @property
     def keeps_messages(self) -> bool:
-        """Whether a shard's last message stays in the sums of rounds in which the shard does not report."""
+        """Whether the last message of each shard is kept by itself, in its state and by the consensus.
+
+        Either it stays in the sums of rounds in which the shard does not report, or it is compared with the others'.
+        """
+        if isinstance(self.robust, Reducer):
+            return True
         return self.method.remembers and (self.participation != 1 or self.asynchronous is not None)
 
     def rows(self, parameters: int, buffers: int) -> RowLayout:
         """The layout of this job's messages, given p and b."""
-        return RowLayout(parameters, self.method.vectors, buffers)
+        norms = len(self.shards) if isinstance(self.robust, Clip) else 0
+        return RowLayout(parameters, self.method.vectors, buffers, norms)
 
     def steps(self, shard: int) -> int:
         """Mini-batches of one report of a shard."""

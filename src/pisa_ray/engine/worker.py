@@ -7,14 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import DualState, ShardState, Task, TreeSum
+from pisa_ray.algorithm import Clip, DualState, Message, ShardState, Task, TreeSum, clip_dual
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node
 from pisa_ray.data import BatchStream, Rows, Source, key
@@ -35,7 +35,7 @@ class Payload:
     """What a worker sends to the consensus.
 
     Attributes:
-        messages: Added up as far as the shards allow, [width]; where messages outlive their round, each by itself.
+        messages: Added up as far as the shards allow, [width]; where messages are kept, each by itself.
         duals: The same of alpha_i pi_i' of all its shards, [p], in rounds with diagnostics.
     """
 
@@ -299,7 +299,10 @@ class Worker:
         message, steps = self._rows.split(row), job.steps(i)
         drawn = _Drawn(self, i, this, first=state.reports * steps)
         task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps)
-        momentum = job.method.step(state, task, message)
+        if isinstance(job.robust, Clip):
+            momentum = self._clipped_step(i, task, message)
+        else:
+            momentum = job.method.step(state, task, message)
         state.version = this.number
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
@@ -313,6 +316,17 @@ class Worker:
             diagnostics = ShardDiagnostics(gap=float(gap.double().square().sum()))
         finite = math.isfinite(loss) and bool(torch.isfinite(message.N.sum()))
         return ShardReport(loss, samples, finite, diagnostics), seconds
+
+    def _clipped_step(self, i: int, task: Task, message: Message) -> float | None:
+        """A step whose change of the dual has a limit, the last entry of the consensus' memory; see Clip."""
+        state = self.shards[i].state
+        assert isinstance(state, DualState)  # noqa: S101  (for the type checker)
+        assert task.memory is not None  # noqa: S101  (for the type checker)
+        before, (memory, limit) = state.dual.clone(), task.memory.tensor_split([-1])
+        momentum = self.job.method.step(state, replace(task, memory=memory), message)
+        message.norms.zero_()
+        message.norms[i] = clip_dual(state, before, task, message, float(limit))
+        return momentum
 
     def draw(self, i: int, count: int, round_: int, buffers: torch.Tensor) -> ShardBatch:
         """Mini-batch number `count` (from 0) of a shard, in some round, from the buffers before it."""

@@ -63,6 +63,7 @@ _SENTENCES = {
     "resized": "{workers} workers now, {before} before",
     "draining": "node {node} is about to leave; worker {worker} will be let go",
     "worker_refused": "a worker on {node} computes differently and is not used ({message})",
+    "robust": "{message}",
     "inexact": "not exact: {message}",
     "waiting": "{message}",
     "states_lost": "{message}",

@@ -277,7 +277,12 @@ class Loop:
         if not bad and report.consensus.finite:
             return
         strength = f"sigma {sigma:g}" if self.job.method.duals else f"learning rate {1 / sigma:g}"
-        where = f"shard {bad[0]} has loss {report.shards[bad[0]].loss}" if bad else "the consensus w is not finite"
+        where = "the consensus w is not finite"
+        if bad:
+            loss = report.shards[bad[0]].loss
+            where = f"shard {bad[0]} has loss {loss}" + (
+                ", but its message is not finite" if math.isfinite(loss) else ""
+            )
         raise NonFiniteError(
             f"round {round_} is not finite at {strength}: {where}. The last good checkpoint is kept; "
             f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."

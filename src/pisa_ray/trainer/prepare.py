@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, SISAD, FedAvg, Layout, Method
+from pisa_ray.algorithm import MOON, SISAD, Clip, FedAvg, Layout, Method, Robust
 from pisa_ray.data import (
     KeptSource,
     Partition,
@@ -137,6 +137,7 @@ def prepare(
     shard_weights: str = "size",
     participation: float | Sequence[Sequence[int]] = 1.0,
     asynchronous: Asynchronous | None = None,
+    robust: Robust | None = None,
     threads: int = 1,
     seed: int = 0,
 ) -> Prepared:
@@ -180,9 +181,11 @@ def prepare(
         autocast=autocast,
         participation=checked_participation(participation, len(cut)),
         asynchronous=asynchronous,
+        robust=robust,
         threads=threads,
         seed=seed,
     )
+    _check_robust(job)
     layout, measured = _try_model(job)
     return Prepared(job, _describe_partition(job), _data_sha256(job), layout, _metrics(job, measured))
 
@@ -231,6 +234,31 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     if kind != "size":
         raise ConfigError(f"shard_weights is {kind!r}, but it must be 'size' (n_i / n) or 'uniform' (1 / m).")
     return tuple(size / sum(sizes) for size in sizes)
+
+
+def _check_robust(job: Job) -> None:
+    """Whether what is to be done against bad shards means something for the method, and does something."""
+    robust, method, name = job.robust, job.method, type(job.method).__name__
+    if isinstance(robust, Clip):
+        if not method.duals or getattr(method, "reset_duals", False):
+            raise ConfigError(
+                f"robust is clip, which limits how shards' duals change, but {name} "
+                f"{'forgets them (reset_duals)' if method.duals else 'has none'}: use trimmed_mean or median."
+            )
+    elif robust is not None:
+        if not method.proposes:
+            raise ConfigError(
+                f"robust is set, but what shards of {name} send is more than a proposal that can be left out: leave "
+                "robust out, or use another algorithm, such as fedavg."
+            )
+        m = len(job.shards)
+        lists = job.participation if isinstance(job.participation, tuple) else (job.reporters(2),)
+        speakers = m if method.remembers else min(map(len, lists))
+        if not robust.dropped(speakers):
+            raise ConfigError(
+                f"robust leaves out no shard on either side, as a round has messages of {speakers} shards only: use "
+                "more, or a larger robust.share."
+            )
 
 
 def _try_model(job: Job) -> tuple[Layout, list[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from pisa_ray.algorithm import Method
+from pisa_ray.algorithm import Method, Robust
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet, LocalFleet
@@ -67,6 +67,8 @@ class PisaTrainer:
         asynchronous: When a round ends without waiting for all shards; None: it does wait. Which messages arrived when
             is logged in arrivals.jsonl. In one process (scaling_config 0) all do.
         replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit.
+        robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
+            every shard sends by itself, so workers send more.
         sigma_schedule: Growth of sigma; None: constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
@@ -121,6 +123,7 @@ class PisaTrainer:
         participation: float | Sequence[Sequence[int]] = 1.0,
         asynchronous: Asynchronous | None = None,
         replay: Path | str | None = None,
+        robust: Robust | None = None,
         sigma_schedule: SigmaSchedule | None = None,
         seed: int = 0,
         evaluate_every: int = 20,
@@ -162,6 +165,7 @@ class PisaTrainer:
             shard_weights=shard_weights,
             participation=participation,
             asynchronous=asynchronous,
+            robust=robust,
             threads=threads_per_worker,
             seed=seed,
         )
@@ -194,6 +198,7 @@ class PisaTrainer:
             "shard_weights": shard_weights,
             "participation": describe(job.participation),
             "asynchronous": describe(asynchronous),
+            "robust": describe(robust),
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
             "exact": exact,
@@ -318,6 +323,8 @@ class PisaTrainer:
         events = Events(directory, quiet=self._quiet)
         if not resuming:
             events.accept(0)
+        if (robust := self._prepared.job.robust) is not None:
+            events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:
             try:
                 with make_fleet(events, stop_requested) as fleet:

@@ -1,0 +1,165 @@
+"""Consensus in spite of bad shards: with the outlying messages left out, or with every shard's dual held back.
+
+    trimmed mean   per coordinate, without the d largest and the d smallest z_i = N_i / M_i, w as from the others alone
+    median         the same with d as large as can be: one z_i stays, or the two in the middle
+    clip           ||pi_i' - pi_i|| is at most factor times the median of these norms in the shards' last reports
+
+A message proposes z_i (of dual methods w_i + pi_i' / s_i) with the weight alpha_i M_i; the plain consensus is their
+weighted mean, shrunk by lambda. Who is left out is decided by counting: a shard that lies about its weight, too, wins
+nothing. A bad shard's own dual may go anywhere; it reaches w through its messages only.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pisa_ray.algorithm.admm import DualState, finish
+from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.method import Task
+
+#: Entries of all messages that are compared at a time, in as many columns as that gives; each takes about 30 bytes.
+ENTRIES = 1 << 20
+
+_FAR_APART = (
+    "Where shards have different labels, honest shards are far apart by nature, and what is left out is signal; all "
+    "messages are sent one by one, so more bytes travel."
+)
+
+
+@dataclass(frozen=True)
+class TrimmedMean:
+    """The coordinate-wise trimmed mean of what the shards propose.
+
+    Attributes:
+        share: Share of the shards left out on either side, at least 0 and below 0.5: it must be at least that of the
+            bad ones.
+    """
+
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 0.5:
+            raise ValueError(
+                f"share is {self.share}, but it must be at least 0 and below 0.5: so much goes either side"
+            )
+
+    def dropped(self, shards: int) -> int:
+        """How many of so many are left out on either side: floor(share m)."""
+        return min(math.floor(self.share * shards + 1e-9), (shards - 1) // 2)
+
+    def caveat(self, shards: int) -> str:
+        """What to know before it is used."""
+        return f"the trimmed mean bears {self.dropped(shards)} bad shards of {shards}, not more. {_FAR_APART}"
+
+
+@dataclass(frozen=True)
+class Median:
+    """The coordinate-wise median of what the shards propose, each counting once, whatever its weight.
+
+    Of an even number the two in the middle are weighed as in the mean.
+    """
+
+    def dropped(self, shards: int) -> int:
+        """How many of so many are left out on either side."""
+        return (shards - 1) // 2
+
+    def caveat(self, shards: int) -> str:
+        """What to know before it is used."""
+        return f"the median bears less than half of {shards} shards being bad. {_FAR_APART}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A limit to how far a shard's dual moves in a report, from what all shards' last reports wanted.
+
+    Nobody knows what is usual in round 1: its limit is 0, so no dual moves, and the norms are measured.
+
+    Attributes:
+        factor: The limit, in medians of the shards' norms ||pi_i' - pi_i|| before clipping; > 0.
+    """
+
+    factor: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"factor is {self.factor}, but it must be a finite number > 0")
+
+    def limit(self, norms: Sequence[float]) -> float:
+        """The next round's."""
+        return self.factor * statistics.median(norms)
+
+    def caveat(self, shards: int) -> str:
+        """What to know before it is used."""
+        return (
+            "clip limits how fast a shard's dual moves, not where to: it is for bursts, and does not stop a shard that "
+            "errs steadily. In round 1 no dual moves, while what is usual is measured."
+        )
+
+
+Reducer = TrimmedMean | Median
+Robust = Reducer | Clip
+
+
+def trimmed(messages: Sequence[Message], dropped: int) -> Message:
+    """What takes the place of the sum of all messages: means over those that are not left out.
+
+    Args:
+        messages: All, weighed by alpha_i, in the order of the shards' ids, which settles ties.
+        dropped: How many are left out on either side, per coordinate; less than half.
+
+    Returns:
+        Means weighed by alpha_i: N and M [p] of those whose N_i / M_i stays, buffers [b] of those whose entry there
+        stays (a bad shard's BatchNorm statistics would spoil every evaluation); weight 1.
+    """
+    alpha = [message.weight for message in messages]
+    N, M = _means([m.N for m in messages], [m.M for m in messages], alpha, dropped)
+    buffers, _ = _means([m.buffers for m in messages], alpha, alpha, dropped)
+    return Message(N, M, buffers, torch.ones_like(alpha[0]), messages[0].norms)
+
+
+def _means(
+    N: Sequence[torch.Tensor], M: Sequence[torch.Tensor], alpha: Sequence[torch.Tensor], dropped: int
+) -> torch.Tensor:
+    """Means of N_i and of M_i over the middle N_i / M_i, [2, entries]; M_i [entries] or [1], alpha_i [1]."""
+    m, size = len(N), len(N[0])
+    means = N[0].new_empty(2, size)
+    columns = max(1, ENTRIES // m)
+    for start in range(0, size, columns):
+        part = slice(start, min(start + columns, size))
+        n = torch.stack([x[part] for x in N])
+        s = torch.stack([x if len(x) == 1 else x[part] for x in M])
+        z = torch.where(s > 0, n / s, torch.inf)  # without a positive weight it is no proposal; NaNs come last, too
+        middle = z.argsort(dim=0, stable=True)[dropped : m - dropped]
+        kept = torch.zeros_like(z, dtype=torch.bool).scatter_(0, middle, value=True)
+        sums = n.new_zeros(3, n.shape[1])
+        for i in range(m):  # one after the other: a reduction's order is the kernel's
+            for total, values in zip(sums, (n[i], s[i], alpha[i]), strict=True):
+                total.add_(torch.where(kept[i], values, 0))
+        torch.div(sums[:2], sums[2], out=means[:, part])
+    return means
+
+
+def clip_dual(shard: DualState, before: torch.Tensor, task: Task, message: Message, limit: float) -> float:
+    """Hold a shard's dual back after its step, and its message with it.
+
+    Args:
+        shard: Its dual is pi_i'.
+        before: pi_i, [p].
+        task: What the step was given.
+        message: What it has written.
+        limit: Largest norm of pi_i' - pi_i. What is not finite is not clipped, so that it is refused.
+
+    Returns:
+        The norm before.
+    """
+    move = shard.dual - before
+    norm = float(move.double().norm())
+    if limit < norm < math.inf:
+        shard.dual.copy_(before)
+        finish(task, slice(0, len(move)), shard.dual, move.mul_(limit / norm), message.M, message.N)
+    return norm
