@@ -155,17 +155,17 @@ def test_state_saves_hashes_and_moves_every_field():
     copy.reports += 1
     assert copy.sha256() != state.sha256()
     with pytest.raises(ValueError, match="has fields"):
-        copy.load({"dual": w}, {"reports": 1})
+        copy.load({"dual": w}, {"reports": 1, "version": 1})
     with pytest.raises(ValueError, match=r"dual is \(10,\)"):
-        copy.load({**state.tensors(), "dual": torch.zeros(3)}, {"reports": 1})
+        copy.load({**state.tensors(), "dual": torch.zeros(3)}, {"reports": 1, "version": 1})
     with pytest.raises(ValueError, match="float64"):
-        copy.load({**state.tensors(), "dual": torch.zeros(10).double()}, {"reports": 1})
+        copy.load({**state.tensors(), "dual": torch.zeros(10).double()}, {"reports": 1, "version": 1})
     copy.load(state.tensors(), state.scalars())
     copy.dual.zero_()
     assert state.dual.any()
     before = copy.sha256()
     with pytest.raises(ValueError, match="momentum is"):
-        copy.load({**state.tensors(), "momentum": torch.zeros(3)}, {"reports": 1})
+        copy.load({**state.tensors(), "momentum": torch.zeros(3)}, {"reports": 1, "version": 1})
     assert copy.sha256() == before
 
 
