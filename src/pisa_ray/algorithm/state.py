@@ -15,7 +15,8 @@ class ShardState:
     """What shard i carries from one report to the next; methods add their own vectors as fields.
 
     Attributes:
-        reports: k_i, how many times this shard has reported; it takes the place of ell in every bias correction.
+        reports: k_i, how many times this shard has reported; times the local steps of a report, it takes the place of
+            ell in every bias correction.
         said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], where it stays in the sums of rounds in which
             the shard does not report; else [0].
     """
