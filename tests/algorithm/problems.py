@@ -14,13 +14,14 @@ from pisa_ray.schedulers import Geometric
 
 @dataclass
 class LeastSquares:
-    """F_i(w) = 0.5 ||A_i w - b_i||^2, full gradients."""
+    """F_i(w) = 0.5 ||A_i w - b_i||^2; mini-batch k has every `parts`-th of its rows, by default all."""
 
     A: list[torch.Tensor]
     b: list[torch.Tensor]
     alpha: list[float]
     lam: float
     w0: torch.Tensor
+    parts: int = 1
 
     @classmethod
     def of(cls, problem: dict, dtype: torch.dtype = torch.float64) -> LeastSquares:
@@ -29,34 +30,88 @@ class LeastSquares:
             tensors["A"], tensors["b"], problem["alpha"], problem["lambda"], torch.tensor(problem["w0"], dtype=dtype)
         )
 
-    def loss(self, i: int, w: torch.Tensor) -> torch.Tensor:
-        return 0.5 * (self.A[i] @ w - self.b[i]).square().sum()
+    def batch(self, i: int, k: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = slice(k % self.parts, None, self.parts)
+        return self.A[i][rows], self.b[i][rows]
 
-    def gradient(self, i: int, w: torch.Tensor) -> torch.Tensor:
-        return self.A[i].T @ (self.A[i] @ w - self.b[i])
+    def loss(self, i: int, w: torch.Tensor, k: int = 0) -> torch.Tensor:
+        A, b = self.batch(i, k)
+        return 0.5 * (A @ w - b).square().sum()
 
-    def curvature(self, i: int, w: torch.Tensor) -> Curvature:
+    def gradient(self, i: int, w: torch.Tensor, k: int = 0) -> torch.Tensor:
+        A, b = self.batch(i, k)
+        return A.T @ (A @ w - b)
+
+    def curvature(self, i: int, w: torch.Tensor, k: int = 0) -> Curvature:
+        A, b = self.batch(i, k)
         return Curvature(
             w,
-            outputs=lambda flat: self.A[i] @ flat.view(self.w0.shape) - self.b[i],
+            outputs=lambda flat: A @ flat.view(self.w0.shape) - b,
             criterion=lambda z: 0.5 * z.square().sum(),
-            sample_loss=lambda flat, j: 0.5 * (self.A[i][j] @ flat.view(self.w0.shape) - self.b[i][j]).square().sum(),
-            samples=len(self.A[i]),
+            sample_loss=lambda flat, j: 0.5 * (A[j] @ flat.view(self.w0.shape) - b[j]).square().sum(),
+            samples=len(A),
         )
+
+    def optimum(self) -> torch.Tensor:
+        """The w that minimises sum_i alpha_i F_i(w) + (lambda/2) ||w||^2."""
+        gram = sum(a * A.T @ A for a, A in zip(self.alpha, self.A, strict=True))
+        right = sum(a * A.T @ b for a, A, b in zip(self.alpha, self.A, self.b, strict=True))
+        return torch.linalg.solve(gram + self.lam * torch.eye(len(gram), dtype=gram.dtype), right)
+
+
+def random_problem(seed: int, m: int = 3, p: int = 6, columns: int = 1, dtype=torch.float64) -> LeastSquares:
+    random = torch.Generator().manual_seed(seed)
+    A = [torch.randn(8, p, generator=random, dtype=torch.float64) for _ in range(m)]
+    b = [torch.randn(8, columns, generator=random, dtype=torch.float64) for _ in range(m)]
+    alpha = torch.rand(m, generator=random, dtype=torch.float64) + 0.1
+    w0 = torch.randn(p, columns, generator=random, dtype=torch.float64)
+    to = lambda tensors: [t.to(dtype) for t in tensors]  # noqa: E731
+    return LeastSquares(to(A), to(b), (alpha / alpha.sum()).tolist(), 0.05, w0.to(dtype))
+
+
+@dataclass
+class Drawn:
+    """Mini-batch k of shard i."""
+
+    of: LeastSquares
+    i: int
+    k: int
+
+    def gradient(self, point, term=None):
+        return self.of.gradient(self.i, point.view(self.of.w0.shape), self.k).flatten()
+
+    def curvature(self, point):
+        return self.of.curvature(self.i, point, self.k)
+
+
+@dataclass
+class Stream:
+    """The mini-batches of a shard, one after the other."""
+
+    of: LeastSquares
+    i: int
+    drawn: int = 0
+
+    def draw(self):
+        self.drawn += 1
+        return Drawn(self.of, self.i, self.drawn - 1)
 
 
 class Known:
     """A batch whose gradient is known."""
 
-    def __init__(self, g, curvature=None):
-        self.g, self.curvature = g, curvature
+    def __init__(self, g):
+        self.g = g
 
     def gradient(self, point, term=None):
         return self.g
 
+    def curvature(self, point):
+        return None
 
-def known(g, curvature=None):
-    return lambda: Known(g, curvature)
+
+def known(g):
+    return lambda: Known(g)
 
 
 @dataclass
@@ -81,6 +136,7 @@ def library(
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
     rows = RowLayout(layout.size, methods[0].vectors)
     shards = [method.initial_state(w, layout) for method in methods]
+    streams = [Stream(problem, i) for i in range(m)]
     sigma = [method.sigma for method in methods]
     leaves = [torch.empty(rows.width, dtype=w.dtype) for _ in range(m)]
     for leaf, s in zip(leaves, sigma, strict=True):  # everybody stands at w_init with no dual
@@ -105,15 +161,13 @@ def library(
         reports, w_i = [], []
         for i in range(m) if reporters is None else reporters(iteration):
             message, gap = rows.split(leaves[i]), torch.empty_like(w)
-            g = problem.gradient(i, w.view(shape)).flatten()
-            momentum = methods[i].step(
-                shards[i], Task(w, known(g, problem.curvature(i, w)), sigma[i], layout, gap), message
-            )
+            task = Task(w, streams[i].draw, sigma[i], layout, gap, steps=methods[i].gradients(1, 1))
+            momentum = methods[i].step(shards[i], task, message)
             rows.complete(leaves[i], 1.0, w[:0])
             w_i.append((w + gap).view(shape))
             if diagnose:
-                local = problem.gradient(i, w_i[-1]).flatten()
-                loss = float(problem.loss(i, w_i[-1]))
+                local = problem.gradient(i, w_i[-1], streams[i].drawn - 1).flatten()
+                loss = float(problem.loss(i, w_i[-1], streams[i].drawn - 1))
                 reports.append(shard_diagnostics(gap, shards[i].dual, message.M, local, loss, momentum))
         numbers = {}
         if diagnose:

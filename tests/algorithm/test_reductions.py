@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import LeastSquares, adam_root, known, library, textbook
+from problems import LeastSquares, adam_root, known, library, random_problem, textbook
 
 from pisa_ray.algorithm import (
     NSISA,
@@ -45,16 +45,6 @@ GOLDEN = {
     ("NSISA", "c651679f676058bc"),
     ("PISA", "86570ab85a9ec1fa"),
 }
-
-
-def random_problem(seed: int, m: int = 3, p: int = 6, columns: int = 1, dtype=torch.float64) -> LeastSquares:
-    random = torch.Generator().manual_seed(seed)
-    A = [torch.randn(8, p, generator=random, dtype=torch.float64) for _ in range(m)]
-    b = [torch.randn(8, columns, generator=random, dtype=torch.float64) for _ in range(m)]
-    alpha = torch.rand(m, generator=random, dtype=torch.float64) + 0.1
-    w0 = torch.randn(p, columns, generator=random, dtype=torch.float64)
-    to = lambda tensors: [t.to(dtype) for t in tensors]  # noqa: E731
-    return LeastSquares(to(A), to(b), (alpha / alpha.sum()).tolist(), 0.05, w0.to(dtype))
 
 
 def method_step(method, w, g, sigma, shard, shape):
@@ -156,16 +146,13 @@ def test_rho_zero_is_gradient_descent_with_a_dual():
 
 def test_constant_sigma_reaches_the_optimum():
     problem = random_problem(3)
-    gram = sum(a * A.T @ A for a, A in zip(problem.alpha, problem.A, strict=True))
-    right = sum(a * A.T @ b for a, A, b in zip(problem.alpha, problem.A, problem.b, strict=True))
-    optimum = torch.linalg.solve(gram + problem.lam * torch.eye(6, dtype=torch.float64), right)
     for method, rounds in [
         (PISA(sigma=40, rho=10, lam=0.05), 1500),
         (SISA(sigma=40, rho=1, lam=0.05), 1500),
         (PISA(sigma=4, rho=1, lam=0.05, preconditioner=GaussNewton()), 200),
     ]:
         last = next(islice(library(problem, [method] * 3, [Geometric(1.0, 1)] * 3), rounds, None))
-        torch.testing.assert_close(last.w, optimum, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(last.w, problem.optimum(), rtol=1e-6, atol=1e-7)
 
 
 def test_newton_schulz_keeps_orthogonal_input_up_to_its_band():
@@ -191,8 +178,9 @@ def test_newton_schulz_batch_and_transpose(rows, columns, seed):
     torch.testing.assert_close(orthogonalise(x.mT), batch.mT)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_block_size_and_alignment_do_not_change_a_bit(method, monkeypatch):
+def test_block_size_and_alignment_do_not_change_a_bit(method, steps, monkeypatch):
     torch.manual_seed(2)
     values = torch.randn(5, 1000)
 
@@ -207,7 +195,7 @@ def test_block_size_and_alignment_do_not_change_a_bit(method, monkeypatch):
         w, gap = aligned(values[0]), aligned(values[1])
         shard = method.initial_state(w, layout)
         for g in values[2:]:
-            method.step(shard, Task(w, known(aligned(g)), 2.0, layout, gap=gap), message)
+            method.step(shard, Task(w, known(aligned(g)), 2.0, layout, gap=gap, steps=steps), message)
         message.weight.fill_(1)
         return [shard.sha256(), *(x.numpy().tobytes() for x in (message.N, gap, consensus(message, 0.1, w)))]
 
@@ -427,6 +415,8 @@ def test_conjugate_gradients_solve_and_never_step_uphill():
         (lambda: SISA(sigma=float("nan")), "sigma is nan"),
         (lambda: PISA(rho=-1), "rho is -1"),
         (lambda: SISAD(lam=-0.1), "lambda is -0.1"),
+        (lambda: SISAD(local_steps=0), "local_steps is 0"),
+        (lambda: PISA(local_steps=1.5), "local_steps is 1.5"),
         (lambda: SISAD(beta=1.0), "beta is 1.0"),
         (lambda: SISAD(eps=0.0), "eps is 0.0"),
         (lambda: NSISA(mu=1.0), "mu is 1.0"),

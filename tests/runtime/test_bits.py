@@ -18,7 +18,9 @@ from pisa_ray.trainer.prepare import prepare
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("method", "sizes"), [("sisa", (0, 1, 2, 5)), ("sisa_d", (0, 3)), ("nsisa", (0, 2))])
+@pytest.mark.parametrize(
+    ("method", "sizes"), [("sisa", (0, 1, 2, 5)), ("sisa_d", (0, 3)), ("nsisa", (0, 2)), ("sisa_d_local", (0, 2))]
+)
 def test_any_number_of_workers_gives_the_same_bits(tmp_path, method, sizes):
     """Seven shards of unequal size; a model with BatchNorm, dropout, tied, frozen and unused parameters."""
     results = {w: run(tmp_path / str(w), workers=w, method=method, model=Rich) for w in sizes}
@@ -50,7 +52,7 @@ def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
 
 
 #: Methods with a memory of absent shards and without, with a memory of the consensus and without.
-PARTIAL = ("sisa_d", "nsisa", "adam", "remembering", "scaffold", "moon", "fedyogi", "mifa")
+PARTIAL = ("sisa_d", "sisa_d_local", "nsisa", "adam", "remembering", "scaffold", "moon", "fedyogi", "mifa")
 
 
 @pytest.mark.parametrize("method", PARTIAL)

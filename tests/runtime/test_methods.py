@@ -12,7 +12,7 @@ import torch
 from runs import METHODS, Rich, plain_net, uneven
 from torch import nn
 
-from pisa_ray import MOON, PISA, ConfigError, Data, FedAvg, PisaError, SyncOptimizer
+from pisa_ray import MOON, PISA, SISAD, ConfigError, Data, FedAvg, PisaError, SyncOptimizer
 from pisa_ray.algorithm import GaussNewton, HessianDiagonal
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.worker import Worker
@@ -72,6 +72,22 @@ def test_second_order_information_leaves_no_trace_in_batchnorm():
         assert np.array_equal(buffers(preconditioner), plain)
 
 
+def test_batchnorm_statistics_go_from_local_step_to_local_step():
+    """As with FedAvg: on the same mini-batches, where no step moves, the messages carry the same statistics."""
+
+    def buffers(method):
+        of = job(method, model=lambda: Rich(max_norm=None))
+        worker, consensus = hosting(of)
+        w = consensus.publish().copy()
+        payload, _ = worker.step(1, method.sigma, w, diagnose=True)
+        consensus.add(1, 0, payload)
+        return consensus.update(1, method.sigma, True)[0][worker.model.layout.size :].copy()
+
+    one, three = (buffers(PISA(sigma=1e20, rho=0.0, local_steps=steps)) for steps in (1, 3))
+    assert np.array_equal(three, buffers(FedAvg(lr=1e-20, steps=3)))
+    assert not np.array_equal(three, one)
+
+
 class Fails(nn.Module):
     """Fails in its n-th forward pass in training mode, counted over all shards."""
 
@@ -87,9 +103,9 @@ class Fails(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize(("method", "number"), [("sisa", 1), ("adam", 1), ("scaffold", 3)])
+@pytest.mark.parametrize(("method", "number"), [("sisa", 1), ("adam", 1), ("scaffold", 3), ("sisa_d_local", 5)])
 def test_errors_name_the_rows_of_the_batch_that_failed(method, number):
-    """In round 2; scaffold takes two steps a round and fails in the second."""
+    """In round 2; scaffold takes two steps a round, sisa_d_local three, and fails in the last."""
     at = [10**9]
     of = job(METHODS[method], model=lambda: Fails(at))
     worker, consensus = hosting(of)
@@ -113,8 +129,9 @@ class _Grouped:
         return np.arange(0, self.source.rows + self.size, self.size)
 
 
-def test_a_report_keeps_one_batch_however_many_it_draws():
-    of = job(FedAvg(lr=0.1, steps=20))
+@pytest.mark.parametrize("method", [FedAvg(lr=0.1, steps=20), SISAD(local_steps=20)], ids=["fedavg", "sisa_d"])
+def test_a_report_keeps_one_batch_however_many_it_draws(method):
+    of = job(method)
     worker, consensus = hosting(of)
     alive = []
     draw = worker.draw

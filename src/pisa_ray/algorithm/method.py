@@ -24,12 +24,11 @@ Term = Callable[[torch.Tensor, slice], torch.Tensor]
 class Batch(Protocol):
     """A mini-batch B_i of a shard's data, and the mean loss on it as a function of the parameters."""
 
-    @property
-    def curvature(self) -> Curvature:
-        """Second-order information at the consensus point."""
-
     def gradient(self, point: torch.Tensor, term: Term | None = None) -> torch.Tensor:
         """Grad F_i(point; B_i), [p]; may be overwritten, and is by the next gradient."""
+
+    def curvature(self, point: torch.Tensor) -> Curvature:
+        """Second-order information at a point, [p]; to be used before anything else is asked for."""
 
     def features(self, point: torch.Tensor) -> torch.Tensor:
         """What enters the model's last linear layer, [rows, features], without gradients, in evaluation mode."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pisa_ray.algorithm.admm import DualState, finish
+from pisa_ray.algorithm.admm import DualState, write
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
 
@@ -160,6 +160,6 @@ def clip_dual(shard: DualState, before: torch.Tensor, task: Task, message: Messa
     move = shard.dual - before
     norm = float(move.double().norm())
     if limit < norm < math.inf:
-        shard.dual.copy_(before)
-        finish(task, slice(0, len(move)), shard.dual, move.mul_(limit / norm), message.M, message.N)
+        torch.add(before, move.mul_(limit / norm), out=shard.dual)
+        write(task, slice(0, len(move)), shard.dual, move, message.M, message.N)
     return norm

@@ -9,7 +9,7 @@ import torch
 
 
 class SecondMoment(Protocol):
-    """How m follows d, and what sqrt(m) is after k reports."""
+    """How m follows d, and what sqrt(m) is after k of them."""
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """Update m in place with d and write sqrt(m_hat) to `out`.
@@ -17,7 +17,7 @@ class SecondMoment(Protocol):
         Args:
             m: The moment, [n].
             d: The direction pi + g (NSISA: pi + o), [n].
-            k: How many reports the shard has made with this one, from 1.
+            k: How many d's m has followed with this one, from 1.
             out: Where the root goes, [n]; not m or d.
 
         Returns:

@@ -16,7 +16,8 @@ class ShardState:
 
     Attributes:
         version: r_i, the round of its last report, whose w that was made at; 0: none yet.
-        reports: k_i, how many times this shard has reported; it takes the place of ell in every bias correction.
+        reports: k_i, how many times this shard has reported; times the local steps of a report, it takes the place of
+            ell in every bias correction.
         said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], where it stays in the sums of rounds in which
             the shard does not report; else [0].
     """

@@ -43,10 +43,11 @@ class MethodSection(Section):
 
     lam: NotNegative = Field(default=0.0, alias="lambda")
     reset_duals: bool = False
+    local_steps: Annotated[int, Field(ge=1)] = 1
 
     def shared(self) -> dict[str, Any]:
         """The settings that all ADMM methods have."""
-        return {name: getattr(self, name) for name in ("sigma", "rho", "lam", "reset_duals")}
+        return {name: getattr(self, name) for name in ("sigma", "rho", "lam", "reset_duals", "local_steps")}
 
 
 class PreconditionerSection(Section):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import nn
@@ -78,10 +77,9 @@ class ShardBatch:
         self.seconds += time.perf_counter() - start
         return features.last()
 
-    @cached_property
-    def curvature(self) -> Curvature:
+    def curvature(self, point: torch.Tensor) -> Curvature:
         """See Batch."""
-        self._go_to(self._model.home)
+        self._go_to(point)
         generator = torch.Generator(self._x.device).manual_seed(self._probes)
         return curvature(self._model, self._job, self._x, self._y, self._begin, generator)
 
