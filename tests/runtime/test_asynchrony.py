@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chaos import Chaos, Fault, shaken
@@ -254,6 +255,24 @@ def test_an_asynchronous_run_is_resumed_and_its_whole_log_repeats_it(tmp_path):
     result, arguments = uneven_run(path, resume=True, checkpoint_every=5)
     assert [line["round"] for line in log(path)] == list(range(1, 25))
     assert_repeated(path, result, arguments | {"resume": False})
+
+
+def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
+    """In round 6, asked for test rows at the w that it begins with."""
+    from pisa_ray.actors import AsynchronousFleet
+    from pisa_ray.actors.asynchronous import Flight
+    from pisa_ray.actors.crew import Member
+    from pisa_ray.actors.snapshots import Kept
+    from pisa_ray.engine.worker import PastRound
+
+    members = [Member(None, None, id=number) for number in range(3)]
+    fleet = object.__new__(AsynchronousFleet)
+    fleet._done, fleet._crew = 5, SimpleNamespace(members=members)
+    fleet._flights = {
+        ticket: Flight(member, (ticket,), None, None, None, kept=Kept(PastRound(began, 1.0, set()), None))
+        for ticket, (member, began) in enumerate(zip(members, [6, 5, 3], strict=True))
+    }
+    assert fleet._evaluators() == members[:1]
 
 
 @pytest.mark.ray

@@ -338,5 +338,5 @@ class AsynchronousFleet(RayFleet):
 
     def _evaluators(self) -> list[Member]:
         """Workers that are not in a step that began in an earlier round."""
-        late = {f.member.id for f in self._flights.values() if f.kept.round.number < self._done}
+        late = {f.member.id for f in self._flights.values() if f.kept.round.number <= self._done}
         return [m for m in self._crew.members if m.id not in late] or self._crew.members
