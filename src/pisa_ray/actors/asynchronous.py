@@ -30,6 +30,9 @@ from pisa_ray.engine.job import Job
 from pisa_ray.engine.worker import PastRound, WorkerReport
 from pisa_ray.errors import PisaError, StatesLostError
 
+#: How many times the median pace makes a worker a slow one.
+SLOW = 2.0
+
 
 @dataclass(kw_only=True)
 class Flight(Delivery):
@@ -77,6 +80,7 @@ class AsynchronousFleet(RayFleet):
         self._now: Kept | None = None
         self._settling, self._moving = False, False
         super().__init__(job, wanted, resources, tell, stop_requested)
+        self._snapshots.period = self._snapshots.longest  # what they cost is the wait for the slowest step
 
     def is_settled(self) -> bool:
         """See Fleet."""
@@ -84,7 +88,7 @@ class AsynchronousFleet(RayFleet):
 
     def tend(self) -> None:
         """See Fleet; where steps are under way, shards are moved and states kept after the next round."""
-        self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
+        self._snapshots.settle(None)
         arrived, leaving = self._elastic.look()
         self._moving = self._moving or bool(arrived or leaving)
         if self._lost or self._suspect:
@@ -337,6 +341,8 @@ class AsynchronousFleet(RayFleet):
     # Evaluation
 
     def _evaluators(self) -> list[Member]:
-        """Workers that are not in a step that began in an earlier round."""
+        """Workers that are not in a step that began in an earlier round, nor much slower than the others."""
         late = {f.member.id for f in self._flights.values() if f.kept.round.number <= self._done}
-        return [m for m in self._crew.members if m.id not in late] or self._crew.members
+        usual = statistics.median([m.pace for m in self._crew.members])
+        quick = [m for m in self._crew.members if m.id not in late and m.pace <= SLOW * usual]
+        return quick or self._crew.members

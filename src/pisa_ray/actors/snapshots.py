@@ -110,17 +110,18 @@ class Snapshots:
             self._coming, self._measured = (round_, parts), False
         return parts
 
-    def settle(self, round_seconds: float) -> None:
+    def settle(self, round_seconds: float | None) -> None:
         """Take over the snapshot that was under way, if it is safe by now, and forget what it replaces.
 
         Args:
-            round_seconds: What a round takes, to choose the time of the next.
+            round_seconds: What a round takes, to choose the time of the next; None: it stays as it is.
         """
         if self._coming is None:
             return
         round_, parts = self._coming
         try:
-            self._measure(parts, round_seconds)
+            if round_seconds is not None:
+                self._measure(parts, round_seconds)
             if not is_ready([part.states for part in parts]):
                 return
             for part in parts:
