@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -352,6 +353,27 @@ def test_whatever_dies_before_while_and_after_shards_join_and_leave(tmp_path, ex
     assert events(result.path, "worker_died")
     assert trajectory(result) == trajectory(alone(mode))
     assert states(result) == states(alone(mode))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_asynchronous_rounds_settle_before_shards_join_and_leave(tmp_path, extra):
+    """When exactly is up to chance; who has left does not report afterwards, and who joins is waited for."""
+    rule = Asynchronous(quorum=0.3, staleness=4)
+    arguments = {"asynchronous": rule, "workers": Scaling(2, 2, **QUICK), "rounds": 16}
+    path = trainer(tmp_path / "run", when=both(extra), **arguments).fit().path
+    lines = [json.loads(line) for line in (path / "arrivals.jsonl").read_text().splitlines()]
+    arrived = {line["round"]: [shard for shard, _ in line["steps"]] for line in lines if "steps" in line}
+    assert sorted(arrived) == list(range(1, 17))
+    assert [line["round"] for line in lines if "changed" in line] == sorted(
+        {event["round"] for event in events(path, "shard_removed")}
+    )
+    (joined,) = events(path, "shard_added")
+    assert joined["round"] >= 3
+    assert joined["shard"] in arrived[joined["round"] + 1]
+    assert not any(joined["shard"] in arrived[r] for r in range(1, joined["round"] + 1))
+    for event in events(path, "shard_removed"):
+        assert not any(event["shard"] in arrived[r] for r in range(event["round"] + 1, 17))
 
 
 @pytest.mark.ray
