@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from chaos import Chaos, Fault, shaken
-from runs import METHODS, events, plain_net, states, trajectory, uneven
+from runs import METHODS, Rich, events, plain_net, states, trajectory, uneven
 
 from pisa_ray import (
     Asynchronous,
@@ -29,6 +29,7 @@ from pisa_ray import (
 from pisa_ray.data.digits import digits_table
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.errors import StatesLostError
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.prepare import prepare
@@ -40,10 +41,10 @@ class Ask:
     """A schedule of sigma that also asks for changes when a round is about to begin."""
 
     def __init__(self, when):
-        self.when, self.trainer, self.schedule = when, None, Geometric(0.9, 2)
+        self.when, self.trainer, self.schedule = dict(when), None, Geometric(0.9, 2)
 
     def grow(self, sigma, round_):
-        for action, value in self.when.get(round_, ()):
+        for action, value in self.when.pop(round_, ()):  # once, even if the round is done again
             getattr(self.trainer, action)(value)
         return self.schedule.grow(sigma, round_)
 
@@ -250,9 +251,8 @@ def test_a_resumed_run_has_the_shards_that_it_had(tmp_path, extra, mode):
     assert [e["round"] for e in events(whole.path, "checkpoint_saved")] == [3, 5, 8]
 
 
-def test_a_run_that_ends_right_after_a_change_goes_on_with_it(tmp_path, extra, monkeypatch):
-    """The checkpoint that is written at once, before round 4, is what the run is resumed from."""
-    whole = trainer(tmp_path / "whole", when=both(extra)).fit()
+def ends_right_after_a_change(path, extra, monkeypatch, **changes):
+    """The checkpoint that is written at once, before round 4, is what such a run is resumed from."""
     begin = LocalFleet.begin
 
     def dies(self, round_, *arguments):
@@ -263,10 +263,47 @@ def test_a_run_that_ends_right_after_a_change_goes_on_with_it(tmp_path, extra, m
     with monkeypatch.context() as patch:
         patch.setattr(LocalFleet, "begin", dies)
         with pytest.raises(KeyboardInterrupt):
-            trainer(tmp_path / "parts", when=both(extra)).fit()
+            trainer(path, when=both(extra), **changes).fit()
+
+
+def test_a_run_that_ends_right_after_a_change_goes_on_with_it(tmp_path, extra, monkeypatch):
+    whole = trainer(tmp_path / "whole", when=both(extra)).fit()
+    ends_right_after_a_change(tmp_path / "parts", extra, monkeypatch)
     last = trainer(tmp_path / "parts", when={6: [("remove_shard", 3)]}, resume=True).fit()
     assert trajectory(last)[-1] == trajectory(whole)[-1]
     assert states(last) == states(whole)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"scaffold"}))
+def test_every_method_but_scaffold_goes_on(tmp_path, extra, method):
+    """With a network that has all that could make one shard's gradient depend on another's, where the method can."""
+    model = plain_net if method in ("hutchinson", "moon", "fisher") else Rich
+    arguments = {"method": method, "participation": 0.5, "model": model}
+    whole = trainer(tmp_path / "whole", when=both(extra), **arguments).fit()
+    trainer(tmp_path / "parts", rounds=4, when=both(extra), **arguments).fit()
+    last = trainer(tmp_path / "parts", when={6: [("remove_shard", 3)]}, resume=True, **arguments).fit()
+    assert states(last) == states(whole)
+    assert trajectory(last)[-1] == trajectory(whole)[-1]
+    assert np.isfinite(last.metrics["train_loss"])
+
+
+def test_what_is_not_saved_is_done_again_when_states_are_lost(tmp_path, extra, monkeypatch):
+    save, lost = LocalFleet.save, [True]
+
+    def fails(self, folder):
+        if self._job.removed and lost:
+            lost.clear()
+            raise StatesLostError("all processes have died.")
+        return save(self, folder)
+
+    monkeypatch.setattr(LocalFleet, "save", fails)
+    when = {4: [("remove_shard", 2), ("add_shard", extra)]}
+    result = trainer(tmp_path / "run", when=when, checkpoint_every=2).fit()
+    saved = checkpoint.latest(result.path / "checkpoints").progress.changes
+    assert [(c["round"], c["kind"], c["shard"]) for c in saved] == [(2, "shard_removed", 2), (2, "shard_added", 7)]
+    assert [event["round"] for event in events(result.path, "shard_added")] == [3, 2]
+    assert [change["round"] for change in RunDirectory(result.path).changes()] == [2, 2]
+    assert {key.partition("/")[0] for key in states(result)} == {*"0134567", "w"}
 
 
 def test_data_that_joined_must_not_change(tmp_path, extra):
@@ -374,6 +411,18 @@ def test_asynchronous_rounds_settle_before_shards_join_and_leave(tmp_path, extra
     assert not any(joined["shard"] in arrived[r] for r in range(1, joined["round"] + 1))
     for event in events(path, "shard_removed"):
         assert not any(event["shard"] in arrived[r] for r in range(event["round"] + 1, 17))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("mode", ["some", "asynchronous"])
+def test_resumed_with_two_workers_right_after_a_change(tmp_path, extra, alone, monkeypatch, mode):
+    """A newcomer that has said nothing yet is told to nobody, or its message counts for nothing."""
+    ends_right_after_a_change(tmp_path / "run", extra, monkeypatch, **MODES[mode])
+    more = {"when": {6: [("remove_shard", 3)]}, "workers": Scaling(2, 2, **QUICK), "resume": True}
+    result = trainer(tmp_path / "run", **more, **MODES[mode]).fit()
+    assert trajectory(result)[-1] == trajectory(alone(mode))[-1]
+    assert states(result) == states(alone(mode))
 
 
 @pytest.mark.ray
