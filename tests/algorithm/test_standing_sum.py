@@ -56,3 +56,30 @@ def test_a_message_costs_one_path_of_additions(monkeypatch):
     additions.clear()
     assert float(standing.total()[0]) == sum(range(1000)) - 123
     assert not additions
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), shards=st.integers(1, 9), more=st.integers(0, 12))
+def test_a_sum_that_has_grown_has_the_bits_of_one_that_was_as_large_from_the_first(data, shards, more):
+    standing, said = StandingSum(shards), {}
+    generator = torch.Generator().manual_seed(shards)
+
+    def speak(most):
+        for i in data.draw(st.lists(st.integers(0, most - 1), max_size=6)):
+            if i in said and data.draw(st.booleans()):
+                standing.drop(i)
+                del said[i]
+            else:
+                said[i] = torch.randn(5, generator=generator)
+                standing.put(i, said[i])
+
+    speak(shards)
+    if said and data.draw(st.booleans()):
+        standing.total()
+    for size in (shards, shards + more, shards + more):
+        standing.grow(size)
+        if said:
+            assert torch.equal(standing.total(), from_nothing(said, size))
+        speak(size)
+        if said and data.draw(st.booleans()):
+            assert torch.equal(standing.total(), from_nothing(said, size))

@@ -34,7 +34,8 @@ class Fault:
     """Something that happens in a round; `luck` chooses the victim.
 
     `moment`: right after the round was submitted ("begin"), after an evaluation was asked for and the round is summed
-    up ("evaluate"), while shards move ("move"), after a snapshot ("snapshot") or a checkpoint ("save") was asked for.
+    up ("evaluate"), while shards move ("move"), just before shards join or leave ("change"), after a snapshot
+    ("snapshot") or a checkpoint ("save") was asked for.
     """
 
     round: int
@@ -168,6 +169,10 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
         def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
             super().begin(round_, sigma, diagnose, settle)
             chaos.strike(self)
+
+        def change(self, job: Any) -> None:
+            chaos.strike(self, "change")
+            super().change(job)
 
         def evaluate(self, split: str) -> Any:
             pending = super().evaluate(split)

@@ -152,6 +152,7 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
         job = SimpleNamespace(
             method=SISA(),
             shards=range(shards),
+            present=range(shards),
             robust=None,
             keeps_messages=False,
             reporters=lambda round_: range(shards),

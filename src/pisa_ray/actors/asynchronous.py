@@ -74,7 +74,7 @@ class AsynchronousFleet(RayFleet):
     ) -> None:
         assert job.asynchronous is not None  # noqa: S101  (for the type checker)
         self._rule, self._log, self._replay = job.asynchronous, log, replay
-        self._heard = [0] * len(job.shards)  # the round that each shard's standing message is from
+        self._heard = dict.fromkeys(job.present, 0)  # the round that each shard's standing message is from
         self._flights: dict[int, Flight] = {}
         self._landings = 0
         self._now: Kept | None = None
@@ -124,6 +124,11 @@ class AsynchronousFleet(RayFleet):
                 self._recover()
         raise StatesLostError("processes die faster than a round can be finished.")
 
+    def change(self, job: Job) -> None:
+        """See Fleet; who has joined is waited for until its first message, who has left is not waited for."""
+        super().change(job)
+        self._heard = {i: self._heard.get(i, 0) for i in job.present}
+
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         super().restore(folder, saved, rounds)
@@ -146,7 +151,7 @@ class AsynchronousFleet(RayFleet):
 
     def _made(self) -> dict[int, int]:
         """The newest w that each shard has stepped at; of those that are stepping, out of reach."""
-        made = dict(enumerate(self._heard))
+        made = dict(self._heard)
         for flight in self._flights.values():
             for i in flight.shards:
                 made[i] = max(made[i], flight.kept.round.number)
@@ -228,12 +233,12 @@ class AsynchronousFleet(RayFleet):
             return False
         if self._replay is not None:
             return True
-        heard = list(self._heard)
+        heard = dict(self._heard)
         for flight in landed:
             for i in flight.shards:
                 heard[i] = max(heard[i], flight.kept.round.number)
         arrived = {i for flight in landed for i in flight.shards}
-        return self._rule.ends(round_.number, heard, arrived, time.monotonic() - self._began)
+        return self._rule.ends(round_.number, list(heard.values()), arrived, time.monotonic() - self._began)
 
     def _landed(self) -> list[Flight]:
         return sorted((f for f in self._flights.values() if f.landed is not None), key=lambda f: f.order)

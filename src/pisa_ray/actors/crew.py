@@ -101,6 +101,13 @@ class Crew:
         self.refused_at = -float("inf")
         self._felt = -float("inf")
 
+    def change(self, job: Job) -> list[Any]:
+        """Have all go on with another job, those that are starting after that; references to the members' answers."""
+        self.reference = ray.put(job)
+        for member in self.starting:
+            member.actor.call.remote("change", self.reference)
+        return [member.actor.call.remote("change", self.reference) for member in self.members]
+
     def start(self, plans: Iterable[Sequence[int]]) -> None:
         """Start a process for each plan: the shards whose rows it should read before it joins."""
         actor: Any = remote_class(WorkerActor).options(max_restarts=0, **self._resources.options())

@@ -71,11 +71,11 @@ class RayFleet:
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self._job, self._wanted, self._tell = job, wanted, tell
-        wanted.most = min(wanted.most, len(job.shards))
+        wanted.most = min(wanted.most, len(job.present))
         wanted.least = min(wanted.least, wanted.most)
         self._node = ray.get_runtime_context().get_node_id()
-        self._shards = range(len(job.shards))
-        self._balance = Balance([job.steps(i) * job.batch_rows(i) for i in self._shards])
+        self._shards = job.present
+        self._balance = Balance(_costs(job))
         self._crew = Crew(job, resources, tell, frozen_after=wanted.frozen_after, exact=wanted.exact)
         self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
         self._tickets = itertools.count()
@@ -114,7 +114,32 @@ class RayFleet:
 
     def resize(self, workers: int) -> None:
         """See Fleet."""
-        self._elastic.resize(min(workers, len(self._job.shards)))
+        self._elastic.resize(min(workers, len(self._shards)))
+
+    def change(self, job: Job) -> None:
+        """See Fleet."""
+        newcomers = set(job.present) - set(self._shards)
+        self._job, self._shards = job, job.present
+        self._balance.change(_costs(job))
+        self._snapshots.joined |= newcomers
+        for member in self._crew.members:
+            member.shards = [i for i in member.shards if i not in job.removed]
+        self._lost = (self._lost | newcomers) - job.removed
+        self._orphans -= job.removed
+        if self._wanted.most > len(self._shards):
+            self._elastic.resize(len(self._shards))
+        for _ in range(RECOVERIES):
+            try:
+                # Again if it is lost: who has been told already, or has begun with this job, may be told once more.
+                told = self._crew.change(job)
+                self._wait(
+                    [*told, self._consensus.actor.change.remote(self._crew.reference)], "go on with other shards"
+                )
+                self._recover()  # the newcomers are as good as lost: at their initial states, hosted by nobody
+                return
+            except GoneError:
+                self._recover()
+        raise StatesLostError("processes die faster than shards can join or leave.")
 
     def tend(self) -> None:
         """See Fleet."""
@@ -537,7 +562,7 @@ class RayFleet:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self._crew.members if m.shards]
         stay = [m for m in self._crew.members if m not in leaving]
-        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._shards)), m.id))[: len(self._shards)]
+        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._job.shards)), m.id))[: len(self._shards)]
         home = {i: m for m in self._crew.members for i in m.shards}
         for member, shards in zip(order, self._balance.cut(self._shards, order), strict=True):
             moving: dict[Member, list[int]] = defaultdict(list)
@@ -572,3 +597,8 @@ class RayFleet:
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
+
+
+def _costs(job: Job) -> dict[int, float]:
+    """Rows that a report of each shard goes through."""
+    return {i: job.steps(i) * job.batch_rows(i) for i in job.present}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pisa_ray.actors.crew import Member
 
@@ -50,14 +50,18 @@ class Balance:
     """Placement by measured pace.
 
     Args:
-        costs: Cost of each shard's report (the rows it goes through), [m].
+        costs: Cost of each shard's report (the rows it goes through), by id.
 
     Attributes:
         done: The round after which shards were placed last.
     """
 
-    def __init__(self, costs: Sequence[float]) -> None:
-        self._costs, self.done, self._every = list(costs), 0, EVERY
+    def __init__(self, costs: Mapping[int, float]) -> None:
+        self._costs, self.done, self._every = costs, 0, EVERY
+
+    def change(self, costs: Mapping[int, float]) -> None:
+        """There are other shards now."""
+        self._costs = costs
 
     def cut(self, shards: Sequence[int], members: Sequence[Member]) -> list[list[int]]:
         """Cut some shards, in order, into a run for each of at most as many workers."""
@@ -71,7 +75,8 @@ class Balance:
     def plans(self, members: Sequence[Member], newcomers: int) -> list[Sequence[int]]:
         """What each of some newcomers will host beside the members, if nothing else changes."""
         paces = (self._paces(members) + [self._usual(members)] * newcomers)[: len(self._costs)]
-        return list(place(self._costs, paces)[-newcomers:])
+        shards, placed = list(self._costs), place(list(self._costs.values()), paces)
+        return [[shards[k] for k in positions] for positions in placed[-newcomers:]]
 
     def note(self, member: Member, shards: Sequence[int], seconds: float) -> None:
         """Take note of how long a worker took to step some shards; with none there is nothing to learn."""
@@ -89,7 +94,7 @@ class Balance:
             return False
         self.done = done
         now = max(m.pace * self.load(m) for m in hosts)
-        cuts = self.cut(range(len(self._costs)), hosts)
+        cuts = self.cut(list(self._costs), hosts)
         then = max(m.pace * sum(self._costs[i] for i in cut) for m, cut in zip(hosts, cuts, strict=True))
         if now < GAIN * then or now - then < SECONDS:
             return False

@@ -119,6 +119,10 @@ class ConsensusActor:
         self._it.restore(published, round_)
         return None, None
 
+    def change(self, job: Job) -> None:
+        """See Consensus.change."""
+        self._it.change(job)
+
     def add(self, round_: int, ticket: int, payload: Payload, *before: bool) -> bool:
         """See Consensus.add; `before` are the adds that it waits for."""
         return self._it.add(round_, ticket, payload)

@@ -63,6 +63,7 @@ class Snapshots:
         round: The round after which the last safe states were taken.
         origins: Where they are, by shard; nowhere: they are the initial ones.
         window: The rounds since.
+        joined: Shards that have joined since those states were taken, at their initial states.
         period: Rounds between two snapshots, chosen so that they cost no more than their share of the time.
         cost: Seconds that the last one kept a worker from its next step.
     """
@@ -71,6 +72,7 @@ class Snapshots:
         self.round = 0
         self.origins: dict[int, Any] = {}
         self.window: list[Kept] = []
+        self.joined: set[int] = set()
         self.period = min(FIRST_PERIOD, longest)
         self.longest = longest
         self.cost = 0.0
@@ -131,6 +133,7 @@ class Snapshots:
             return
         self._coming, self._urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
+        self.joined -= set(self.origins)
         self.window = [kept for kept in self.window if kept.round.number > round_]
 
     def _measure(self, parts: list[Part], round_seconds: float) -> None:
@@ -149,6 +152,7 @@ class Snapshots:
         Raises:
             StatesLostError: There are none of a shard.
         """
-        if self.round and not set(shards) <= set(self.origins):
-            raise StatesLostError(f"there is no snapshot of shards {sorted(set(shards) - set(self.origins))}.")
+        missing = set(shards) - set(self.origins) - self.joined
+        if self.round and missing:
+            raise StatesLostError(f"there is no snapshot of shards {sorted(missing)}.")
         return list({id(o): o for i in shards if (o := self.origins.get(i)) is not None}.values())

@@ -43,6 +43,13 @@ class StandingSum:
             standing.copy_(row)
         self._changed.add(shard)
 
+    def grow(self, shards: int) -> None:
+        """Have room for more shards, ids up to shards - 1; the sums that there are keep their bits."""
+        height = max(shards - 1, 0).bit_length()
+        if height > self._height:
+            self._height = height
+            self._changed.add(0)  # the old root lies on this leaf's path to the new one
+
     def drop(self, shard: int) -> None:
         """Forget what a shard has said."""
         del self._nodes[0, shard]

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked
-from pisa_ray.cli.train import job_arguments
+from pisa_ray.cli.shards import made_by_train, prepared
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.prepare import prepare
+from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
@@ -22,34 +21,30 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
 
     Returns:
         weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
-        metrics over each shard's own training rows.
+        metrics over the own training rows of each shard
+        that was part of the problem at the end.
 
     Raises:
         ConfigError: It is not a run of the command line, or has no saved model yet.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
-    data = recorded.get("data")
-    if not isinstance(data, dict) or "dataset" not in data:  # PisaTrainer's own description of its arguments
+    if not made_by_train(recorded):
         raise ConfigError(
             f"{run_dir} was not made by pisa-ray train: its config.yaml does not say how to open the data."
         )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    config = checked(recorded, run_dir.resolve())
-    config.model.weights = None  # those it started from need not exist any more
-    arguments = job_arguments(config)
-    threads = arguments.pop("threads_per_worker")
-    job = prepare(**arguments, threads=threads).job
-    with borrowed_process(threads):
+    job = Changes(prepared(recorded, run_dir.resolve())).again(directory.changes())
+    with borrowed_process(job.threads):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)
         published = worker.model.published()
-        worker.host(range(len(job.shards)))
+        worker.host(job.present)
         test: Mapping[str, float] = {}
         if job.test is not None:
             test = means(worker.evaluate(published, "test", range(job.evaluation_blocks(job.test))).values())
-        shards = worker.evaluate_shards(published, range(len(job.shards)), held_out=False)
+        shards = worker.evaluate_shards(published, job.present, held_out=False)
     return {
         "weights_sha256": weights_sha256(worker.model.module),
         "test": dict(test),

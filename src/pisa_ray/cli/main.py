@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, compare, resize, evaluate, report.
+"""The command line: pisa-ray train, compare, resize, shards, evaluate, report.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -78,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     resize.add_argument("workers", type=int, metavar="N", help="how many there should be, as the cluster has room")
     resize.set_defaults(run=_resize)
 
+    shards = commands.add_parser("shards", help="let a shard leave the problem of a run that is going on, or data join")
+    shards.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    which = shards.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--remove", type=int, metavar="SHARD", help="this shard leaves for good, and its message the sum"
+    )
+    which.add_argument("--add", metavar="PATH", help="Parquet data, a path or URI, join as a shard with the next id")
+    shards.set_defaults(run=_shards)
+
     evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -146,6 +155,17 @@ def _resize(options: argparse.Namespace) -> int:
         raise ConfigError(f"the run in {directory.path} has workers: 0, a single process: it cannot be resized.")
     directory.ask_resize(options.workers)
     print(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")
+    return 0
+
+
+def _shards(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.shards import ask  # noqa: PLC0415
+    from pisa_ray.trainer.changes import Asked  # noqa: PLC0415
+
+    asked = Asked(remove=options.remove) if options.add is None else Asked.to_add(options.add)
+    directory = ask(options.run_dir, asked)
+    what = f"shard {asked.remove} to leave" if asked.add is None else f"{asked.add} to join"
+    print(f"asked for {what}; {directory.path / 'events.jsonl'} tells when it is done")
     return 0
 
 

@@ -85,6 +85,8 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for line in map(json.loads, lines):  # of two lines for a round the later one counts
+            if "changed" in line:
+                raise ValueError(f"shards joined or left after round {line['round']}")
             found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]
         for round_, steps in sorted(found.items()):
             for shard, version in steps:

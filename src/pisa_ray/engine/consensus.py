@@ -56,7 +56,7 @@ class Consensus:
     def __init__(self, job: Job, layout: Layout, initial: np.ndarray) -> None:
         self._job, self._layout = job, layout
         self._sum: TreeSum | StandingSum = (StandingSum if job.keeps_messages else TreeSum)(len(job.shards))
-        self._duals = TreeSum(len(job.shards))
+        self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
         self._rows = job.rows(layout.size, len(buffers))
         limit = torch.zeros(1 if isinstance(job.robust, Clip) else 0)  # of the first round: 0
@@ -70,6 +70,26 @@ class Consensus:
         self._report: ConsensusReport | None = None
         self._seconds = 0.0
         self._begin(1)
+
+    def _dual_tree(self) -> TreeSum:
+        tree = TreeSum(len(self._job.shards))
+        tree.expect(self._job.present)
+        return tree
+
+    def change(self, job: Job) -> None:
+        """Between two rounds: go on with another job, this one but that shards have joined or left the problem.
+
+        Messages that stand keep their weights, those of the removed are forgotten; asked for again, it changes nothing.
+        """
+        self._job = job
+        if isinstance(self._sum, StandingSum):
+            self._sum.grow(len(job.shards))
+            for i in job.removed.intersection(self._sum.heard()):
+                self._sum.drop(i)
+        else:
+            self._sum = TreeSum(len(job.shards))
+        self._duals = self._dual_tree()
+        self._begin(self._round)
 
     def publish(self) -> np.ndarray:
         """The current published vector, [p + b + e]; a view that lives until the next but one."""

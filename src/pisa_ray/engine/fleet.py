@@ -74,6 +74,13 @@ class Fleet(Protocol):
     def resize(self, workers: int) -> None:
         """Ask for another number of workers; `tend` brings it about as the cluster allows."""
 
+    def change(self, job: Job) -> None:
+        """Between two rounds, when it is settled: go on with another job.
+
+        Args:
+            job: The same, but that shards have joined (they begin at their initial states) or left the problem.
+        """
+
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """Start a round at the published w; returns at once where workers are other processes.
 
@@ -146,7 +153,7 @@ class LocalFleet:
         self, job: Job, *, gpu: bool = False, log: Log = lambda round_, steps: None, replay: Arrivals | None = None
     ) -> None:
         self._job, self._worker = job, Worker(job, gpu=gpu, process_is_ours=False)
-        self._worker.host(range(len(job.shards)))
+        self._worker.host(job.present)
         model = self._worker.model
         self._consensus = Consensus(job, model.layout, model.published())
         self._log, self._replay = log, replay
@@ -164,6 +171,14 @@ class LocalFleet:
     def resize(self, workers: int) -> None:
         """There is nothing to resize: all happens in this process."""
 
+    def change(self, job: Job) -> None:
+        """See Fleet."""
+        newcomers = set(job.present) - set(self._job.present)
+        self._job = job
+        self._worker.change(job)
+        self._consensus.change(job)
+        self._worker.host(sorted(newcomers))
+
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""
         published = self._consensus.publish()
@@ -180,7 +195,7 @@ class LocalFleet:
             raise RuntimeError("end() without begin()")
         this, self._begun = self._begun, None
         if self._untold and self._job.keeps_messages:
-            self._consensus.add(this.round, -1, self._worker.repeat(range(len(self._job.shards)), diagnose=False))
+            self._consensus.add(this.round, -1, self._worker.repeat(self._job.present, diagnose=False))
         self._untold = False
         reports = []
         for ticket, (version, shards) in enumerate(self._steps(this.round)):
@@ -203,7 +218,7 @@ class LocalFleet:
     def _steps(self, round_: int) -> list[tuple[int, list[int]]]:
         """Whose messages arrive in a round, by the version of w that they were made at, in the order of arrival."""
         if self._replay is None:
-            return [(round_, list(range(len(self._job.shards))))]
+            return [(round_, list(self._job.present))]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
         versions = groupby(self._replay[round_], key=lambda step: step[1])
@@ -218,7 +233,7 @@ class LocalFleet:
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
-        shards = range(len(self._job.shards))
+        shards = self._job.present
         sums = self._worker.evaluate_shards(self._consensus.publish(), shards, held_out=held_out)
         return lambda: sums
 
@@ -231,15 +246,13 @@ class LocalFleet:
         return _Written(
             {
                 "consensus": write_published(folder, "consensus.safetensors", self._consensus.publish()),
-                "shards": [
-                    write_states(folder, "shards-0.safetensors", self._worker.snapshot(range(len(self._job.shards))))
-                ],
+                "shards": [write_states(folder, "shards-0.safetensors", self._worker.snapshot(self._job.present))],
             }
         )
 
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
-        self._worker.host(range(len(self._job.shards)), StoredStates(folder, saved["shards"]))
+        self._worker.host(self._job.present, StoredStates(folder, saved["shards"]))
         self._untold = True
         size = len(self._consensus.publish())
         self._consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,19 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A shard that joined the problem while a run went on.
+
+    Attributes:
+        source: Where all its rows are, and nothing else.
+        round: The first round in which it reports.
+    """
+
+    source: Source
+    round: int
+
+
+@dataclass(frozen=True)
 class Job:
     """A run's mathematics and data.
 
@@ -49,9 +62,11 @@ class Job:
         method: PISA, SISA, NSISA, SISA-D or a baseline.
         train: Where the shards' rows are.
         preprocess: How stored inputs become model inputs.
-        shards: Row ids of each shard in `train`, [n_i] int64.
-        alpha: Weights alpha_i of the shards, sum 1.
-        held_out: Row ids in `train` of each shard's validation rows; may be empty.
+        shards: Row ids of each shard in its source, [n_i] int64.
+        alpha: Weights alpha_i of the shards; those of the first shards have the sum 1.
+        held_out: Row ids in its source of each shard's validation rows; may be empty.
+        joined: The last of `shards`: those that joined while the run went on; the source of the others is `train`.
+        removed: The ids of shards that have left the problem for good.
         validation: A separate validation source, or None.
         test: The test source, or None.
         distortions: What is done to the shards' rows, in this order.
@@ -75,6 +90,8 @@ class Job:
     shards: tuple[np.ndarray, ...]
     alpha: tuple[float, ...]
     held_out: tuple[np.ndarray, ...]
+    joined: tuple[Joined, ...] = ()
+    removed: frozenset[int] = frozenset()
     distortions: tuple[Distortion, ...] = ()
     validation: Source | None = None
     test: Source | None = None
@@ -95,8 +112,45 @@ class Job:
         return FlatModel(self.model(), device)
 
     def reporters(self, round_: int) -> Sequence[int]:
-        """Who reports in a round, ascending; in round 1 all."""
-        return reporters(self.participation, len(self.shards), self.seed, round_)
+        """Who reports in a round, ascending; in round 1 all, and in its first round who has joined."""
+        chosen = reporters(self.participation, self.present, self.seed, round_)
+        newcomers = {self.founders + k for k, joined in enumerate(self.joined) if joined.round == round_} - self.removed
+        return sorted({*chosen, *newcomers}) if newcomers else chosen
+
+    @property
+    def present(self) -> Sequence[int]:
+        """The ids of the shards that are part of the problem, ascending."""
+        ids = range(len(self.shards))
+        return [i for i in ids if i not in self.removed] if self.removed else ids
+
+    @property
+    def founders(self) -> int:
+        """m_0, the number of shards that the run began with."""
+        return len(self.shards) - len(self.joined)
+
+    def source(self, shard: int) -> Source:
+        """Where a shard's rows are."""
+        return self.train if shard < self.founders else self.joined[shard - self.founders].source
+
+    def without(self, shard: int) -> Job:
+        """The same without a shard."""
+        return replace(self, removed=self.removed | {shard})
+
+    def together_with(self, source: Source, alpha: float, round_: int) -> Job:
+        """The same with one more shard.
+
+        Args:
+            source: Its rows, all of which it trains on.
+            alpha: Its weight.
+            round_: The first round in which it reports.
+        """
+        return replace(
+            self,
+            shards=(*self.shards, np.arange(source.rows)),
+            alpha=(*self.alpha, alpha),
+            held_out=(*self.held_out, np.empty(0, dtype=np.int64)),
+            joined=(*self.joined, Joined(source, round_)),
+        )
 
     @property
     def keeps_messages(self) -> bool:

@@ -12,21 +12,23 @@ from pisa_ray.errors import ConfigError
 Participation = float | tuple[tuple[int, ...], ...]
 
 
-def reporters(participation: Participation, shards: int, seed: int, round_: int) -> Sequence[int]:
+def reporters(participation: Participation, shards: Sequence[int], seed: int, round_: int) -> Sequence[int]:
     """Who reports in a round, ascending; in round 1 all.
 
     Args:
-        participation: With a share, max(1, round(p m)) shards without replacement, keyed (seed, round).
-        shards: m.
+        participation: With a share, max(1, round(p m)) of the m shards without replacement, keyed (seed, round).
+        shards: The ids of those that are part of the problem, ascending; lists may name others, too.
         seed: The run's.
         round_: The round, from 1.
     """
     if participation == 1 or round_ == 1:
-        return range(shards)
+        return shards
     if isinstance(participation, tuple):
-        return participation[(round_ - 2) % len(participation)]
-    number = round(share_reporting(participation, shards) * shards)
-    return sorted(int(i) for i in generator(seed, "reporters", round_).choice(shards, number, replace=False))
+        present = set(shards)
+        return [i for i in participation[(round_ - 2) % len(participation)] if i in present]
+    m = len(shards)
+    number = round(share_reporting(participation, m) * m)
+    return sorted(shards[k] for k in generator(seed, "reporters", round_).choice(m, number, replace=False))
 
 
 def share_reporting(participation: Participation, shards: int) -> float:

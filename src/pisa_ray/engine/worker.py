@@ -133,11 +133,25 @@ class Worker:
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
         self._prepared: dict[int, HostedShard] = {}
-        self._tree, self._duals = TreeSum(len(job.shards)), TreeSum(len(job.shards))
+        self._tree, self._duals = self._trees()
         self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int], Rows] = {}
         self._ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}  # the next mini-batches, by shard
+
+    def _trees(self) -> tuple[TreeSum, TreeSum]:
+        m = len(self.job.shards)
+        trees = TreeSum(m), TreeSum(m)
+        trees[1].expect(self.job.present)
+        return trees
+
+    def change(self, job: Job) -> None:
+        """Go on with another job: this one, but that shards have joined or left the problem."""
+        self.job = job
+        for i in job.removed:
+            for known in (self.shards, self._prepared, self._ahead):
+                known.pop(i, None)
+        self._tree, self._duals = self._trees()
 
     def info(self) -> WorkerInfo:
         """Process, host and numeric environment."""
@@ -145,16 +159,19 @@ class Worker:
         return WorkerInfo(os.getpid(), socket.gethostname(), str(device), environment(device))
 
     def prepare(self, shards: Iterable[int]) -> None:
-        """Read the rows of shards that are expected here, in one pass over the source."""
-        job = self.job
+        """Read the rows of shards that are expected here, in one pass over each source."""
         missing = [i for i in shards if i not in self._prepared and i not in self.shards]
-        wanted = [rows for i in missing for rows in (job.shards[i], job.held_out[i])]
-        read = job.train.read(np.concatenate(wanted)) if wanted else None
-        start = 0
+        founders = [i for i in missing if i < self.job.founders]
+        for some in (founders, *([i] for i in missing if i >= self.job.founders)):
+            if some:
+                self._read(some, self.job.source(some[0]))
+
+    def _read(self, missing: Sequence[int], source: Source) -> None:
+        job, start = self.job, 0
+        read = source.read(np.concatenate([rows for i in missing for rows in (job.shards[i], job.held_out[i])]))
         for i in missing:
             parts: list[Rows] = []
             for rows in (job.shards[i], job.held_out[i]):
-                assert read is not None  # noqa: S101  (for the type checker)
                 parts.append(read.take(np.arange(start, start + len(rows))))
                 start += len(rows)
             self._prepared[i] = HostedShard(
@@ -284,7 +301,7 @@ class Worker:
 
     def _row_groups(self, i: int) -> str:
         """Where in the training file the rows of a shard's current mini-batch are, as far as there are places."""
-        starts = self.job.train.starts()
+        starts = self.job.source(i).starts()
         if len(starts) <= 2:
             return ""
         rows = self.job.shards[i][self.shards[i].stream.positions(self._drawn)]

@@ -18,8 +18,9 @@ from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.changes import present
 
-FORMAT, MANIFEST = 4, "manifest.json"
+FORMAT, MANIFEST = 5, "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
 _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
@@ -37,6 +38,7 @@ class Progress:
         gradient_seconds: Time spent in gradients so far, summed over workers.
         best: Best value so far of every metric.
         exact: Whether all of it was computed in one numeric environment.
+        changes: Shards that have joined or left the problem, in this order; see pisa_ray.trainer.changes.
     """
 
     round: int = 0
@@ -47,6 +49,7 @@ class Progress:
     gradient_seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
     exact: bool = True
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Checkpoint:
                     f"{self.folder} was made with {key} = {before.get(key)!r}, not {now.get(key)!r}: {remedy}"
                 )
         saved = sorted(i for entry in self.manifest["files"]["shards"] for i in entry["shards"])
-        if saved != sorted(map(str, range(mine.get("shards", len(saved))))):
+        if saved != sorted(map(str, present(mine.get("shards", len(saved)), self.progress.changes))):
             raise ConfigError(f"{self.folder} does not hold every shard's state once: {_OLDER}")
 
 
@@ -363,6 +366,8 @@ def _is_manifest(manifest: Mapping[str, Any]) -> bool:
         kinds: Any = (int, float) if isinstance(value, float) else type(value)
         if not isinstance(progress[name], kinds):
             return False
+    if not all(isinstance(change, dict) for change in progress["changes"]):
+        return False
     if not isinstance(files, dict) or not isinstance(shards := files.get("shards"), list):
         return False
     return all(

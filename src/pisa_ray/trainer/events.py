@@ -68,6 +68,9 @@ _SENTENCES = {
     "waiting": "{message}",
     "states_lost": "{message}",
     "checkpoint_failed": "{message}",
+    "shard_removed": "shard {shard} with {rows} rows has left: the problem is another one now",
+    "shard_added": "shard {shard} with {rows} rows of {train} has joined: the problem is another one now",
+    "shards_refused": "{message}",
 }
 
 

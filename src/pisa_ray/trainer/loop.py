@@ -16,6 +16,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
@@ -68,6 +69,7 @@ class Loop:
         events: Takes note of what happens.
         stop_requested: Whether the user asked to stop.
         resize_requested: The number of workers the user asked for since it was last called, or None.
+        changes: Shards that the user wants to join or leave.
         progress: How far it is; start with a checkpoint's to resume.
     """
 
@@ -80,6 +82,7 @@ class Loop:
     events: Events
     stop_requested: Callable[[], bool]
     resize_requested: Callable[[], int | None]
+    changes: Changes
     progress: Progress
     last_row: dict[str, Any] = field(default_factory=dict)
 
@@ -118,7 +121,11 @@ class Loop:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)
             self.fleet.tend()
+            self.changes.receive(self.directory.asked_shards())
+            if self.changes.waiting and self.fleet.is_settled():
+                self._change()
             settle = status is not None or round_ == self.schedule.rounds or self._is_saved(round_)
+            settle = settle or bool(self.changes.waiting)
             self.fleet.begin(round_, sigma, self._is_evaluated(round_), settle)
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
             self._finish_round(round_, sigma)
@@ -126,6 +133,34 @@ class Loop:
             self._due = self._row(*self._latest)  # the last round is always evaluated
         self._evaluate()
         return status
+
+    def _change(self) -> None:
+        """Let shards join and leave, as the user has asked, and save that at once."""
+        self._evaluate()  # the round before, on the shards that there were
+        job, waiting, made = self.job, list(self.changes.waiting), list[dict[str, Any]]()
+        known = {change.get("name") for change in self.progress.changes} - {None}
+        for asked in waiting:
+            if asked.name in known:
+                continue  # saved, but the run ended before it could be crossed off
+            try:
+                job, change = self.changes.made(job, asked, self.progress.round)
+            except ConfigError as error:
+                self.events("shards_refused", message=str(error))
+            else:
+                made.append(change)
+        if made:
+            self.fleet.change(job)
+            self.job = job
+            self.progress.changes = [*self.progress.changes, *made]
+            for change in made:
+                self.events(**{key: value for key, value in change.items() if key not in ("round", "name")})
+            if job.asynchronous is not None:
+                self.directory.end_arrivals(self.progress.round)
+            self._save(LAST_TRIES)
+            self._finish_saving(LAST_TRIES)
+        self.changes.settle(job, waiting)
+        for asked in waiting:
+            self.directory.forget_shards(asked)
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
@@ -168,7 +203,7 @@ class Loop:
     def _shares(self, shards: Collection[int]) -> list[float]:
         """Weights alpha_i of some shards, which add up to 1."""
         alpha = [self.job.alpha[i] for i in shards]
-        return alpha if len(alpha) == len(self.job.alpha) else [a / sum(alpha) for a in alpha]
+        return alpha if len(alpha) == len(self.job.alpha) and not self.job.joined else [a / sum(alpha) for a in alpha]
 
     def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
         """The part of a row that the round itself tells."""

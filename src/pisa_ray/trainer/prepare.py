@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,13 @@ class Data:
                     f"data.{name} has inputs of shape {other.input_shape}, but data.train has {train.input_shape}: "
                     "use files of the same kind."
                 )
+        input_, label = (
+            ("features", "label")
+            if isinstance(self.train, str) and self.train == "digits"
+            else (self.input, self.label)
+        )
         preprocess = default_preprocess(train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform)
-        return Opened(train, test, validation, share, preprocess)
+        return Opened(train, test, validation, share, preprocess, input_, label)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class Opened:
     validation: Source | None
     held_out_share: float | None
     preprocess: Preprocess
+    input: str | Sequence[str] | None = None
+    label: str | None = None
 
     def outputs(self) -> int:
         """Outputs a model for these data needs: classes, or 1 for regression."""
@@ -113,13 +120,22 @@ class Opened:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job, what to record about it, a hash of which rows went where, and what will be measured."""
+    """A job, what to record about it, a hash of which rows went where, what will be measured, and who may join.
+
+    Attributes:
+        classes: How many classes the model tells apart, as far as that is known.
+        columns: The columns of inputs and labels, for data that join later.
+        shard_weights: What alpha_i is made of.
+    """
 
     job: Job
     partition: dict[str, Any]
     data_sha256: str
     layout: Layout
     metrics: tuple[str, ...]
+    classes: int | None
+    columns: tuple[str | Sequence[str] | None, str | None]
+    shard_weights: str
 
 
 def prepare(
@@ -185,9 +201,18 @@ def prepare(
         threads=threads,
         seed=seed,
     )
-    _check_robust(job)
-    layout, measured = _try_model(job)
-    return Prepared(job, _describe_partition(job), _data_sha256(job), layout, _metrics(job, measured))
+    check_robust(job)
+    layout, measured, classes = _try_model(job)
+    return Prepared(
+        job,
+        _describe_partition(job),
+        _data_sha256(job),
+        layout,
+        _metrics(job, measured),
+        classes,
+        (opened.input, opened.label),
+        shard_weights,
+    )
 
 
 def _check_asynchronous(method: Method, *, alone: bool) -> None:
@@ -236,7 +261,7 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     return tuple(size / sum(sizes) for size in sizes)
 
 
-def _check_robust(job: Job) -> None:
+def check_robust(job: Job) -> None:
     """Whether what is to be done against bad shards means something for the method, and does something."""
     robust, method, name = job.robust, job.method, type(job.method).__name__
     if isinstance(robust, Clip):
@@ -251,7 +276,7 @@ def _check_robust(job: Job) -> None:
                 f"robust is set, but what shards of {name} send is more than a proposal that can be left out: leave "
                 "robust out, or use another algorithm, such as fedavg."
             )
-        m = len(job.shards)
+        m = len(job.present)
         lists = job.participation if isinstance(job.participation, tuple) else (job.reporters(2),)
         speakers = m if method.remembers else min(map(len, lists))
         if not robust.dropped(speakers):
@@ -261,21 +286,31 @@ def _check_robust(job: Job) -> None:
             )
 
 
-def _try_model(job: Job) -> tuple[Layout, list[str]]:
+def _try_model(job: Job) -> tuple[Layout, list[str], int | None]:
     """Evaluate two rows and train on the smallest batch there will be, so that what does not fit shows at once.
 
     Returns:
-        Where parameters lie, and the names of what an evaluation measures.
+        Where parameters lie, the names of what an evaluation measures, and the number of classes where it is plain.
     """
     sizes = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
     micro = job.micro_batch_size
     pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
     smallest = min(range(len(pieces)), key=pieces.__getitem__)
+    outputs: list[torch.Size] = []
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        outputs.append(output.shape)
+        return job.objective.loss(output, target)
+
     with borrowed_process(job.threads):
         rows = job.train.read(job.shards[smallest][: max(2, pieces[smallest])])
         try:
             model = job.build_model()
-            sums = evaluate_rows(model, job, rows.take(np.arange(min(2, len(rows)))))
+            sums = evaluate_rows(
+                model,
+                replace(job, objective=replace(job.objective, loss=loss)),
+                rows.take(np.arange(min(2, len(rows)))),
+            )
             x, y = rows.batch(np.arange(pieces[smallest]))
             inputs = job.preprocess(x, training=True)
             for distortion in job.distortions:
@@ -296,7 +331,8 @@ def _try_model(job: Job) -> tuple[Layout, list[str]]:
             f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
             "inputs (data.scale, data.mean, data.std)."
         )
-    return model.layout, [name for name in sums if name != "rows"]
+    classes = outputs[0][1] if job.objective.loss is functional.cross_entropy else None
+    return model.layout, [name for name in sums if name != "rows"], classes
 
 
 def _try_method(method: Method, model: FlatModel) -> None:

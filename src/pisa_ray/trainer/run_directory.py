@@ -19,6 +19,7 @@ import yaml
 from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.files import FAILURES, Folder
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.changes import ADDED, REMOVED, Asked
 from pisa_ray.trainer.checkpoint import clear_unfinished
 
 #: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
@@ -215,6 +216,10 @@ class RunDirectory:
         """Append a round of an asynchronous run to arrivals.jsonl; a later line for the same round counts instead."""
         self._append(self.arrivals.name, {"round": round_, "steps": steps})
 
+    def end_arrivals(self, round_: int) -> None:
+        """Note in arrivals.jsonl that shards joined or left after a round, so that from there it cannot be repeated."""
+        self._append(self.arrivals.name, {"round": round_, "changed": True})
+
     def ask_resize(self, workers: int) -> None:
         """Leave word for the driver that runs here: it should have so many workers."""
         self.write("resize.json", {"workers": workers})
@@ -229,6 +234,38 @@ class RunDirectory:
             return None
         except (ValueError, KeyError, TypeError):
             return None  # not from us
+
+    def ask_shards(self, asked: Asked) -> None:
+        """Leave word for the driver that runs here: a shard should join or leave. It stays until that is saved."""
+        self.write(f"shards-{time.time_ns()}-{os.getpid()}.json", {"remove": asked.remove, "add": asked.add})
+
+    def asked_shards(self) -> list[Asked]:
+        """What has been asked for, the oldest first."""
+        found = []
+        for path in sorted(self.path.glob("shards-*.json")):
+            try:
+                word = json.loads(path.read_text(encoding="utf-8"))
+                found.append(Asked(word["remove"], word["add"], path.name))
+            except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+                path.unlink()  # not from us
+        return found
+
+    def forget_shards(self, asked: Asked) -> None:
+        """It has been done, or refused."""
+        if asked.name is not None:
+            (self.path / asked.name).unlink(missing_ok=True)
+
+    def changes(self) -> list[dict[str, Any]]:
+        """The shards that have joined and left so far, as events.jsonl tells."""
+        path = self.path / "events.jsonl"
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ():
+            event = json.loads(line)
+            if event["kind"] in (REMOVED, ADDED):
+                found[event["kind"], event["shard"]] = event
+            elif event["kind"] == "resumed":  # what a run did after the checkpoint has not happened
+                found = {key: change for key, change in found.items() if change["round"] <= event["round"]}
+        return list(found.values())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl."""

@@ -14,12 +14,13 @@ from pisa_ray.algorithm import Method, Robust
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet, LocalFleet
-from pisa_ray.engine.job import Loss, Metrics
+from pisa_ray.engine.job import Job, Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Constant, SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Keep, Progress, check_environment
+from pisa_ray.trainer.changes import Asked, Changes
+from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
 from pisa_ray.trainer.describe import check_resumable, describe, settings
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 PATIENCE = 3
 
 #: Starts the processes of a run.
-FleetFactory = Callable[[Events, Callable[[], bool]], AbstractContextManager[Fleet]]
+FleetFactory = Callable[[Job, Events, Callable[[], bool]], AbstractContextManager[Fleet]]
 
 
 class PisaTrainer:
@@ -213,6 +214,7 @@ class PisaTrainer:
         }
         self._resume, self._exact, self._address, self._quiet = resume, exact, ray_address, not progress
         self._resize: int | None = None
+        self._changes = Changes(self._prepared, replaying=replay is not None)
 
     @classmethod
     def restore(cls, path: Path | str, **arguments: Any) -> Self:
@@ -298,6 +300,34 @@ class PisaTrainer:
             raise ConfigError("a run with workers 0 is in one process and cannot be resized.")
         self._resize = workers
 
+    def remove_shard(self, shard: int) -> None:
+        """Take a shard out of the problem for good while `fit` runs in another thread: from the next round on.
+
+        Its last message leaves the sum, and it never reports again; the weights of the others keep their proportions.
+        The run goes on with another problem, and a checkpoint is written at once.
+
+        Args:
+            shard: Its id.
+
+        Raises:
+            ConfigError: There is none, it is the last, or the method cannot do without it.
+        """
+        self._changes.ask(Asked(remove=shard))
+
+    def add_shard(self, train: Path | str) -> None:
+        """Let new data join the problem while `fit` runs in another thread: from the next round on.
+
+        They become a shard with the next id, which is never used again, and train on all their rows; alpha_i is n_i
+        over the rows of the first shards, or one over their number. A checkpoint is written at once.
+
+        Args:
+            train: A Parquet file or folder, path or URI, with the columns of data.train; a resume opens it again.
+
+        Raises:
+            ConfigError: It cannot be read, or its inputs or labels are of another kind.
+        """
+        self._changes.ask(Asked.to_add(train))
+
     def _check_directory(self, directory: RunDirectory) -> None:
         """Whether the folder is free, or holds a run that these arguments can go on with."""
         if self._resume:
@@ -310,6 +340,7 @@ class PisaTrainer:
             last = checkpoint.latest(directory.checkpoints)
             if last:
                 last.check_fits(self._identity)
+                self._changes.again(last.progress.changes)  # before anything is started
 
     def _attempts(
         self,
@@ -327,8 +358,11 @@ class PisaTrainer:
             events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:
             try:
-                with make_fleet(events, stop_requested) as fleet:
-                    return self._attempt(directory, fleet, events, stop_requested, resuming)
+                last = checkpoint.latest(directory.checkpoints) if resuming else None
+                job = self._changes.again(last.progress.changes if last else [])
+                self._changes.settle(job, [])
+                with make_fleet(job, events, stop_requested) as fleet:
+                    return self._attempt(directory, fleet, events, stop_requested, last, resuming)
             except StatesLostError as error:
                 last = checkpoint.latest(directory.checkpoints)
                 progress = last.progress.round if last else 0
@@ -347,11 +381,11 @@ class PisaTrainer:
         fleet: Fleet,
         events: Events,
         stop_requested: Callable[[], bool],
+        last: Checkpoint | None,
         resuming: bool,
     ) -> Result:
         """Run the loop on a fleet, from a checkpoint where there is one."""
-        job, schedule = self._prepared.job, self._schedule
-        last = checkpoint.latest(directory.checkpoints) if resuming else None
+        job, schedule = self._changes.job, self._schedule
         now = fleet.workers()[0].environment
         differing = check_environment(last.manifest["environment"], now, exact=self._exact) if last else []
         progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
@@ -369,8 +403,9 @@ class PisaTrainer:
             display.say(f"resuming at round {progress.round}")
         elif self._resume:
             display.say(f"{directory.path} has no complete checkpoint: starting from round 0")
-        if unused := job.train.rows - sum(len(rows) for rows in (*job.shards, *job.held_out)):
-            display.say(f"{unused} of {job.train.rows} training rows belong to no shard")
+        first = self._prepared.job
+        if unused := first.train.rows - sum(len(rows) for rows in (*first.shards, *first.held_out)):
+            display.say(f"{unused} of {first.train.rows} training rows belong to no shard")
         *_, row = [{}, *directory.rows()]
         loop = Loop(
             job,
@@ -382,6 +417,7 @@ class PisaTrainer:
             events,
             stop_requested,
             lambda: self._take_resize(directory),
+            self._changes,
             progress,
             row,
         )
@@ -423,16 +459,16 @@ class PisaTrainer:
     @contextmanager
     def _session(self, directory: RunDirectory) -> Iterator[FleetFactory]:
         """Where the processes will be; yields what starts them, again after a loss of states."""
-        job, scaling = self._prepared.job, self._scaling
+        scaling, threads = self._scaling, self._prepared.job.threads
         if scaling.most == 0:
 
-            def local(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
+            def local(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
                 fleet = LocalFleet(job, gpu=scaling.gpus > 0, log=directory.add_arrivals, replay=self._replay)
                 (info,) = fleet.workers()
                 events("worker_started", worker=0, pid=info.pid, node=info.node, device=info.device)
                 return nullcontext(fleet)
 
-            with borrowed_process(job.threads):
+            with borrowed_process(threads):
                 yield local
             return
         # Here, so that a run without workers needs no Ray.
@@ -458,7 +494,7 @@ class PisaTrainer:
             scaling.look_every,
         )
 
-        def remote(events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
+        def remote(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
             arguments = job, wanted, resources, events, stop_requested
             if job.asynchronous is None:
                 return closing(RayFleet(*arguments))

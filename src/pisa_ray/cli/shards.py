@@ -1,0 +1,59 @@
+"""Asking a run that is going on to let a shard leave its problem, or new data join it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.cli.config import checked
+from pisa_ray.cli.train import job_arguments
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.changes import Asked, Changes
+from pisa_ray.trainer.prepare import Prepared, prepare
+from pisa_ray.trainer.run_directory import RunDirectory
+
+
+def ask(run_dir: Path, asked: Asked) -> RunDirectory:
+    """Leave word for the driver of a run, after what can be known here has been looked at.
+
+    Args:
+        run_dir: The run directory.
+        asked: What is asked for.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError: No run is going on there, or it cannot be changed in this way.
+    """
+    directory = RunDirectory(run_dir)
+    recorded = directory.config()
+    if not directory.is_running():
+        raise ConfigError(f"no run is going on in {directory.path}: start or resume one.")
+    if made_by_train(recorded):
+        config = checked(recorded, directory.path)
+        replaying = config.asynchronous is not None and config.asynchronous.replay is not None
+        changes = Changes(prepared(recorded, directory.path), replaying=replaying)
+        changes.settle(changes.again(directory.changes()), [])
+        for waiting in directory.asked_shards():
+            with suppress(ConfigError):  # the run will say so
+                changes.ask(waiting)
+        changes.ask(asked)
+    directory.ask_shards(asked)
+    return directory
+
+
+def made_by_train(recorded: dict[str, Any]) -> bool:
+    """Whether a config.yaml is that of pisa-ray train, and not PisaTrainer's own description of its arguments."""
+    data = recorded.get("data")
+    return isinstance(data, dict) and "dataset" in data
+
+
+def prepared(recorded: dict[str, Any], base: Path) -> Prepared:
+    """What a run of pisa-ray train began with, from its config.yaml; weights that it started from need not exist."""
+    config = checked(recorded, base)
+    config.model.weights = None
+    arguments = job_arguments(config)
+    threads = arguments.pop("threads_per_worker")
+    return prepare(**arguments, threads=threads)

@@ -1,0 +1,241 @@
+"""Shards that join or leave the problem while a run goes on: what may be asked for, and what it makes of a job.
+
+A change is a plain dict, in events.jsonl and, to be made again on a resume, in every checkpoint since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pisa_ray.algorithm import Clip, Scaffold
+from pisa_ray.data import Source, open_source
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.prepare import Prepared, check_robust
+
+#: Kinds of changes.
+REMOVED, ADDED = "shard_removed", "shard_added"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for: one of the first two.
+
+    Attributes:
+        remove: The id of a shard that is to leave.
+        add: The path or URI of Parquet data that are to join as a shard.
+        name: Its own, where it was asked for by another process.
+    """
+
+    remove: int | None = None
+    add: str | None = None
+    name: str | None = None
+
+    @classmethod
+    def to_add(cls, train: Path | str) -> Asked:
+        """Data are to join; a path is that of this process, whoever opens it."""
+        return cls(add=train if isinstance(train, str) and "://" in train else str(Path(train).absolute()))
+
+
+def present(founders: int, changes: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The ids of the shards that are part of the problem, ascending.
+
+    Args:
+        founders: How many there were at first.
+        changes: What has happened since.
+    """
+    ids = set(range(founders))
+    for change in changes:
+        (ids.add if change["kind"] == ADDED else ids.discard)(int(change["shard"]))
+    return sorted(ids)
+
+
+class Changes:
+    """Makes changes of a job, and keeps what has been asked for until it is saved.
+
+    Args:
+        prepared: The job that the run began with, and what is known of its model and data.
+        replaying: Whether the run repeats a log.
+
+    Attributes:
+        job: The job as it is now.
+        waiting: What has been asked for and is not done yet.
+    """
+
+    def __init__(self, prepared: Prepared, *, replaying: bool = False) -> None:
+        self._prepared, self._replaying = prepared, replaying
+        self.job = prepared.job
+        self.waiting: list[Asked] = []
+        self._lock = Lock()
+
+    def ask(self, asked: Asked) -> None:
+        """Ask for a change, from any thread.
+
+        Raises:
+            ConfigError: It cannot be made of the job as it will be after all that is waiting.
+        """
+        with self._lock:
+            job = self.job
+            for one in [*self.waiting, asked]:
+                job, _ = self.made(job, one, round_=0)
+            self.waiting.append(asked)
+
+    def receive(self, asked: Iterable[Asked]) -> None:
+        """Take in what other processes have asked for; that has a name, and is taken in once."""
+        with self._lock:
+            self.waiting += [one for one in asked if one not in self.waiting]
+
+    def settle(self, job: Job, done: Iterable[Asked]) -> None:
+        """Some of it is done, or refused, and the job is another one now."""
+        with self._lock:
+            self.job = job
+            for one in done:
+                self.waiting.remove(one)
+
+    def made(self, job: Job, asked: Asked, round_: int) -> tuple[Job, dict[str, Any]]:
+        """The job that a change makes of another, and the change as it is written down.
+
+        Args:
+            job: The job before.
+            asked: What is asked for.
+            round_: Rounds done.
+
+        Raises:
+            ConfigError: It cannot be made; says why.
+        """
+        self._check_kind(job)
+        if asked.remove is not None:
+            self._check_leaves(job, asked.remove)
+            changed, shard, more = job.without(asked.remove), asked.remove, {}
+        else:
+            assert asked.add is not None  # noqa: S101  (for the type checker)
+            source = self._opened(job, asked.add)
+            changed, shard = self._with(job, source, round_), len(job.shards)
+            more = {"train": asked.add, "fingerprint": source.fingerprint()}
+        check_robust(changed)
+        kind = REMOVED if asked.remove is not None else ADDED
+        record = {"round": round_, "kind": kind, "shard": shard, "rows": len(changed.shards[shard]), **more}
+        return changed, record | ({"name": asked.name} if asked.name is not None else {})
+
+    def again(self, changes: Iterable[Mapping[str, Any]]) -> Job:
+        """The job that a run has after some changes.
+
+        Raises:
+            ConfigError: Data that have joined are not there any more, or are others now.
+        """
+        job = self._prepared.job
+        for change in changes:
+            if change["kind"] == REMOVED:
+                job = job.without(int(change["shard"]))
+                continue
+            source = self._opened(job, change["train"])
+            if source.fingerprint() != change["fingerprint"]:
+                raise ConfigError(
+                    f"{change['train']} has changed since it joined the run as shard {change['shard']}: put the old "
+                    "data back, or resume from an older checkpoint."
+                )
+            job = self._with(job, source, int(change["round"]))
+        return job
+
+    def _with(self, job: Job, source: Source, round_: int) -> Job:
+        """Its weight is to the first shards' as its rows are to theirs, or as that of one of them."""
+        rows = sum(len(job.shards[i]) for i in range(job.founders))
+        alpha = 1 / job.founders if self._prepared.shard_weights == "uniform" else source.rows / rows
+        return job.together_with(source, alpha, round_ + 1)
+
+    # What cannot be
+
+    def _check_kind(self, job: Job) -> None:
+        if self._replaying:
+            raise ConfigError("the run repeats a log (replay): shards cannot join or leave it.")
+        if isinstance(job.method, Scaffold):
+            raise ConfigError(
+                "shards cannot join or leave a run of scaffold, whose control variate is a mean over those that there "
+                "were at first: use another algorithm, such as sisa_d."
+            )
+        if isinstance(job.robust, Clip):
+            raise ConfigError(
+                "shards cannot join or leave a run with robust: clip, whose messages have a place for each of the "
+                "first shards: use trimmed_mean or median, or leave robust out."
+            )
+
+    def _check_leaves(self, job: Job, shard: int) -> None:
+        if shard in job.removed:
+            raise ConfigError(f"shard {shard} has left already: name one of {_listed(job)}.")
+        if shard not in job.present:
+            raise ConfigError(f"there is no shard {shard} that could leave: name one of {_listed(job)}.")
+        if len(job.present) == 1:
+            raise ConfigError(f"shard {shard} is the only one left, and a run needs one: let another one join first.")
+        if isinstance(job.participation, tuple):
+            rest = job.without(shard)
+            for k, some in enumerate(job.participation):
+                if not set(some) - rest.removed:
+                    raise ConfigError(
+                        f"shard {shard} cannot leave: participation[{k}] names no other shard that is left, so nobody "
+                        "would report in its rounds."
+                    )
+
+    def _opened(self, job: Job, train: str) -> Source:
+        """Data that are to join."""
+        if isinstance(job.participation, tuple):
+            raise ConfigError(
+                "participation lists the shards of each round and cannot name one that joins: use a share, such as 0.5."
+            )
+        if job.distortions:
+            raise ConfigError(
+                "the partition distorts its shards, each in a way of its own, and has none for one that joins: leave "
+                "the distortions out."
+            )
+        columns, label = self._prepared.columns
+        if columns is None or label is None:
+            raise ConfigError(
+                "data.train is no table, so there are no columns to look for in what is to join: train on Parquet, "
+                "with data.input and data.label."
+            )
+        try:
+            source = open_source(Path(train) if "://" not in train else train, input=columns, label=label)
+            self._check_fits(job.train, source, train)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"{train} cannot be read ({error}): check its address and access rights.") from error
+        return source
+
+    def _check_fits(self, train: Source, source: Source, name: str) -> None:
+        for what, here, there in (
+            ("shape", source.input_shape, train.input_shape),
+            ("type", source.input_dtype, train.input_dtype),
+        ):
+            if here != there:
+                raise ConfigError(
+                    f"{name} has inputs of {what} {here}, but data.train has {there}: use data of one kind."
+                )
+        (_, target), (_, known) = (of.read(np.arange(1)).batch(np.arange(1)) for of in (source, train))
+        if target.dtype != known.dtype or target.shape != known.shape:
+            raise ConfigError(
+                f"{name} has labels of type {target.dtype} and shape {tuple(target.shape[1:])}, but data.train has "
+                f"{known.dtype} and {tuple(known.shape[1:])}: use data of one kind."
+            )
+        if target.dtype.is_floating_point:
+            return
+        labels = source.labels()
+        if self._prepared.classes is not None:
+            least, most = 0, self._prepared.classes - 1
+        else:  # what the loss makes of others is not known
+            ours = train.labels()
+            least, most = int(ours.min()), int(ours.max())
+        if labels.min() < least or labels.max() > most:
+            raise ConfigError(
+                f"{name} has labels from {labels.min()} to {labels.max()}, but the model knows those from {least} to "
+                f"{most}: leave the other rows out."
+            )
+
+
+def _listed(job: Job) -> str:
+    ids = [str(i) for i in job.present]
+    return ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
