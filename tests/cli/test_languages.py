@@ -139,14 +139,14 @@ def test_a_missing_package_is_named_before_anything_starts(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     monkeypatch.setattr(sys, "argv", ["heterogeneity", "--only", "languages", "--out", str(tmp_path)])
-    monkeypatch.setattr(study.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(study, "start_ray", lambda _: pytest.fail("Ray was started"))
     with pytest.raises(SystemExit, match="pip install wordfreq"):
         study.main()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_says_which_settings_it_lacks(study: ModuleType, tmp_path: Path) -> None:
-    alone = study.Study(study.PRESETS["small"], tmp_path, tmp_path)
+    alone = study.Heterogeneity(study.PRESETS["small"], tmp_path, tmp_path)
     for name, partition in (("contradictions", r"Dirichlet\(0.1\)"), ("few_exchanges", "one label")):
         with pytest.raises(SystemExit, match=f"no settings found on MNIST, {partition}, .* without --only"):
             getattr(alone, name)()
