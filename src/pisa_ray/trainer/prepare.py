@@ -299,7 +299,8 @@ def _try_model(job: Job) -> tuple[Layout, list[str], int | None]:
     outputs: list[torch.Size] = []
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        outputs.append(output.shape)
+        if isinstance(output, torch.Tensor):  # a model may return anything that the loss knows
+            outputs.append(output.shape)
         return job.objective.loss(output, target)
 
     with borrowed_process(job.threads):
@@ -331,7 +332,8 @@ def _try_model(job: Job) -> tuple[Layout, list[str], int | None]:
             f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
             "inputs (data.scale, data.mean, data.std)."
         )
-    classes = outputs[0][1] if job.objective.loss is functional.cross_entropy else None
+    plain = job.objective.loss is functional.cross_entropy and outputs
+    classes = outputs[0][1] if plain else None
     return model.layout, [name for name in sums if name != "rows"], classes
 
 
