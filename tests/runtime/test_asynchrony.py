@@ -238,7 +238,7 @@ CASES = {
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c.startswith(("a worker, ", "both")) else pytest.mark.slow) for c in CASES]
+    "case", [pytest.param(c, marks=() if c == "both at once" else pytest.mark.slow) for c in CASES]
 )
 def test_what_dies_meanwhile_leaves_a_run_that_its_log_repeats(tmp_path, case):
     path = tmp_path / "run"

@@ -374,7 +374,9 @@ def test_the_same_bits_with_two_workers(tmp_path, extra, alone, mode):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("mode", ["all", "some", "asynchronous"])
+@pytest.mark.parametrize(
+    "mode", ["all", pytest.param("some", marks=pytest.mark.slow), pytest.param("asynchronous", marks=pytest.mark.slow)]
+)
 def test_whatever_dies_before_while_and_after_shards_join_and_leave(tmp_path, extra, alone, mode):
     """The newcomer's worker, too: it is rebuilt from its initial state and the rounds since it joined."""
     faults = [
