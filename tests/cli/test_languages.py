@@ -186,7 +186,7 @@ def test_the_study_runs_and_resumes(
     (tmp_path / "settings.json").write_text(json.dumps(before))
     texts, runs = [], []
     for _ in range(2):
-        study.Study(study.PRESETS["small"], tmp_path, tmp_path).languages()
+        study.Heterogeneity(study.PRESETS["small"], tmp_path, tmp_path).languages()
         texts.append(study.write_tables(tmp_path).read_text())
         runs.append({path: path.stat().st_mtime_ns for path in tmp_path.glob("**/metrics.jsonl")})
     assert texts[0] == texts[1]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import run
+from runs import plain_net, run, uneven
 
 from pisa_ray import SISA, ConfigError, Data, Indices, PisaError
 from pisa_ray.actors import Wanted, elastic
@@ -22,8 +22,9 @@ from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
 from pisa_ray.algorithm import Layout, RowLayout, TreeSum
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.worker import Payload, WorkerInfo
+from pisa_ray.engine.worker import Payload, Worker, WorkerInfo
 from pisa_ray.errors import StoppedWaitingError
+from pisa_ray.trainer.prepare import prepare
 
 
 class FakeCrew:
@@ -203,3 +204,26 @@ def test_an_error_in_user_code_names_shard_and_row_groups(tmp_path):
             batch_size=None,
         )
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
+def test_an_update_that_waited_for_what_is_fenced_off_changes_nothing():
+    """A frozen worker wakes: its delivery is refused, and so is the update that was asked for with it."""
+    job = prepare(
+        model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISA(sigma=0.3), participation=0.5
+    ).job
+    worker = Worker(job, process_is_ours=False)
+    worker.host(range(len(job.shards)))
+    consensus = Consensus(job, worker.model.layout, worker.model.published())
+    first, _ = worker.step(1, 0.3, consensus.publish(), False)
+    assert consensus.add(1, 0, first)
+    w, _ = consensus.update(1, 0.3, False, [0])
+    w = w.copy()
+    some, others = job.reporters(2)[:1], job.reporters(2)[1:]
+    late, _ = worker.step(2, 0.3, w, False, some)
+    assert not consensus.fence(2, 1)
+    assert not consensus.add(2, 1, late)
+    rest, _ = worker.step(2, 0.3, w, False, others)
+    assert consensus.add(2, 2, rest)
+    with pytest.raises(ValueError, match="waits for deliveries that are fenced off"):
+        consensus.update(2, 0.3, False, [1, 2])
+    assert consensus.publish().tobytes() == w.tobytes()

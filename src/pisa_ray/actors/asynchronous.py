@@ -79,6 +79,9 @@ class AsynchronousFleet(RayFleet):
         self._landings = 0
         self._now: Kept | None = None
         self._settling, self._moving = False, False
+        self._told: list[int] = []  # tickets of the last time that a new consensus was told all
+        # Rounds after which steps at their w, or at an earlier one, still arrive: no state may be kept apart then.
+        self._open = {r for t, steps in (replay or {}).items() for r in range(min((v for _, v in steps), default=t), t)}
         super().__init__(job, wanted, resources, tell, stop_requested)
         self._snapshots.period = self._snapshots.longest  # what they cost is the wait for the slowest step
 
@@ -101,7 +104,7 @@ class AsynchronousFleet(RayFleet):
             self._elastic.staff()
             self._rebalance([])
         self._moving = False
-        if self._snapshots.due(self._done):
+        if self._snapshots.due(self._done) and self._done not in self._open:
             self._take_snapshot()
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
@@ -248,20 +251,21 @@ class AsynchronousFleet(RayFleet):
     def _conclude(self, round_: Round) -> RoundReport:
         """Add what has arrived, take note of it, and make the next w."""
         assert self._now is not None  # noqa: S101  (for the type checker)
-        landed = self._landed()
-        added = self._tell_all(round_) if self._untold else self._add(round_)
-        self._wait(added, "finish the round")
-        for flight in landed:
-            self._accept(flight)
-        self._log(round_.number, [(i, flight.kept.round.number) for flight in landed for i in flight.shards])
-        round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
-            round_.number, round_.sigma, round_.diagnose, *added
-        )
+        if round_.summary is None:  # else it has been asked for, and only the answer is missing
+            landed = self._landed()
+            added = self._tell_all(round_) if self._untold else self._add(round_)
+            self._wait(added, "finish the round")
+            for flight in landed:
+                self._accept(flight)
+            self._log(round_.number, [(i, flight.kept.round.number) for flight in landed for i in flight.shards])
+            round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
+                round_.number, round_.sigma, round_.diagnose, (), *added
+            )
         self._wait([round_.summary], "finish the round")
         summary: ConsensusReport = answer(round_.summary, "finish the round")
-        self._flights = {ticket: flight for ticket, flight in self._flights.items() if flight.landed is None}
+        reports = [flight.landed for flight in self._landed() if flight.accepted and flight.landed is not None]
+        self._flights = {ticket: flight for ticket, flight in self._flights.items() if not flight.accepted}
         self._finished(round_, self._now)
-        reports = [flight.landed for flight in landed if flight.landed is not None]
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
     def _add(self, round_: Round) -> list[Any]:
@@ -270,17 +274,21 @@ class AsynchronousFleet(RayFleet):
         for ticket, flight in sorted(self._flights.items(), key=lambda item: item[1].order):
             if flight.landed is not None:
                 before = [last[flight.member.id]] if flight.member.id in last else []
-                flight.added = self._consensus.actor.add.remote(round_.number, ticket, flight.payload, *before)
+                flight.added = self._consensus.actor.add.remote(
+                    round_.number, ticket, flight.payload, *before, duals=flight.kept is self._now
+                )
                 last[flight.member.id] = flight.added
         return [flight.added for flight in self._landed()]
 
     def _tell_all(self, round_: Round) -> list[Any]:
         """Give a consensus that knows nothing the last messages, which are those that stand: no step is under way."""
-        added = []
+        self._wait([self._consensus.actor.tell_again.remote(self._told)], "finish the round")
+        added, self._told = [], []
         for member in self._crew.members:
             if member.shards:
+                self._told.append(next(self._tickets))
                 payload = member.actor.call.remote("repeat", tuple(member.shards), round_.diagnose)
-                added.append(self._consensus.actor.add.remote(round_.number, next(self._tickets), payload))
+                added.append(self._consensus.actor.add.remote(round_.number, self._told[-1], payload))
         return added
 
     def _accept(self, flight: Flight) -> None:
@@ -304,11 +312,16 @@ class AsynchronousFleet(RayFleet):
                     ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
                     answer(self._consensus.ready, "start")
                     self._unfed, self._settling = False, True  # it is told all when no step is under way
+                    for flight in self._flights.values():
+                        flight.added = None
+                    if self._round is not None:
+                        self._round.summary = None
                 self._sort_adoptions()
                 self._drop()
                 self._rehome()
                 if self._round is not None:
-                    self._launch()
+                    if self._round.summary is None:  # else its end has come: the next round has another w
+                        self._launch()
                 else:
                     self._wait([a.done for a in self._adopting], "take in shards")
                     self._welcome()

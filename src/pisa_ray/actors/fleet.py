@@ -283,17 +283,20 @@ class RayFleet:
 
     def _finished(self, round_: Round, kept: Kept) -> None:
         """What a round leaves behind."""
-        self._welcome()
         self._snapshots.remember(kept)
         self._published, self._done, self._round, self._untold = round_.published, round_.number, None, False
         self._deaths_here.clear()
         self._consensus_deaths = 0
         self._round_seconds.append(time.monotonic() - self._began)
+        try:
+            self._welcome()
+        except GoneError:  # between two rounds it is looked into
+            self._suspect = True
 
     def _close(self, round_: Round) -> None:
         added = [delivery.added for delivery in round_.deliveries.values()]
         round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
-            round_.number, round_.sigma, round_.diagnose, *added
+            round_.number, round_.sigma, round_.diagnose, tuple(round_.deliveries), *added
         )
 
     def _gather(

@@ -123,17 +123,23 @@ class ConsensusActor:
         """See Consensus.change."""
         self._it.change(job)
 
-    def add(self, round_: int, ticket: int, payload: Payload, *before: bool) -> bool:
+    def add(self, round_: int, ticket: int, payload: Payload, *before: bool, duals: bool = True) -> bool:
         """See Consensus.add; `before` are the adds that it waits for."""
-        return self._it.add(round_, ticket, payload)
+        return self._it.add(round_, ticket, payload, duals=duals)
+
+    def tell_again(self, tickets: Sequence[int]) -> None:
+        """See Consensus.tell_again."""
+        self._it.tell_again(tickets)
 
     def fence(self, round_: int, ticket: int) -> bool:
         """See Consensus.fence."""
         return self._it.fence(round_, ticket)
 
-    def update(self, round_: int, sigma: float, diagnose: bool, *added: bool) -> tuple[np.ndarray, ConsensusReport]:
+    def update(
+        self, round_: int, sigma: float, diagnose: bool, tickets: Sequence[int], *added: bool
+    ) -> tuple[np.ndarray, ConsensusReport]:
         """See Consensus.update; `added` are the adds it waits for."""
-        return self._it.update(round_, sigma, diagnose)
+        return self._it.update(round_, sigma, diagnose, tickets)
 
     def copy(self, states: States) -> States:
         """The same on this node, in an object that does not need the node it came from."""

@@ -88,6 +88,8 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
             if "changed" in line:
                 raise ValueError(f"shards joined or left after round {line['round']}")
             found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]
+        if found and {shard for shard, _ in found.get(1, [])} != set(range(shards)):
+            raise ValueError(f"in round 1 not all of {shards} shards report")
         for round_, steps in sorted(found.items()):
             for shard, version in steps:
                 if not (0 <= shard < shards and last[shard] < version <= round_ and round_ - version <= staleness):

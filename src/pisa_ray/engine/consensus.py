@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,13 +96,14 @@ class Consensus:
         array: np.ndarray = self._published.numpy()
         return array
 
-    def add(self, round_: int, ticket: int, payload: Payload) -> bool:
+    def add(self, round_: int, ticket: int, payload: Payload, *, duals: bool = True) -> bool:
         """Add a delivery of messages; order does not matter.
 
         Args:
             round_: The round they belong to.
             ticket: The delivery's number, never used for another.
             payload: The messages.
+            duals: Whether its duals are this round's; a step that began in an earlier round may have others.
 
         Returns:
             Whether it counts: not if it is of another round, was there before, or is fenced off.
@@ -116,7 +117,7 @@ class Consensus:
                 self._sum.put(node[1], row)
             else:
                 self._sum.add(node, row)
-        for node, array in payload.duals:
+        for node, array in payload.duals if duals else ():
             self._duals.add(node, borrowed_tensor(array))
         self._accepted.add(ticket)
         self._seconds += time.perf_counter() - start
@@ -129,19 +130,32 @@ class Consensus:
         self._fenced.add(ticket)
         return ticket in self._accepted
 
-    def update(self, round_: int, sigma: float, diagnose: bool) -> tuple[np.ndarray, ConsensusReport]:
+    def tell_again(self, tickets: Collection[int]) -> None:
+        """Everybody's messages and duals of this round will be told anew: refuse what is left of the last time."""
+        self._fenced.update(tickets)
+        self._duals.clear()
+
+    def update(
+        self, round_: int, sigma: float, diagnose: bool, tickets: Collection[int] = ()
+    ) -> tuple[np.ndarray, ConsensusReport]:
         """Once all messages of the round are in: make and publish the next w; asked for again, give the same again.
 
         Args:
             round_: The round.
             sigma: Its penalty.
             diagnose: Whether payloads carry the duals, and the report diagnostics.
+            tickets: Deliveries that must have been counted.
+
+        Raises:
+            ValueError: One has not been, since it was fenced off: an update that was asked for before that.
 
         Returns:
             What `publish` returns, and the report.
         """
         if round_ < self._round and self._report is not None:
             return self.publish(), self._report
+        if not self._accepted.issuperset(tickets):
+            raise ValueError(f"an update of round {round_} waits for deliveries that are fenced off")
         start = time.perf_counter()
         method, p, b, old, new = (
             self._job.method,

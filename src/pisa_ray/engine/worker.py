@@ -359,7 +359,9 @@ class Worker:
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
 
     def prefetch(self, shards: Iterable[int]) -> None:
-        """Make hosted shards' next mini-batches while there is nothing else to do."""
+        """Make hosted shards' next mini-batches meanwhile, unless they are all of the rows."""
+        if self.job.batch_size is None:
+            return
         for i in set(shards) & set(self.shards):
             count = self.shards[i].state.reports * self.job.steps(i)
             self._ahead[i] = (count, *self._batch(i, count))

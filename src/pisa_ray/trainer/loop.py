@@ -104,7 +104,7 @@ class Loop:
         """
         try:
             status = self._rounds()
-            if self._saved != self.progress.round:
+            if self._saved != self.progress.round and self.progress.round:  # before round 1 there is nothing to save
                 self._save(LAST_TRIES)
         except PisaError:
             with suppress(PisaError, OSError):
@@ -114,7 +114,8 @@ class Loop:
         return status
 
     def _rounds(self) -> str:
-        while (status := self._stop_reason()) is None or not self.fleet.is_settled():
+        status: str | None = None
+        while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             round_ = self.progress.round + 1
             sigma = self.schedule.sigma.grow(self.progress.sigma, round_)
             if (workers := self.resize_requested()) is not None:
