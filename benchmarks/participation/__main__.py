@@ -9,9 +9,9 @@ rounds; FedAvg and its kin take ten local steps a round and get a tenth of the r
             preset `full` anew in every cell. What was found, and all that was tried, is in settings.json.
 2. final    the chosen settings on other seeds
 
-SISA-D is not searched for: it has one setting, whose sigma follows the participation by a rule (rows.py), which was
-made with a look at MNIST, one label. Where rivals keep the setting of 3 of 10, part of a distance may be that theirs
-does not follow the participation; `full` tells that apart.
+SISA-D is not searched for: its sigma follows how often a shard reports in the run, by a rule (rows.py) that was made
+with a look at held-out rows of MNIST and CIFAR-10, one label. Where rivals keep the setting of 3 of 10, part of a
+distance may be that theirs does not follow the participation; `full` tells that apart.
 
 "Adam, remembered" is synchronous Adam on the mean of everybody's last gradient. Where one or two shards of one label
 report, MNIST is evaluated often: the tables have the first evaluated round with a test accuracy of 0.95.
@@ -56,7 +56,7 @@ class Participation(Study):
                     f"final/{name}/{cell.partition}/{cell.name}",
                     base,
                     cell.partitions,
-                    {OURS: cell.ours, **rivals},
+                    {OURS: cell.ours(base), **rivals},
                     evaluations=OFTEN if raced(name, cell.partition, cell.reporting) else EVALUATIONS,
                     **cell.changes(base),
                 )

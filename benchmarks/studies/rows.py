@@ -41,8 +41,8 @@ IMAGES: dict[str, list[Row]] = {
         )
     ],
     "SISA-D": [
-        row("sisa_d", g, sigma=s, rho=9 * s)
-        for s, g in ((60, False), (30, False), (30, True), (20, True), (60, True), (20, False))
+        row("sisa_d", g, sigma=s, rho=r * s)
+        for s, r, g in ((60, 9, False), (30, 9, False), (30, 9, True), (15, 19, False), (30, 19, False), (20, 9, False))
     ],
     "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
     "sync Adam": [
