@@ -36,7 +36,7 @@ class FakeCrew:
     def start(self, plans):
         for _ in plans:
             node = self.nodes[self.count % len(self.nodes)]
-            self.starting.append(SimpleNamespace(id=self.count, node=node, info=None, shards=[]))
+            self.starting.append(SimpleNamespace(id=self.count, node=node, site=None, info=None, shards=[]))
             self.count += 1
 
     def arrivals(self):
@@ -63,7 +63,7 @@ def make(cluster, crew, least, most, stop=lambda: False, **more):
         cluster.events.append((kind, fields))
 
     wanted = Wanted(least, most, look_every=0.0, **more)
-    return Elastic(crew, wanted, RayResources(), tell, stop, lambda n: [()] * n)
+    return Elastic(crew, wanted, RayResources(), tell, stop, lambda sites: [()] * len(sites))
 
 
 def test_as_many_workers_as_there_is_room_for_and_more_when_there_is_more(cluster):

@@ -340,7 +340,7 @@ def test_held_out_rows_of_those_that_are_there(tmp_path, extra):
 
 def test_the_log_of_an_asynchronous_run_says_that_it_cannot_be_repeated(tmp_path, extra):
     trainer(tmp_path / "run", when=both(extra), **MODES["asynchronous"]).fit()
-    with pytest.raises(ConfigError, match=r"shards joined or left after round 3"):
+    with pytest.raises(ConfigError, match=r"shards joined, left or were away after round 3"):
         trainer(tmp_path / "again", replay=tmp_path / "run" / "arrivals.jsonl", **MODES["asynchronous"])
 
 

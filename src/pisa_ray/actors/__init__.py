@@ -4,5 +4,6 @@ from pisa_ray.actors.asynchronous import AsynchronousFleet
 from pisa_ray.actors.elastic import Wanted
 from pisa_ray.actors.fleet import RayFleet
 from pisa_ray.actors.session import RayResources, ray_session
+from pisa_ray.actors.sites import Sites
 
-__all__ = ["AsynchronousFleet", "RayFleet", "RayResources", "Wanted", "ray_session"]
+__all__ = ["AsynchronousFleet", "RayFleet", "RayResources", "Sites", "Wanted", "ray_session"]

@@ -21,6 +21,7 @@ from pisa_ray.actors.elastic import Wanted
 from pisa_ray.actors.fleet import PATIENCE, RECOVERIES, RayFleet
 from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.session import RayResources
+from pisa_ray.actors.sites import NOWHERE, Sites
 from pisa_ray.actors.snapshots import Kept
 from pisa_ray.engine.asynchrony import Arrivals
 from pisa_ray.engine.consensus import ConsensusReport
@@ -60,6 +61,7 @@ class AsynchronousFleet(RayFleet):
         stop_requested: Whether the user asked to stop.
         log: Takes note of the arrivals of a round, before they change w.
         replay: Those of a run that is to be repeated; None: they are what they are.
+        sites: Where shards are pinned; while those of a shard are away, it is not waited for.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class AsynchronousFleet(RayFleet):
         stop_requested: Callable[[], bool],
         log: Log,
         replay: Arrivals | None = None,
+        sites: Sites = NOWHERE,
     ) -> None:
         assert job.asynchronous is not None  # noqa: S101  (for the type checker)
         self._rule, self._log, self._replay = job.asynchronous, log, replay
@@ -82,7 +85,7 @@ class AsynchronousFleet(RayFleet):
         self._told: list[int] = []  # tickets of the last time that a new consensus was told all
         # Rounds after which steps at their w, or at an earlier one, still arrive: no state may be kept apart then.
         self._open = {r for t, steps in (replay or {}).items() for r in range(min((v for _, v in steps), default=t), t)}
-        super().__init__(job, wanted, resources, tell, stop_requested)
+        super().__init__(job, wanted, resources, tell, stop_requested, sites)
         self._snapshots.period = self._snapshots.longest  # what they cost is the wait for the slowest step
 
     def is_settled(self) -> bool:
@@ -164,7 +167,7 @@ class AsynchronousFleet(RayFleet):
 
     def _wanted_steps(self, round_: int, now: Kept) -> Iterable[tuple[Kept, set[int]]]:
         if self._replay is None:
-            return [(now, set(self._shards))]
+            return [(now, set(self._shards) - self._absent())]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
         known = {kept.round.number: kept for kept in [*self._snapshots.window, now]}
@@ -236,9 +239,10 @@ class AsynchronousFleet(RayFleet):
             return False
         if self._replay is not None:
             return True
-        heard = dict(self._heard)
+        absent = self._absent()
+        heard = {i: version for i, version in self._heard.items() if i not in absent}
         for flight in landed:
-            for i in flight.shards:
+            for i in set(flight.shards) & set(heard):
                 heard[i] = max(heard[i], flight.kept.round.number)
         arrived = {i for flight in landed for i in flight.shards}
         return self._rule.ends(round_.number, list(heard.values()), arrived, time.monotonic() - self._began)
@@ -295,9 +299,7 @@ class AsynchronousFleet(RayFleet):
         """A message is in the sum: from now on its step is one that has happened."""
         if not flight.accepted:
             flight.accepted = True
-            reporters = flight.kept.round.reporters
-            assert isinstance(reporters, set)  # noqa: S101  (for the type checker)
-            reporters.update(flight.shards)
+            flight.kept.round.reporters.update(flight.shards)
             for i in flight.shards:
                 self._heard[i] = max(self._heard[i], flight.kept.round.number)
 
@@ -353,8 +355,16 @@ class AsynchronousFleet(RayFleet):
             self._elastic.staff()
         rounds = [*self._snapshots.window, *([self._now] if self._round is not None and self._now is not None else [])]
         for member, part in self._homes(sorted(self._lost)):
-            self._adopt(member, part, rounds)
+            if self._is_home(member, part[0]):
+                self._adopt(member, part, rounds)
+            else:
+                self._keep(member, part)
             self._lost -= set(part)
+
+    def _forget(self, shards: Sequence[int]) -> None:
+        super()._forget(shards)
+        if self._now is not None:
+            self._now.round.reporters.difference_update(shards)
 
     # Evaluation
 

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.processes import WorkerActor, remote_class
 from pisa_ray.actors.session import RayResources
+from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import differences
 from pisa_ray.engine.worker import WorkerInfo
@@ -61,6 +62,7 @@ class Member(Holder):
 
     Attributes:
         id: Its number, never used for another.
+        site: Where it is, as far as that matters.
         info: Who it is, once it is ready.
         node: Ray's id of its node.
         shards: What it hosts.
@@ -69,11 +71,25 @@ class Member(Holder):
     """
 
     id: int
+    site: Site = None
     info: WorkerInfo | None = None
     node: str = ""
     shards: list[int] = field(default_factory=list)
     pace: float = 0.0
     stepped: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A worker that is to be started.
+
+    Attributes:
+        site: Where.
+        shards: Those whose rows it should read before it joins.
+    """
+
+    site: Site
+    shards: Sequence[int]
 
 
 class Crew:
@@ -83,17 +99,25 @@ class Crew:
         job: What is trained.
         resources: What each worker reserves.
         tell: Takes note of events.
+        sites: Where shards are pinned.
         frozen_after: Seconds without a pulse after which a process counts as dead.
         exact: Whether a worker with another numeric environment than the first one's is refused.
     """
 
     def __init__(
-        self, job: Job, resources: RayResources, tell: Tell, *, frozen_after: float = 30.0, exact: bool = True
+        self,
+        job: Job,
+        resources: RayResources,
+        tell: Tell,
+        sites: Sites = NOWHERE,
+        *,
+        frozen_after: float = 30.0,
+        exact: bool = True,
     ) -> None:
         self.members: list[Member] = []
         self.starting: list[Member] = []
         self.reference = ray.put(job)
-        self._resources, self._tell = resources, tell
+        self._resources, self._sites, self._tell = resources, sites, tell
         self._frozen_after, self._exact = frozen_after, exact
         self._environment: Mapping[str, str | int] | None = None
         self._ids = itertools.count()
@@ -108,13 +132,14 @@ class Crew:
             member.actor.call.remote("change", self.reference)
         return [member.actor.call.remote("change", self.reference) for member in self.members]
 
-    def start(self, plans: Iterable[Sequence[int]]) -> None:
-        """Start a process for each plan: the shards whose rows it should read before it joins."""
-        actor: Any = remote_class(WorkerActor).options(max_restarts=0, **self._resources.options())
-        for shards in plans:
+    def start(self, plans: Iterable[Plan]) -> None:
+        """Start a process for each plan."""
+        for plan in plans:
+            resources = self._resources.on(self._sites.selector(plan.site))
+            actor: Any = remote_class(WorkerActor).options(max_restarts=0, **resources.options())
             handle = actor.remote(sys.path)
-            ready = handle.set_up.remote(self.reference, list(shards), self._resources.gpus > 0)
-            self.starting.append(Member(handle, ready, id=next(self._ids)))
+            ready = handle.set_up.remote(self.reference, list(plan.shards), self._resources.gpus > 0)
+            self.starting.append(Member(handle, ready, id=next(self._ids), site=plan.site))
 
     def arrivals(self) -> list[Member]:
         """Take in the processes that have become ready; they host nothing yet.

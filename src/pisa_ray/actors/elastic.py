@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pisa_ray.actors.crew import Crew, Member, Tell
+from pisa_ray.actors.crew import Crew, Member, Plan, Tell
 from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room, usable_nodes
+from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
 #: Seconds between looks at the cluster, between messages while waiting and before the first, after a refused worker,
@@ -51,7 +53,9 @@ class Elastic:
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop.
-        plans: For a number of newcomers, the shards that each can expect.
+        plans: For the sites of newcomers, what each can expect.
+        sites: Where shards are pinned.
+        shards: The shards of the problem.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class Elastic:
         resources: RayResources,
         tell: Tell,
         stop_requested: Callable[[], bool],
-        plans: Callable[[int], list[Sequence[int]]],
+        plans: Callable[[Sequence[Site]], list[Plan]],
+        sites: Sites = NOWHERE,
+        shards: Callable[[], Sequence[int]] = tuple,
     ) -> None:
-        self._crew, self._wanted, self._resources, self._tell = crew, wanted, resources, tell
-        self._stop_requested, self._plans = stop_requested, plans
+        self._crew, self._wanted, self._resources, self._sites, self._tell = crew, wanted, resources, sites, tell
+        self._stop_requested, self._shards, self._plans = stop_requested, shards, plans
         self._looked = -float("inf")
         self._draining: set[str] = set()
         self._asked = 0
@@ -103,12 +109,12 @@ class Elastic:
             self._crew.arrivals()
             have, waited = len(self._crew.members), time.monotonic() - began
             self._grow()
-            if not self._crew.starting and have >= self._wanted.least and self._settled(waited):
+            if not self._coming() and have >= self._wanted.least and self._settled(waited):
                 self._wanted.staffed = True
                 return
             if self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
-            if not self._crew.starting and have < self._wanted.least:
+            if not self._coming() and have < self._wanted.least:
                 if waited > self._wanted.patience:
                     kind = PisaError if self._wanted.staffed else ConfigError
                     raise kind(
@@ -120,17 +126,25 @@ class Elastic:
                     left = self._wanted.patience - waited
                     self._tell("waiting", message=f"{self._short(have)}; waiting for up to {left:.0f} s more")
             self._crew.wait_for_arrivals(0.5)
-            if not self._crew.starting:
+            if not self._coming():
                 time.sleep(0.1)
 
     def is_short(self) -> bool:
         """Whether there are too few workers and none is being started."""
-        return len(self._crew.members) < self._wanted.least and not self._crew.starting
+        return len(self._crew.members) < self._wanted.least and not self._coming()
 
     def close(self) -> None:
         """Ask nothing of the autoscaler any more."""
         if self._asked:
             self._ask(0)
+
+    def _coming(self) -> list[Member]:
+        """Who is being started on a node that is there."""
+        starting = self._crew.starting
+        if not self._sites or not starting:
+            return starting
+        there = {node.get("Labels", {}).get(self._sites.label) for node in usable_nodes().values()}
+        return [member for member in starting if member.site is None or member.site in there]
 
     def _settled(self, waited: float) -> bool:
         """Whether no more room is to be expected soon: what has just ended takes a while to free its resources."""
@@ -142,11 +156,20 @@ class Elastic:
         missing = self._wanted.most - len(self.staying()) - len(crew.starting)
         if missing <= 0 or time.monotonic() - crew.refused_at < AFTER_REFUSAL:
             return
-        number = min(missing, room(self._resources))
-        if number > 0:
-            crew.start(self._plans(number))
+        if openings := self._openings(missing):
+            crew.start(self._plans(openings))
         elif self._asked != self._wanted.most:
             self._ask(self._wanted.most)
+
+    def _openings(self, missing: int) -> Sequence[Site]:
+        """Where so many workers can be started now."""
+        if not self._sites:
+            return [None] * min(missing, room(self._resources))
+        have = Counter(member.site for member in [*self.staying(), *self._crew.starting])
+        most = missing + have.total()
+        return self._sites.openings(
+            self._shards(), most, have, lambda site: room(self._resources.on(self._sites.selector(site)))
+        )
 
     def _ask(self, workers: int) -> None:
         self._asked = workers
@@ -170,9 +193,23 @@ class Elastic:
     def _leaving(self) -> list[Member]:
         """Workers on draining nodes, and those that are too many; but not below the least."""
         staying = self.staying()
-        surplus = staying[max(self._wanted.most, 1) :]
+        surplus = _spread(staying)[max(self._wanted.most, 1) :]
         enough = len(staying) >= self._wanted.least
         return surplus + ([m for m in self._crew.members if m.node in self._draining] if enough else [])
 
     def _short(self, have: int) -> str:
-        return f"the Ray cluster has room for {have} of at least {self._wanted.least} workers of {self._resources} each"
+        where = f", on nodes labelled {self._sites.label}: {', '.join(self._sites.names)}" if self._sites else ""
+        return (
+            f"the Ray cluster has room for {have} of at least {self._wanted.least} workers of {self._resources} each"
+            f"{where}"
+        )
+
+
+def _spread(members: Sequence[Member]) -> list[Member]:
+    """Workers in an order in which each site comes once before any comes again."""
+    before: Counter[Site] = Counter()
+    ranks = {}
+    for member in members:
+        ranks[member.id] = before[member.site]
+        before[member.site] += 1
+    return sorted(members, key=lambda member: ranks[member.id])

@@ -21,13 +21,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell, end
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Plan, Tell, end
 from pisa_ray.actors.elastic import Elastic, Wanted
 from pisa_ray.actors.placement import Balance
 from pisa_ray.actors.processes import ConsensusActor, remote_class
 from pisa_ray.actors.rounds import Adoption, Delivery, Round
 from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
+from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
 from pisa_ray.engine.consensus import ConsensusReport, read_published
 from pisa_ray.engine.evaluation import Sums
@@ -57,6 +58,7 @@ class RayFleet:
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop; looked at while waiting for workers.
+        sites: Where shards are pinned.
 
     Raises:
         PisaError: Too few workers start.
@@ -69,15 +71,18 @@ class RayFleet:
         resources: RayResources,
         tell: Tell = lambda kind, **fields: None,
         stop_requested: Callable[[], bool] = lambda: False,
+        sites: Sites = NOWHERE,
     ) -> None:
-        self._job, self._wanted, self._tell = job, wanted, tell
+        self._job, self._wanted, self._tell, self._sites = job, wanted, tell, sites
         wanted.most = min(wanted.most, len(job.present))
-        wanted.least = min(wanted.least, wanted.most)
+        wanted.least = 1 if sites else min(wanted.least, wanted.most)  # where places may be away, any will do
         self._node = ray.get_runtime_context().get_node_id()
         self._shards = job.present
         self._balance = Balance(_costs(job))
-        self._crew = Crew(job, resources, tell, frozen_after=wanted.frozen_after, exact=wanted.exact)
-        self._elastic = Elastic(self._crew, wanted, resources, tell, stop_requested, self._plans)
+        self._crew = Crew(job, resources, tell, sites, frozen_after=wanted.frozen_after, exact=wanted.exact)
+        self._elastic = Elastic(
+            self._crew, wanted, resources, tell, stop_requested, self._plans, sites, lambda: self._shards
+        )
         self._tickets = itertools.count()
         self._round: Round | None = None
         self._done, self._began = 0, 0.0
@@ -147,7 +152,7 @@ class RayFleet:
         arrived, leaving = self._elastic.look()
         if self._lost or self._suspect:
             self._recover()
-        if arrived or leaving or self._balance.is_uneven(self._crew.members, self._done):
+        if arrived or leaving or self._is_uneven():
             self._rebalance(leaving)
         while self._elastic.is_short():
             self._elastic.staff()
@@ -158,7 +163,7 @@ class RayFleet:
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet; all steps of a round have come to their end with it."""
         self._began = time.monotonic()
-        self._round = Round(round_, sigma, diagnose)
+        self._round = Round(round_, sigma, diagnose, self._absent())
         for member in self._crew.members:
             if member.shards:
                 self._deliver(self._round, member, member.shards)
@@ -208,11 +213,11 @@ class RayFleet:
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
             still = set(wanted)
-            parts = [(m, [i for i in m.shards if i in still]) for m in self._crew.members]
+            parts = [(m, [i for i in self._at_home(m) if i in still]) for m in self._crew.members]
             return [(member, part) for member, part in parts if part]
 
         return self._gather(
-            self._shards,
+            [i for i in self._shards if i not in self._absent()],
             shares,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
@@ -271,7 +276,7 @@ class RayFleet:
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
         ticket = next(self._tickets)
         payload, report = member.actor.step.options(num_returns=2).remote(
-            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold
+            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold, round_.absent
         )
         added = self._consensus.actor.add.remote(round_.number, ticket, payload)
         round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added)
@@ -504,26 +509,73 @@ class RayFleet:
         round_ = self._round
         covered = round_.covered() if round_ is not None else set()
         for member, part in self._homes(sorted(self._lost)):
-            self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
-            missing = [i for i in part if i not in covered]
-            self._adopt(member, missing, self._snapshots.window)
-            if round_ is not None and missing:
-                self._deliver(round_, member, missing)
+            if self._is_home(member, part[0]):
+                self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
+                missing = [i for i in part if i not in covered]
+                self._adopt(member, missing, self._snapshots.window)
+                if round_ is not None and missing:
+                    round_.forgotten -= set(missing)
+                    self._deliver(round_, member, missing)
+            else:
+                self._keep(member, part)
             self._lost -= set(part)
+        if round_ is not None and not round_.deliveries:  # all who were to report are away: others do
+            round_.absent = self._absent()
+            for member in self._crew.members:
+                self._deliver(round_, member, member.shards)
 
     def _homes(self, lost: Sequence[int]) -> list[tuple[Member, list[int]]]:
-        """Who should take in which of some lost shards: those who have least."""
-        members = self._elastic.staying() or self._crew.members
-        members = sorted(members, key=lambda m: (self._balance.load(m), m.id))
-        members = sorted(members[: len(lost)], key=lambda m: min(m.shards, default=m.id))
-        return list(zip(members, self._balance.cut(lost, members), strict=True))
+        """Who should take in which of some lost shards, all of which are at home there or none: who has least."""
+        found: list[tuple[Member, list[int]]] = []
+        for site, shards in self._sites.groups(lost).items():
+            staying = self._sites.hosts(site, self._elastic.staying())
+            members = staying or self._sites.hosts(site, self._crew.members) or self._crew.members
+            members = sorted(members, key=lambda m: (self._balance.load(m.shards), m.id))
+            members = sorted(members[: len(shards)], key=lambda m: min(m.shards, default=m.id))
+            found += zip(members, self._balance.cut(shards, members), strict=True)
+        return found
+
+    # Shards that are away from home
+
+    def _is_home(self, member: Member, shard: int) -> bool:
+        return self._sites.is_home(shard, member.site)
+
+    def _at_home(self, member: Member) -> list[int]:
+        """The shards that a worker can step, not only keep."""
+        return [i for i in member.shards if self._is_home(member, i)]
+
+    def _absent(self) -> frozenset[int]:
+        """Shards that are kept by workers elsewhere, as none is where they are pinned."""
+        if not self._sites:
+            return frozenset()
+        return frozenset(i for m in self._crew.members for i in m.shards if not self._is_home(m, i))
+
+    def _forget(self, shards: Sequence[int]) -> None:
+        self._snapshots.forget(shards)
+        if self._round is not None:
+            self._round.forgotten |= set(shards)
+
+    def _keep(self, member: Member, shards: Sequence[int]) -> None:
+        """Have a worker elsewhere keep the last safe states of shards whose place is away.
+
+        The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
+        said in them stands until it reports again.
+        """
+        self._forget(shards)
+        done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False)
+        member.shards = sorted([*member.shards, *shards])
+        self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic()))
+        self._orphans -= set(shards)
+        self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
 
     def _current(self) -> list[Kept]:
         return [] if self._round is None else [self._kept(self._round)]
 
     def _kept(self, round_: Round) -> Kept:
-        past = PastRound(round_.number, round_.sigma, self._job.reporters(round_.number))
-        return Kept(past, self._published)
+        reporters = set(self._job.reporters(round_.number, round_.absent))
+        if self._sites:
+            reporters = reporters & round_.covered() - round_.forgotten
+        return Kept(PastRound(round_.number, round_.sigma, reporters), self._published)
 
     def _adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
         """Have a worker rebuild shards from their last safe states and the rounds since."""
@@ -558,20 +610,44 @@ class RayFleet:
 
     # When processes come and go
 
-    def _plans(self, newcomers: int) -> list[Sequence[int]]:
-        return self._balance.plans([*self._crew.members, *self._crew.starting], newcomers)
+    def _plans(self, newcomers: Sequence[Site]) -> list[Plan]:
+        known, groups = [*self._crew.members, *self._crew.starting], self._sites.groups(self._shards)
+        plans: list[Plan] = []
+        for site, number in Counter(newcomers).items():
+            members = [m for m in known if m.site == site]
+            plans += [Plan(site, some) for some in self._balance.plans(groups.get(site, []), members, number)]
+        return plans
+
+    def _is_uneven(self) -> bool:
+        members = self._crew.members
+        hosted = {m: self._at_home(m) for m in members}
+        return self._balance.is_uneven(hosted, lambda: self._placed(members), self._done)
+
+    def _placed(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
+        """The shards cut anew over some workers, of those that can be at home with one."""
+        placed: dict[Member, list[int]] = {}
+        for site, shards in self._sites.groups(self._shards).items():
+            hosts = self._sites.hosts(site, stay)
+            last = len(self._job.shards)
+            order = sorted(hosts, key=lambda m: (min(m.shards, default=last), m.id))[: len(shards)]
+            if order:
+                for member, some in zip(order, self._balance.cut(shards, order), strict=True):
+                    placed.setdefault(member, []).extend(some)
+        return placed
 
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self._crew.members if m.shards]
         stay = [m for m in self._crew.members if m not in leaving]
-        order = sorted(stay, key=lambda m: (min(m.shards, default=len(self._job.shards)), m.id))[: len(self._shards)]
-        home = {i: m for m in self._crew.members for i in m.shards}
-        for member, shards in zip(order, self._balance.cut(self._shards, order), strict=True):
+        hosts = {i: m for m in self._crew.members for i in m.shards}
+        placed = self._placed(stay)
+        for i in set(hosts).difference(*placed.values()):  # their places are away
+            placed.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
+        for member, shards in placed.items():
             moving: dict[Member, list[int]] = defaultdict(list)
-            for i in shards:
-                if home[i] is not member:
-                    moving[home[i]].append(i)
+            for i in sorted(shards):
+                if hosts[i] is not member:
+                    moving[hosts[i]].append(i)
             if moving:
                 self._move(member, moving)
         try:
@@ -590,13 +666,22 @@ class RayFleet:
     def _move(self, member: Member, moving: Mapping[Member, list[int]]) -> None:
         states = []
         for donor, shards in moving.items():
+            back = [i for i in shards if not self._is_home(donor, i) and self._is_home(member, i)]
             states.append(donor.actor.call.remote("release", shards))
             donor.shards = [i for i in donor.shards if i not in shards]
             self._tell("shard_moved", shards=shards, worker=member.id, before=donor.id)
+            if back:
+                self._tell("shards_back", shards=back, worker=member.id)
         incoming = sorted(i for shards in moving.values() for i in shards)
-        done = member.actor.adopt.remote(incoming, [], *states)
+        home = [i for i in incoming if self._is_home(member, i)]
+        away = [i for i in incoming if i not in home]
+        for shards, rows in ((home, True), (away, False)):
+            if shards:
+                done = member.actor.adopt.remote(shards, [], *states, rows=rows)
+                self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic(), moved=True))
         member.shards = sorted([*member.shards, *incoming])
-        self._adopting.append(Adoption(member, tuple(incoming), done, time.monotonic(), moved=True))
+        if away:
+            self._tell("shards_away", shards=away, worker=member.id, state=self._done)
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pisa_ray.actors.crew import Member
 
@@ -68,14 +68,14 @@ class Balance:
         placed = place([self._costs[i] for i in shards], self._paces(members))
         return [[shards[k] for k in positions] for positions in placed]
 
-    def load(self, member: Member) -> float:
-        """Cost of what a worker hosts."""
-        return sum(self._costs[i] for i in member.shards)
+    def load(self, shards: Iterable[int]) -> float:
+        """Cost of some shards."""
+        return sum(self._costs[i] for i in shards)
 
-    def plans(self, members: Sequence[Member], newcomers: int) -> list[Sequence[int]]:
-        """What each of some newcomers will host beside the members, if nothing else changes."""
-        paces = (self._paces(members) + [self._usual(members)] * newcomers)[: len(self._costs)]
-        shards, placed = list(self._costs), place(list(self._costs.values()), paces)
+    def plans(self, shards: Sequence[int], members: Sequence[Member], newcomers: int) -> list[Sequence[int]]:
+        """Which of some shards each of some newcomers will host beside the members, if nothing else changes."""
+        paces = (self._paces(members) + [self._usual(members)] * newcomers)[: len(shards)]
+        placed = place([self._costs[i] for i in shards], paces)
         return [[shards[k] for k in positions] for positions in placed[-newcomers:]]
 
     def note(self, member: Member, shards: Sequence[int], seconds: float) -> None:
@@ -85,17 +85,27 @@ class Balance:
         pace = seconds / sum(self._costs[i] for i in shards)
         member.pace = 0.8 * member.pace + 0.2 * pace if member.pace else pace
 
-    def is_uneven(self, members: Sequence[Member], done: int) -> bool:
-        """Whether shards should be placed anew after a round: a worker has none, or some are much slower."""
-        if len(members) <= len(self._costs) and not all(m.shards for m in members):
+    def is_uneven(
+        self,
+        hosted: Mapping[Member, Sequence[int]],
+        placed: Callable[[], Mapping[Member, Sequence[int]]],
+        done: int,
+    ) -> bool:
+        """Whether shards should be placed anew after a round: a worker has none, or some are much slower.
+
+        Args:
+            hosted: What each worker hosts.
+            placed: What each would.
+            done: The round.
+        """
+        if not all(hosted.values()) and any(some and not hosted[m] for m, some in placed().items()):
             return True
-        hosts = sorted((m for m in members if m.shards), key=lambda m: min(m.shards))
+        hosts = [m for m, shards in hosted.items() if shards]
         if done - self.done < self._every or len(hosts) < 2 or any(m.pace == 0 for m in hosts):
             return False
         self.done = done
-        now = max(m.pace * self.load(m) for m in hosts)
-        cuts = self.cut(list(self._costs), hosts)
-        then = max(m.pace * sum(self._costs[i] for i in cut) for m, cut in zip(hosts, cuts, strict=True))
+        now = max(m.pace * self.load(hosted[m]) for m in hosts)
+        then = max(m.pace * self.load(shards) for m, shards in placed().items())
         if now < GAIN * then or now - then < SECONDS:
             return False
         self._every *= 2  # so that noise does not move shards for ever

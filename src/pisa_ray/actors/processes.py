@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +55,19 @@ class WorkerActor:
         return self._worker.info(), ray.get_runtime_context().get_node_id()
 
     def step(
-        self, round_: int, sigma: float, published: np.ndarray, diagnose: bool, shards: Sequence[int], repeat: bool
+        self,
+        round_: int,
+        sigma: float,
+        published: np.ndarray,
+        diagnose: bool,
+        shards: Sequence[int],
+        repeat: bool,
+        absent: Collection[int] = (),
     ) -> tuple[Payload, WorkerReport]:
         """See Worker.step."""
-        return self._it.step(round_, sigma, published, diagnose, shards, repeat)
+        return self._it.step(round_, sigma, published, diagnose, shards, repeat, absent)
 
-    def adopt(self, shards: Sequence[int], rounds: Sequence[PastRound], *values: Any) -> Adopted:
+    def adopt(self, shards: Sequence[int], rounds: Sequence[PastRound], *values: Any, rows: bool = True) -> Adopted:
         """Take in shards and bring them up to date.
 
         Args:
@@ -68,9 +75,10 @@ class WorkerActor:
             rounds: The rounds to replay.
             values: The vectors published for those rounds, [p + b + e] each, then where the states are (States or
                 StoredStates).
+            rows: See Worker.host.
         """
         start = time.perf_counter()
-        self._it.host(shards, *values[len(rounds) :])
+        self._it.host(shards, *values[len(rounds) :], rows=rows)
         loaded = time.perf_counter()
         self._it.replay(shards, rounds, values[: len(rounds)])
         return Adopted(loaded - start, time.perf_counter() - loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,11 +35,18 @@ class Adoption:
 
 @dataclass
 class Round:
-    """A round under way: deliveries by ticket, and the update that waits for them."""
+    """A round under way: deliveries by ticket, and the update that waits for them.
+
+    Attributes:
+        absent: Shards that could not report when it began.
+        forgotten: Shards whose state has gone back to an earlier round since.
+    """
 
     number: int
     sigma: float
     diagnose: bool
+    absent: Collection[int] = frozenset()
+    forgotten: set[int] = field(default_factory=set)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     published: Any = None
     summary: Any = None

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -38,6 +38,10 @@ class RayResources:
     labels: dict[str, str] = field(default_factory=dict)
     accelerator: str | None = None
     spread: bool = False
+
+    def on(self, labels: Mapping[str, str]) -> RayResources:
+        """The same, on nodes with further labels."""
+        return replace(self, labels=self.labels | dict(labels)) if labels else self
 
     def options(self) -> dict[str, Any]:
         """What Ray is told of an actor that is a worker."""

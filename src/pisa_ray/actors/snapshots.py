@@ -8,7 +8,7 @@ before only when all its parts are safe.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,11 @@ class Snapshots:
     def remember(self, kept: Kept) -> None:
         """A round is done."""
         self.window.append(kept)
+
+    def forget(self, shards: Collection[int]) -> None:
+        """What some shards have done since their last safe states has not happened."""
+        for kept in self.window:
+            kept.round.reporters.difference_update(shards)
 
     def due(self, round_: int) -> bool:
         """Whether it is time for another, after a round."""

@@ -162,6 +162,7 @@ class Config(Section):
     shard_weights: Literal["size", "uniform"] = "size"
     participation: Annotated[float, Field(gt=0, le=1)] | list[list[int]] = 1.0
     asynchronous: AsynchronousSection | None = None
+    pin_to: dict[str, list[str | None]] | None = None
     robust: Annotated[AnyRobust, Field(discriminator="kind")] | None = None
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     workers: Annotated[int, Field(ge=0)] | WorkersSection = 1

@@ -72,6 +72,7 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "shard_weights": config.shard_weights,
         "participation": config.participation,
         "asynchronous": config.asynchronous.build() if config.asynchronous is not None else None,
+        "pin_to": config.pin_to,
         "robust": None if config.robust is None else config.robust.build(),
         "threads_per_worker": config.threads_per_worker,
         "seed": config.seed,

@@ -86,7 +86,7 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for line in map(json.loads, lines):  # of two lines for a round the later one counts
             if "changed" in line:
-                raise ValueError(f"shards joined or left after round {line['round']}")
+                raise ValueError(f"shards joined, left or were away after round {line['round']}")
             found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]
         if found and {shard for shard, _ in found.get(1, [])} != set(range(shards)):
             raise ValueError(f"in round 1 not all of {shards} shards report")

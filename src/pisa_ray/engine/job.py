@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,6 +73,7 @@ class Job:
         batch_size: Rows of a mini-batch; None: all.
         participation: Which shards report in a round, from the second on.
         asynchronous: When a round ends that does not wait for all shards; None: it waits for its reporters.
+        pinned: Whether some shards may not leave their place, so that they are absent while it is away.
         robust: What is done against bad shards, or None.
         micro_batch_size: Rows per backward pass; None: the whole batch at once.
         clip_norm: Largest norm of a shard's gradient; None: any.
@@ -98,6 +99,7 @@ class Job:
     batch_size: int | None = 64
     participation: Participation = 1.0
     asynchronous: Asynchronous | None = None
+    pinned: bool = False
     robust: Robust | None = None
     micro_batch_size: int | None = None
     clip_norm: float | None = None
@@ -111,10 +113,16 @@ class Job:
         seed_globals(self.seed)
         return FlatModel(self.model(), device)
 
-    def reporters(self, round_: int) -> Sequence[int]:
-        """Who reports in a round, ascending; in round 1 all, and in its first round who has joined."""
-        chosen = reporters(self.participation, self.present, self.seed, round_)
-        newcomers = {self.founders + k for k, joined in enumerate(self.joined) if joined.round == round_} - self.removed
+    def reporters(self, round_: int, absent: Collection[int] = ()) -> Sequence[int]:
+        """Who reports in a round, ascending; in round 1 all, and in its first round who has joined.
+
+        Args:
+            round_: The round, from 1.
+            absent: Shards that cannot.
+        """
+        there = [i for i in self.present if i not in absent] if absent else self.present
+        chosen = reporters(self.participation, there, self.seed, round_)
+        newcomers = {self.founders + k for k, joined in enumerate(self.joined) if joined.round == round_} & set(there)
         return sorted({*chosen, *newcomers}) if newcomers else chosen
 
     @property
@@ -160,7 +168,7 @@ class Job:
         """
         if isinstance(self.robust, Reducer):
             return True
-        return self.method.remembers and (self.participation != 1 or self.asynchronous is not None)
+        return self.method.remembers and (self.participation != 1 or self.asynchronous is not None or self.pinned)
 
     def rows(self, parameters: int, buffers: int) -> RowLayout:
         """The layout of this job's messages, given p and b."""

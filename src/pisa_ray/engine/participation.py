@@ -17,7 +17,8 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
 
     Args:
         participation: With a share, max(1, round(p m)) of the m shards without replacement, keyed (seed, round).
-        shards: The ids of those that are part of the problem, ascending; lists may name others, too.
+        shards: The ids of those that can, ascending; lists may name others, too, and where they name nobody else, all
+            of these report.
         seed: The run's.
         round_: The round, from 1.
     """
@@ -25,7 +26,7 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
         return shards
     if isinstance(participation, tuple):
         present = set(shards)
-        return [i for i in participation[(round_ - 2) % len(participation)] if i in present]
+        return [i for i in participation[(round_ - 2) % len(participation)] if i in present] or shards
     m = len(shards)
     number = round(share_reporting(participation, m) * m)
     return sorted(shards[k] for k in generator(seed, "reporters", round_).choice(m, number, replace=False))

@@ -48,14 +48,32 @@ class Payload:
         return sum(array.nbytes for _, array in [*self.messages, *self.duals])
 
 
-@dataclass
-class HostedShard:
-    """A shard at home: its rows, its stream and its local state."""
+@dataclass(frozen=True)
+class Home:
+    """A shard's rows and its stream."""
 
     rows: Rows
     held_out: Rows
     stream: BatchStream
+
+
+@dataclass
+class HostedShard:
+    """A shard's local state, and where it is at home its rows; elsewhere its state is kept until it can go home."""
+
     state: ShardState
+    home: Home | None
+
+    @property
+    def at_home(self) -> Home:
+        """Its rows.
+
+        Raises:
+            RuntimeError: They are not here.
+        """
+        if self.home is None:
+            raise RuntimeError("the rows of a shard that is away from home were asked for")
+        return self.home
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class PastRound:
 
     number: int
     sigma: float
-    reporters: Collection[int]
+    reporters: set[int]
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class Worker:
             torch.cuda.init()  # type: ignore[no-untyped-call]
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
-        self._prepared: dict[int, HostedShard] = {}
+        self._prepared: dict[int, Home] = {}
         self._tree, self._duals = self._trees()
         self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
@@ -149,8 +167,9 @@ class Worker:
         """Go on with another job: this one, but that shards have joined or left the problem."""
         self.job = job
         for i in job.removed:
-            for known in (self.shards, self._prepared, self._ahead):
-                known.pop(i, None)
+            self.shards.pop(i, None)
+            self._prepared.pop(i, None)
+            self._ahead.pop(i, None)
         self._tree, self._duals = self._trees()
 
     def info(self) -> WorkerInfo:
@@ -160,7 +179,8 @@ class Worker:
 
     def prepare(self, shards: Iterable[int]) -> None:
         """Read the rows of shards that are expected here, in one pass over each source."""
-        missing = [i for i in shards if i not in self._prepared and i not in self.shards]
+        at_home = {i for i, shard in self.shards.items() if shard.home is not None}
+        missing = [i for i in shards if i not in self._prepared and i not in at_home]
         founders = [i for i in missing if i < self.job.founders]
         for some in (founders, *([i] for i in missing if i >= self.job.founders)):
             if some:
@@ -174,21 +194,24 @@ class Worker:
             for rows in (job.shards[i], job.held_out[i]):
                 parts.append(read.take(np.arange(start, start + len(rows))))
                 start += len(rows)
-            self._prepared[i] = HostedShard(
-                parts[0],
-                parts[1],
-                BatchStream(job.seed, i, len(job.shards[i]), job.batch_size),
-                self._initial_state(),
-            )
+            stream = BatchStream(job.seed, i, len(job.shards[i]), job.batch_size)
+            self._prepared[i] = Home(parts[0], parts[1], stream)
 
-    def host(self, shards: Sequence[int], *origins: States | StoredStates) -> None:
-        """Take in shards, at the states that one of the origins has of them, else at their initial state."""
-        self.prepare(shards)
+    def host(self, shards: Sequence[int], *origins: States | StoredStates, rows: bool = True) -> None:
+        """Take in shards, at the states that one of the origins has of them, else at their initial state.
+
+        Args:
+            shards: Which.
+            origins: Where states may be.
+            rows: Whether they are at home here; if not, only their states are kept, and they cannot report.
+        """
+        if rows:
+            self.prepare(shards)
         for i in shards:
-            if i in self._prepared:
-                self.shards[i] = self._prepared.pop(i)
-            else:  # hosted already
-                self.shards[i].state = self._initial_state()
+            home = self._prepared.pop(i, None) if rows else None
+            if home is None and rows:  # hosted already
+                home = self.shards[i].home
+            self.shards[i] = HostedShard(self._initial_state(), home)
         for origin in origins:
             if isinstance(origin, StoredStates):
                 origin.load_into({i: self.shards[i].state for i in shards})
@@ -235,6 +258,7 @@ class Worker:
         diagnose: bool,
         shards: Sequence[int] | None = None,
         repeat: bool = False,
+        absent: Collection[int] = (),
     ) -> tuple[Payload, WorkerReport]:
         """One iteration of hosted shards at the published w; of those, the round's reporters take a step.
 
@@ -245,6 +269,7 @@ class Worker:
             diagnose: Whether reports carry diagnostics and payloads the duals.
             shards: Which; None: all that are hosted.
             repeat: Whether the absent shards' last messages are sent too, to a consensus that does not know them.
+            absent: Shards of the job, here or elsewhere, that cannot report.
 
         Returns:
             What the consensus gets (views of buffers that the next step overwrites), and the report.
@@ -252,11 +277,11 @@ class Worker:
         began, start = time.monotonic(), time.perf_counter()
         this = self._begin(round_, sigma, published, diagnose=diagnose)
         here = sorted(self.shards if shards is None else shards)
-        reporters = set(self.job.reporters(round_))
+        reporters = self.job.reporters(round_, absent)
         reports, gradient_seconds = {}, 0.0
         self._tree.clear()
-        self._tree.expect(self.job.reporters(round_))
-        for i in (i for i in here if i in reporters):
+        self._tree.expect(reporters)
+        for i in sorted(set(here) & set(reporters)):
             row = self._row(i)
             reports[i], seconds = self._try_report(i, this, row)
             gradient_seconds += seconds
@@ -279,7 +304,8 @@ class Worker:
         return self._standing(shards, shards, diagnose=diagnose)
 
     def _standing(self, speakers: Iterable[int], here: Sequence[int], *, diagnose: bool) -> Payload:
-        messages = [((0, i), to_host(self.shards[i].state.said)) for i in speakers]
+        states = [(i, self.shards[i].state) for i in speakers]
+        messages = [((0, i), to_host(state.said)) for i, state in states if state.reports]
         return Payload(messages, self._dual_sums(here, diagnose=diagnose))
 
     def _dual_sums(self, here: Sequence[int], *, diagnose: bool) -> Nodes:
@@ -304,7 +330,7 @@ class Worker:
         starts = self.job.source(i).starts()
         if len(starts) <= 2:
             return ""
-        rows = self.job.shards[i][self.shards[i].stream.positions(self._drawn)]
+        rows = self.job.shards[i][self.shards[i].at_home.stream.positions(self._drawn)]
         groups = [str(g) for g in np.unique(np.searchsorted(starts, rows, side="right") - 1)]
         shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
         return f" (rows from row group{'s' if len(groups) > 1 else ''} {shown})"
@@ -362,13 +388,13 @@ class Worker:
         """Make hosted shards' next mini-batches meanwhile, unless they are all of the rows."""
         if self.job.batch_size is None:
             return
-        for i in set(shards) & set(self.shards):
+        for i in (i for i in set(shards) & set(self.shards) if self.shards[i].home is not None):
             count = self.shards[i].state.reports * self.job.steps(i)
             self._ahead[i] = (count, *self._batch(i, count))
 
     def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
-        job, shard, device = self.job, self.shards[i], self.model.parameters.device
+        job, shard, device = self.job, self.shards[i].at_home, self.model.parameters.device
         positions = shard.stream.positions(count)
         x, y = shard.rows.batch(positions)
         if job.preprocess.transform is not None:
@@ -402,7 +428,8 @@ class Worker:
         """Evaluate hosted shards' own rows, held-out or training ones, as distorted as they are there."""
         self.model.load(published)
         job = self.job
-        rows = {i: self.shards[i].held_out if held_out else self.shards[i].rows for i in shards}
+        homes = {i: self.shards[i].at_home for i in shards}
+        rows = {i: home.held_out if held_out else home.rows for i, home in homes.items()}
 
         def distort(x: torch.Tensor, y: torch.Tensor, positions: np.ndarray, i: int) -> tuple[torch.Tensor, ...]:
             return job.distort(x, y, i, (job.held_out if held_out else job.shards)[i][positions])

@@ -38,6 +38,8 @@ class Events:
     def __call__(self, kind: str, **fields: Any) -> None:
         """Record an event, and say what it means if the user would want to know."""
         self.inexact = self.inexact or kind == "inexact"
+        if kind == "shards_away" and self._directory.arrivals.exists():
+            self._directory.end_arrivals(self.round)
         if self._held is None:
             self._directory.add_event(kind, self.round, **fields)
         else:
@@ -70,6 +72,8 @@ _SENTENCES = {
     "checkpoint_failed": "{message}",
     "shard_removed": "shard {shard} with {rows} rows has left: the problem is another one now",
     "shard_added": "shard {shard} with {rows} rows of {train} has joined: the problem is another one now",
+    "shards_away": "{shards} cannot report, as no worker is at their place; kept as after round {state}",
+    "shards_back": "{shards} can report again",
     "shards_refused": "{message}",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +38,10 @@ from pisa_ray.errors import ConfigError, PisaError
 
 #: How far a round is from a solution, in metrics.jsonl.
 RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
+
+
+#: A node label, and for each shard its value where the shard must stay; None: anywhere.
+PinTo = Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +157,7 @@ def prepare(
     shard_weights: str = "size",
     participation: float | Sequence[Sequence[int]] = 1.0,
     asynchronous: Asynchronous | None = None,
+    pin_to: PinTo | None = None,
     robust: Robust | None = None,
     threads: int = 1,
     seed: int = 0,
@@ -174,8 +179,14 @@ def prepare(
     method = algorithm or SISAD()
     if asynchronous is not None:
         _check_asynchronous(method, alone=participation == 1)
+    if pin_to is not None and not method.remembers:
+        raise ConfigError(
+            f"algorithm {type(method).__name__} forgets who does not report, but pin_to needs the last messages of "
+            "shards whose place is away: use pisa, sisa, sisa_d, nsisa or mifa, or leave pin_to out."
+        )
     opened = data.open() if isinstance(data, Data) else data
     cut = partition.split(opened.train, seed)
+    pinned(pin_to, len(cut))
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
     if opened.held_out_share is not None:
         shards, held_out = hold_out(cut, opened.held_out_share, seed)
@@ -197,6 +208,7 @@ def prepare(
         autocast=autocast,
         participation=checked_participation(participation, len(cut)),
         asynchronous=asynchronous,
+        pinned=pin_to is not None,
         robust=robust,
         threads=threads,
         seed=seed,
@@ -213,6 +225,41 @@ def prepare(
         (opened.input, opened.label),
         shard_weights,
     )
+
+
+def pinned(pin_to: PinTo | None, shards: int) -> tuple[str, dict[int, str]]:
+    """Where shards are pinned: the node label, and its value by shard.
+
+    Args:
+        pin_to: What the user gives: {label: [value of each shard, None for one that may be anywhere]}.
+        shards: m.
+
+    Raises:
+        ConfigError: It is not that.
+    """
+    if pin_to is None:
+        return "", {}
+    if len(pin_to) != 1:
+        raise ConfigError(
+            f"pin_to names {len(pin_to)} node labels, but it takes one, with its value for each shard: "
+            "pin_to={'site': ['lyon', 'bonn']}."
+        )
+    ((label, values),) = pin_to.items()
+    if isinstance(values, str) or len(values) != shards:
+        number = f"{len(values)} values" if not isinstance(values, str) else "one value"
+        raise ConfigError(
+            f"pin_to.{label} has {number}, but there are {shards} shards: give a value for each, or None for a shard "
+            "that may be anywhere."
+        )
+    of = {i: value for i, value in enumerate(values) if value is not None}
+    for i, value in of.items():
+        if not isinstance(value, str) or not value or set(value) & set("!(), "):
+            raise ConfigError(
+                f"pin_to.{label}[{i}] is {value!r}, but it must be the value of a node label, such as 'lyon', or None."
+            )
+    if not of:
+        raise ConfigError(f"pin_to.{label} has no value for any shard: leave pin_to out.")
+    return label, of
 
 
 def _check_asynchronous(method: Method, *, alone: bool) -> None:

@@ -217,7 +217,7 @@ class RunDirectory:
         self._append(self.arrivals.name, {"round": round_, "steps": steps})
 
     def end_arrivals(self, round_: int) -> None:
-        """Note in arrivals.jsonl that shards joined or left after a round, so that from there it cannot be repeated."""
+        """Note in arrivals.jsonl that shards joined, left or were away after a round: then it cannot be repeated."""
         self._append(self.arrivals.name, {"round": round_, "changed": True})
 
     def ask_resize(self, workers: int) -> None:

@@ -26,7 +26,7 @@ from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
-from pisa_ray.trainer.prepare import Data, Opened, prepare
+from pisa_ray.trainer.prepare import Data, Opened, PinTo, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
@@ -68,6 +68,13 @@ class PisaTrainer:
         asynchronous: When a round ends without waiting for all shards; None: it does wait. Which messages arrived when
             is logged in arrivals.jsonl. In one process (scaling_config 0) all do.
         replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit.
+        pin_to: A node label, and for each shard its value where the shard must stay, as its rows may not leave:
+            {"site": ["lyon", "bonn", None]}; None: anywhere. It is trained and evaluated by workers on such nodes only
+            (`ray start --labels site=lyon`), and while there is none it does not report: its last message stays in the
+            sum, and its state is kept elsewhere, as it was when it was last safe. Only for methods with a memory of all
+            shards. Every place needs a worker, so there are at least as many; one that is away is not waited for,
+            whatever the minimum. This process reads what it needs to cut the shards (labels, say), and a mini-batch of
+            the smallest one to try the model.
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
         sigma_schedule: Growth of sigma; None: constant.
@@ -124,6 +131,7 @@ class PisaTrainer:
         participation: float | Sequence[Sequence[int]] = 1.0,
         asynchronous: Asynchronous | None = None,
         replay: Path | str | None = None,
+        pin_to: PinTo | None = None,
         robust: Robust | None = None,
         sigma_schedule: SigmaSchedule | None = None,
         seed: int = 0,
@@ -166,11 +174,14 @@ class PisaTrainer:
             shard_weights=shard_weights,
             participation=participation,
             asynchronous=asynchronous,
+            pin_to=pin_to,
             robust=robust,
             threads=threads_per_worker,
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
+        self._pins = pinned(pin_to, len(job.shards))
+        self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None
         if replay is not None:
             if asynchronous is None:
@@ -199,6 +210,7 @@ class PisaTrainer:
             "shard_weights": shard_weights,
             "participation": describe(job.participation),
             "asynchronous": describe(asynchronous),
+            "pin_to": describe(pin_to),
             "robust": describe(robust),
             "threads_per_worker": threads_per_worker,
             "evaluate_every": evaluate_every,
@@ -239,6 +251,24 @@ class PisaTrainer:
         if not directory.holds_a_run():
             raise ConfigError(f"{path} holds no run to go on with: give a run directory, one with a config.yaml.")
         return cls(**{**arguments, "run_config": run, "resume": True})
+
+    def _check_places(self, *, replaying: bool) -> None:
+        """Whether what is pinned can be where it must."""
+        label, of = self._pins
+        places = set(of.values())
+        if not places:
+            return
+        if replaying:
+            raise ConfigError(
+                "pin_to keeps rows in their places, but replay needs all of them: leave one of the two out."
+            )
+        if self._scaling.most < len(places):
+            raise ConfigError(
+                f"workers is {self._scaling.most}, but pin_to names {len(places)} places, and each needs a worker of "
+                f"its own: use at least {len(places)}."
+            )
+        if label in self._scaling.labels:
+            raise ConfigError(f"the label {label} is in worker_labels and in pin_to: leave it out of worker_labels.")
 
     def _directory(self) -> RunDirectory:
         return RunDirectory(self._run.path, self._run.storage)
@@ -476,6 +506,7 @@ class PisaTrainer:
             AsynchronousFleet,
             RayFleet,
             RayResources,
+            Sites,
             Wanted,
             ray_session,
         )
@@ -494,11 +525,13 @@ class PisaTrainer:
             scaling.look_every,
         )
 
+        sites = Sites(*self._pins)
+
         def remote(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
             arguments = job, wanted, resources, events, stop_requested
             if job.asynchronous is None:
-                return closing(RayFleet(*arguments))
-            return closing(AsynchronousFleet(*arguments, directory.add_arrivals, self._replay))
+                return closing(RayFleet(*arguments, sites))
+            return closing(AsynchronousFleet(*arguments, directory.add_arrivals, self._replay, sites))
 
         with ray_session(scaling.least, scaling.most, resources, self._address):
             yield remote
