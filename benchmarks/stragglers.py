@@ -137,7 +137,7 @@ def ours(job: Job, folder: Path, workers: int, goal: Goal, *, move: bool) -> Run
         )
     with closing(fleet):
         if not move:
-            fleet._balance._every = sys.maxsize  # rounds between two looks at the paces
+            fleet._hosting.balance._every = sys.maxsize  # rounds between two looks at the paces
         fleet.tend()  # places the shards
         start, samples, round_ = time.perf_counter(), 0, 0
         while samples < goal.samples or time.perf_counter() - start < goal.seconds:

@@ -24,6 +24,7 @@ from rows import (
     ABLATIONS,
     AUTHORS,
     DATASETS,
+    DUAL_STEPS,
     LOCAL_RATES,
     LOCAL_STEPS,
     PART,
@@ -117,6 +118,12 @@ class Heterogeneity(Study):
             for lr in LOCAL_RATES:
                 rows[f"{k} steps, lr {lr}"]["algorithm"]["steps"] = k
         self._mnist("local steps", ("one label", "IID"), rows, seeds=(0,), evaluations=1)
+
+    def dual_local_steps(self) -> None:
+        """Dual methods with one and five local steps: as many gradients, and as many vectors sent."""
+        for equal, rounds in (("gradients", 200), ("bytes", 40)):
+            place = f"dual local steps/equal {equal}"
+            self._mnist(place, ("one label", "IID"), DUAL_STEPS, equal=equal, rounds=rounds, evaluations=1)
 
     def contradictions(self) -> None:
         """Shards that contradict each other, at the settings found on Dirichlet(0.1)."""

@@ -123,6 +123,16 @@ AUTHORS: dict[str, Row] = {
 LOCAL_STEPS = (1, 2, 5, 10, 20, 50)
 LOCAL_RATES = (0.1,)
 
+#: One and five local steps of dual methods. With sigma / E five steps go as far as one, on a flat loss.
+DUAL_STEPS: dict[str, Row] = {
+    "SISA-D, 1 step": row("sisa_d", sigma=30, rho=270),
+    "SISA-D, 5 steps, sigma / 5": row("sisa_d", sigma=6, rho=294, local_steps=5),
+    "SISA-D, 5 steps, same sigma": row("sisa_d", sigma=30, rho=270, local_steps=5),
+    "SISA, 1 step": row("sisa", sigma=1.0, rho=200),
+    "SISA, 5 steps, sigma / 5": row("sisa", sigma=0.2, rho=200.8, local_steps=5),
+    "SISA, 5 steps, same sigma": row("sisa", sigma=1.0, rho=200, local_steps=5),
+}
+
 #: Three of ten shards report; dual methods and MIFA remember the others.
 PARTICIPATION = 0.3
 PART: dict[str, list[Row]] = {
@@ -179,7 +189,16 @@ EIGHT = (
     "feature noise",
     "IID",
 )
-STUDIES = ("authors", "participation", "ablations", "few exchanges", "local steps", "contradictions", "languages")
+STUDIES = (
+    "authors",
+    "participation",
+    "ablations",
+    "few exchanges",
+    "local steps",
+    "dual local steps",
+    "contradictions",
+    "languages",
+)
 
 PRESETS = {
     "small": Preset({"digits": ("one label", "IID")}, (0,), (100,)),

@@ -41,19 +41,32 @@ pinned = st.dictionaries(st.integers(0, 7), st.sampled_from(LABELS), min_size=1)
 def test_every_place_has_a_claim_to_a_worker(of, spare, workers, room):
     sites = Sites("site", of)
     groups = sites.groups(range(8))
+    places = [site for site in groups if site is not None]
     workers = {site: min(n, len(groups[site])) for site, n in workers.items() if site in groups}
-    most = len(groups) + spare
-    opened = sites.openings(range(8), most, workers, lambda site: room.get(site, 0))
-    have = Counter(workers) + Counter(opened)
-    assert all(n <= room.get(site, 0) for site, n in Counter(opened).items())
+    most = len(places) + spare
+    opened = Counter(sites.openings(range(8), most, workers, lambda site: room.get(site, 0)))
+    have = Counter(workers) + opened
+    assert all(n <= room.get(site, 0) for site, n in opened.items())
     assert all(have[site] <= len(groups[site]) for site in groups)
-    if sum(workers.values()) < most:
-        reserved = sum(max(have[site], 1) for site in groups)
-        assert not opened or reserved <= max(most, sum(max(workers.get(site, 0), 1) for site in groups))
-        without = [site for site in groups if not workers.get(site) and room.get(site, 0)]
-        assert len(opened) >= min(len(without), most - sum(workers.values()))
-    else:
-        assert not opened
+    assert opened.total() <= max(most - sum(workers.values()), 0)
+    if all(n <= 1 for n in workers.values()) and (spare or None not in workers):  # nobody has taken another's claim
+        away = [site for site in places if not have[site]]
+        assert have.total() + len(away) <= most
+        assert all(have[site] or not room.get(site) for site in places)
+
+
+@pytest.mark.parametrize(
+    ("of", "most", "workers", "room", "opened"),
+    [
+        ({1: "bonn", 2: "lyon"}, 2, {}, {None: 1, "bonn": 1, "lyon": 1}, ["bonn", "lyon"]),
+        ({1: "bonn", 2: "lyon"}, 3, {}, {None: 1, "bonn": 1, "lyon": 1}, ["bonn", "lyon", None]),
+        ({1: "bonn", 2: "lyon"}, 2, {"lyon": 1}, {None: 1, "bonn": 0, "lyon": 1}, []),
+        ({0: "bonn", 1: "bonn", 2: "lyon"}, 4, {"lyon": 1}, {"bonn": 5, "lyon": 5}, ["bonn", "bonn"]),
+    ],
+)
+def test_named_places_come_first(of, most, workers, room, opened):
+    """Shards that may be anywhere need no worker of their own."""
+    assert Sites("site", of).openings([0, 1, 2], most, workers, lambda site: room.get(site, 0)) == opened
 
 
 def test_nothing_pinned_is_one_place():
@@ -125,6 +138,26 @@ def test_a_shard_that_has_never_reported_has_no_say():
         consensus.add(round_, 0, payload)
         consensus.update(round_, 10.0, False)
     assert np.isfinite(consensus.publish()).all()
+
+
+def test_what_stands_is_told_where_the_state_is_older():
+    """A place dies after its last safe state: the consensus' row goes with the state, and makes up a new consensus."""
+    of = job(pin_to={"site": ["bonn"] + ["lyon"] * (SHARDS - 1)})
+    (bonn, consensus), (lyon, other) = started(of), started(of)
+    bonn.host([0])
+    lyon.host(range(1, SHARDS))
+    for round_ in (1, 2):
+        w = consensus.publish().copy()
+        for ticket, worker in enumerate((bonn, lyon)):
+            consensus.add(round_, ticket, worker.step(round_, 10.0, w, False)[0])
+        consensus.update(round_, 10.0, False)
+    lyon.host([0], rows=False)  # no state was safe yet: the initial one
+    assert [node[1] for node, _ in lyon.repeat([0, 1], False).messages] == [1]
+    lyon.hear(consensus.said([0, 7]))
+    other.restore(consensus.publish().copy(), 3)
+    other.add(3, 0, lyon.repeat(range(SHARDS), False))
+    ours, theirs = consensus.update(3, 10.0, False), other.update(3, 10.0, False)
+    assert np.array_equal(ours[0], theirs[0])
 
 
 def test_rows_of_a_shard_that_is_kept_are_not_to_be_had():

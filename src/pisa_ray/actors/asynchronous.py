@@ -97,7 +97,7 @@ class AsynchronousFleet(RayFleet):
         self._snapshots.settle(None)
         arrived, leaving = self._elastic.look()
         self._moving = self._moving or bool(arrived or leaving)
-        if self._lost or self._suspect:
+        if self._hosting.lost or self._suspect:
             self._recover()
         if not self.is_settled():
             return
@@ -167,7 +167,7 @@ class AsynchronousFleet(RayFleet):
 
     def _wanted_steps(self, round_: int, now: Kept) -> Iterable[tuple[Kept, set[int]]]:
         if self._replay is None:
-            return [(now, set(self._shards) - self._absent())]
+            return [(now, set(self._shards) - self._hosting.absent())]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
         known = {kept.round.number: kept for kept in [*self._snapshots.window, now]}
@@ -239,7 +239,7 @@ class AsynchronousFleet(RayFleet):
             return False
         if self._replay is not None:
             return True
-        absent = self._absent()
+        absent = self._hosting.absent()
         heard = {i: version for i, version in self._heard.items() if i not in absent}
         for flight in landed:
             for i in set(flight.shards) & set(heard):
@@ -305,35 +305,23 @@ class AsynchronousFleet(RayFleet):
 
     # When processes are gone
 
-    def _recover(self) -> None:
-        """See RayFleet: of the dead, what is in the sum has happened, and nothing else."""
-        for _ in range(RECOVERIES):
-            try:
-                self._bury()
-                if self._unfed:
-                    ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
-                    answer(self._consensus.ready, "start")
-                    self._unfed, self._settling = False, True  # it is told all when no step is under way
-                    for flight in self._flights.values():
-                        flight.added = None
-                    if self._round is not None:
-                        self._round.summary = None
-                self._sort_adoptions()
-                self._drop()
-                self._rehome()
-                if self._round is not None:
-                    if self._round.summary is None:  # else its end has come: the next round has another w
-                        self._launch()
-                else:
-                    self._wait([a.done for a in self._adopting], "take in shards")
-                    self._welcome()
-                self._suspect = False
-                return
-            except GoneError:
-                time.sleep(0.05)
-        raise StatesLostError("processes die faster than their shards can be rebuilt.")
+    def _feed_consensus(self) -> None:
+        """See RayFleet; it is told all when no step is under way."""
+        ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        answer(self._consensus.ready, "start")
+        self._unfed, self._settling = False, True
+        for flight in self._flights.values():
+            flight.added = None
+        if self._round is not None:
+            self._round.summary = None
 
-    def _drop(self) -> None:
+    def _close(self, round_: Round) -> None:
+        """Go on with a round, unless its end has come: the next one has another w."""
+        if round_.summary is None:
+            self._launch()
+
+    def _fence(self) -> None:
+        """See RayFleet: of the dead, what is in the sum has happened, and nothing else."""
         for ticket, flight in list(self._flights.items()):
             if flight.member in self._crew.members or flight.accepted:
                 continue
@@ -349,17 +337,14 @@ class AsynchronousFleet(RayFleet):
 
     def _rehome(self) -> None:
         """Rebuild lost shards on the workers there are."""
-        if not self._lost:
-            return
         if not self._crew.members:
             self._elastic.staff()
-        rounds = [*self._snapshots.window, *([self._now] if self._round is not None and self._now is not None else [])]
-        for member, part in self._homes(sorted(self._lost)):
-            if self._is_home(member, part[0]):
-                self._adopt(member, part, rounds)
+        current = [self._now] if self._round is not None and self._now is not None else []
+        for member, part in self._hosting.homes(self._elastic.staying()):
+            if self._hosting.is_home(member, part[0]):
+                self._hosting.adopt(member, part, [*self._snapshots.window, *current])
             else:
                 self._keep(member, part)
-            self._lost -= set(part)
 
     def _forget(self, shards: Sequence[int]) -> None:
         super()._forget(shards)

@@ -76,7 +76,9 @@ class Elastic:
         self._asked = 0
 
     def resize(self, workers: int) -> None:
-        """Want so many workers from now on, or as many of them as there is room for."""
+        """Want so many workers from now on, or as many of them as there is room for; at least one for each place."""
+        places = [site for site in self._sites.groups(self._shards()) if site is not None]
+        workers = max(workers, len(places))
         self._wanted.most = workers
         self._wanted.least = min(self._wanted.least, workers)
         self._looked = -float("inf")
@@ -107,7 +109,7 @@ class Elastic:
         said = began + SOON - MESSAGE
         while True:
             self._crew.arrivals()
-            have, waited = len(self._crew.members), time.monotonic() - began
+            have, waited = len(self._useful()), time.monotonic() - began
             self._grow()
             if not self._coming() and have >= self._wanted.least and self._settled(waited):
                 self._wanted.staffed = True
@@ -130,13 +132,18 @@ class Elastic:
                 time.sleep(0.1)
 
     def is_short(self) -> bool:
-        """Whether there are too few workers and none is being started."""
-        return len(self._crew.members) < self._wanted.least and not self._coming()
+        """Whether there are too few workers and none is being started; where shards are pinned, none that can step."""
+        return len(self._useful()) < self._wanted.least and (bool(self._sites) or not self._coming())
 
     def close(self) -> None:
         """Ask nothing of the autoscaler any more."""
         if self._asked:
             self._ask(0)
+
+    def _useful(self) -> list[Member]:
+        """The workers that can host shards at home."""
+        members = self._crew.members
+        return [m for m in members if self._sites.is_useful(m.site, self._shards())] if self._sites else members
 
     def _coming(self) -> list[Member]:
         """Who is being started on a node that is there."""
@@ -192,10 +199,16 @@ class Elastic:
 
     def _leaving(self) -> list[Member]:
         """Workers on draining nodes, and those that are too many; but not below the least."""
-        staying = self.staying()
-        surplus = _spread(staying)[max(self._wanted.most, 1) :]
-        enough = len(staying) >= self._wanted.least
-        return surplus + ([m for m in self._crew.members if m.node in self._draining] if enough else [])
+        useful = self._useful()
+        staying = [m for m in self.staying() if m in useful]
+        if len(staying) < self._wanted.least:
+            return []
+        surplus = _spread(staying)[max(self._wanted.most, 1) :] + [m for m in self.staying() if m not in useful]
+        draining = [m for m in self._crew.members if m.node in self._draining]
+        if self._sites:  # a place that has only these waits until another is ready
+            waits = {m.site for m in self._coming()} - {m.site for m in staying}
+            draining = [m for m in draining if m.site not in waits]
+        return surplus + draining
 
     def _short(self, have: int) -> str:
         where = f", on nodes labelled {self._sites.label}: {', '.join(self._sites.names)}" if self._sites else ""

@@ -11,7 +11,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,14 +21,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Plan, Tell, end
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell, end
 from pisa_ray.actors.elastic import Elastic, Wanted
-from pisa_ray.actors.placement import Balance
+from pisa_ray.actors.hosting import Hosting
 from pisa_ray.actors.processes import ConsensusActor, remote_class
-from pisa_ray.actors.rounds import Adoption, Delivery, Round
+from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
-from pisa_ray.actors.sites import NOWHERE, Site, Sites
+from pisa_ray.actors.sites import NOWHERE, Sites
 from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
 from pisa_ray.engine.consensus import ConsensusReport, read_published
 from pisa_ray.engine.evaluation import Sums
@@ -77,22 +77,20 @@ class RayFleet:
         wanted.most = min(wanted.most, len(job.present))
         wanted.least = 1 if sites else min(wanted.least, wanted.most)  # where places may be away, any will do
         self._node = ray.get_runtime_context().get_node_id()
-        self._shards = job.present
-        self._balance = Balance(_costs(job))
+        self._snapshots = Snapshots()
+        self._snapshots.urgent = bool(sites)  # what is not safe when a place dies is lost
         self._crew = Crew(job, resources, tell, sites, frozen_after=wanted.frozen_after, exact=wanted.exact)
+        self._hosting = Hosting(job, self._crew, sites, self._snapshots, tell)
         self._elastic = Elastic(
-            self._crew, wanted, resources, tell, stop_requested, self._plans, sites, lambda: self._shards
+            self._crew, wanted, resources, tell, stop_requested, self._hosting.plans, sites, lambda: self._shards
         )
         self._tickets = itertools.count()
         self._round: Round | None = None
         self._done, self._began = 0, 0.0
         self._round_seconds: deque[float] = deque(maxlen=20)
-        self._lost = set(self._shards)  # at their initial states, hosted by nobody yet
-        self._adopting: list[Adoption] = []
         self._suspect = False  # whether something was lost that nobody has looked into yet
         self._unfed = False  # whether the consensus is new and has not got this round's messages yet
         self._untold = False  # whether it is new and has not got the messages that stand from earlier rounds either
-        self._orphans: set[int] = set()  # shards whose worker died, until another has them
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
         self._consensus, self._published = self._new_consensus(1, None)
@@ -103,7 +101,7 @@ class RayFleet:
             nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
             store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(nodes), 1)  # type: ignore[no-untyped-call]
             longest = max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / (4 * self._size))))
-            self._snapshots = Snapshots(longest)
+            self._snapshots.limit(longest)
         except GoneError as error:
             self.close()
             raise WorkerDiedError(f"the consensus process died while it was starting ({error}).") from error
@@ -112,6 +110,10 @@ class RayFleet:
             raise
 
     # What the round loop asks for
+
+    @property
+    def _shards(self) -> Sequence[int]:
+        return self._hosting.shards
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
@@ -123,14 +125,8 @@ class RayFleet:
 
     def change(self, job: Job) -> None:
         """See Fleet."""
-        newcomers = set(job.present) - set(self._shards)
-        self._job, self._shards = job, job.present
-        self._balance.change(_costs(job))
-        self._snapshots.joined |= newcomers
-        for member in self._crew.members:
-            member.shards = [i for i in member.shards if i not in job.removed]
-        self._lost = (self._lost | newcomers) - job.removed
-        self._orphans -= job.removed
+        self._job = job
+        self._hosting.change(job)
         if self._wanted.most > len(self._shards):
             self._elastic.resize(len(self._shards))
         for _ in range(RECOVERIES):
@@ -150,9 +146,9 @@ class RayFleet:
         """See Fleet."""
         self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
         arrived, leaving = self._elastic.look()
-        if self._lost or self._suspect:
+        if self._hosting.lost or self._suspect:
             self._recover()
-        if arrived or leaving or self._is_uneven():
+        if arrived or leaving or self._hosting.is_uneven(self._done):
             self._rebalance(leaving)
         while self._elastic.is_short():
             self._elastic.staff()
@@ -163,7 +159,7 @@ class RayFleet:
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet; all steps of a round have come to their end with it."""
         self._began = time.monotonic()
-        self._round = Round(round_, sigma, diagnose, self._absent())
+        self._round = Round(round_, sigma, diagnose)
         for member in self._crew.members:
             if member.shards:
                 self._deliver(self._round, member, member.shards)
@@ -181,7 +177,7 @@ class RayFleet:
         for _ in range(RECOVERIES):
             try:
                 self._wait([d.report for d in round_.deliveries.values()], "finish the round")
-                self._wait([round_.summary, *(a.done for a in self._adopting)], "finish the round")
+                self._wait([round_.summary, *(a.done for a in self._hosting.adopting)], "finish the round")
                 reports: list[WorkerReport] = [answer(d.report, "report") for d in round_.deliveries.values()]
                 summary: ConsensusReport = answer(round_.summary, "finish the round")
                 break
@@ -213,11 +209,11 @@ class RayFleet:
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
             still = set(wanted)
-            parts = [(m, [i for i in self._at_home(m) if i in still]) for m in self._crew.members]
+            parts = [(m, [i for i in self._hosting.at_home(m) if i in still]) for m in self._crew.members]
             return [(member, part) for member, part in parts if part]
 
         return self._gather(
-            [i for i in self._shards if i not in self._absent()],
+            [i for i in self._shards if i not in self._hosting.absent()],
             shares,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
@@ -247,9 +243,7 @@ class RayFleet:
         except GoneError as error:
             raise StatesLostError(f"the consensus process died while it was loading a checkpoint ({error}).") from error
         stored = StoredStates(folder, saved["shards"])
-        for member in self._crew.members:
-            self._lost.update(member.shards)
-            member.shards = []
+        self._hosting.lose(self._shards)
         self._snapshots.rest_on(rounds, dict.fromkeys(self._shards, stored))
         self._untold = True
 
@@ -257,7 +251,7 @@ class RayFleet:
         """See Fleet."""
         self._crew.close()
         end(self._consensus.actor)
-        self._round, self._adopting, self._published = None, [], None  # so that Ray can free what they refer to
+        self._round, self._hosting.adopting, self._published = None, [], None  # so that Ray can free what they refer to
         with suppress(RayError):
             self._elastic.close()
 
@@ -274,17 +268,17 @@ class RayFleet:
         return Holder(handle, ready), made if published is None else published
 
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
-        ticket = next(self._tickets)
+        ticket, absent = next(self._tickets), self._hosting.absent()
         payload, report = member.actor.step.options(num_returns=2).remote(
-            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold, round_.absent
+            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold, absent
         )
         added = self._consensus.actor.add.remote(round_.number, ticket, payload)
-        round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added)
+        round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added, absent=absent)
 
     def _note(self, delivery: Delivery, report: WorkerReport) -> None:
         """Take note of a worker's pace."""
         delivery.member.stepped = report.began
-        self._balance.note(delivery.member, list(report.shards), report.seconds)
+        self._hosting.balance.note(delivery.member, list(report.shards), report.seconds)
 
     def _finished(self, round_: Round, kept: Kept) -> None:
         """What a round leaves behind."""
@@ -294,7 +288,7 @@ class RayFleet:
         self._consensus_deaths = 0
         self._round_seconds.append(time.monotonic() - self._began)
         try:
-            self._welcome()
+            self._hosting.welcome()
         except GoneError:  # between two rounds it is looked into
             self._suspect = True
 
@@ -360,16 +354,17 @@ class RayFleet:
         for _ in range(RECOVERIES):
             try:
                 self._bury()
-                self._feed_consensus()
-                self._sort_adoptions()
-                if self._round is not None:
-                    self._fence(self._round)
-                self._rehome()
+                if self._unfed:
+                    self._feed_consensus()
+                self._hosting.sort()
+                self._fence()
+                if self._hosting.lost:
+                    self._rehome()
                 if self._round is not None:
                     self._close(self._round)
                 else:
-                    self._wait([a.done for a in self._adopting], "take in shards")
-                    self._welcome()
+                    self._wait([a.done for a in self._hosting.adopting], "take in shards")
+                    self._hosting.welcome()
                 self._suspect = False
                 return
             except GoneError:
@@ -385,8 +380,6 @@ class RayFleet:
         for member in [holder for holder in gone if isinstance(holder, Member)]:
             frozen = member.pulse is not None and not is_ready([member.pulse[0]])
             self._crew.dismiss(member)
-            self._lost.update(member.shards)
-            self._orphans.update(member.shards)
             if not frozen and self._elastic.is_staying(member):  # else it is not a crash that comes back
                 self._deaths_here.update(member.shards)
             self._tell(
@@ -396,7 +389,7 @@ class RayFleet:
                 shards=member.shards,
                 message="frozen: no pulse" if frozen else "gone",
             )
-            member.shards = []
+            self._hosting.lose(list(member.shards), by=member)
         if self._consensus in gone:
             end(self._consensus.actor)
             self._tell("consensus_died")
@@ -412,7 +405,7 @@ class RayFleet:
             member: The worker.
             alone: Do not look at what became of its messages: the consensus is another one now.
         """
-        calls = [a.done for a in self._adopting if a.member is member]
+        calls = [a.done for a in self._hosting.adopting if a.member is member]
         deliveries = self._round.deliveries.values() if self._round is not None else ()
         calls += [d.report for d in deliveries if d.member is member]
         if any(lost.direct for lost in map(loss, calls) if lost):
@@ -447,8 +440,6 @@ class RayFleet:
 
     def _feed_consensus(self) -> None:
         """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
-        if not self._unfed:
-            return
         # Its calls run out of order, so nothing may be asked of it before it is set up. Not by _wait, which would give
         # up for others' sake.
         ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
@@ -463,30 +454,14 @@ class RayFleet:
                 delivery.added = self._consensus.actor.add.remote(self._round.number, ticket, delivery.payload)
                 continue
             del self._round.deliveries[ticket]
-            for member in self._crew.members:
-                back = set(member.shards) & set(delivery.shards)
-                self._lost |= back
-                member.shards = [i for i in member.shards if i not in back]
+            self._hosting.lose(set(delivery.shards) - self._hosting.lost)
         self._unfed = False
 
-    def _sort_adoptions(self) -> None:
-        """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
-        for adoption in list(self._adopting):
-            if adoption.member not in self._crew.members:
-                self._adopting.remove(adoption)
-            elif loss(adoption.done):
-                if not adoption.moved:
-                    raise StatesLostError(
-                        f"the states of shards {list(adoption.shards)} are lost with the node that held them."
-                    )
-                self._adopting.remove(adoption)
-                self._lost.update(set(adoption.shards) & set(adoption.member.shards))
-                self._orphans.update(adoption.shards)
-                adoption.member.shards = [i for i in adoption.member.shards if i not in adoption.shards]
-        self._welcome()
-
-    def _fence(self, round_: Round) -> None:
+    def _fence(self) -> None:
         """Of what dead workers were to send: keep what has arrived, refuse the rest for ever."""
+        if self._round is None:
+            return
+        round_ = self._round
         for ticket, delivery in list(round_.deliveries.items()):
             if delivery.member in self._crew.members or delivery.accepted:
                 continue
@@ -502,157 +477,60 @@ class RayFleet:
 
     def _rehome(self) -> None:
         """Rebuild lost shards on the workers there are; in a round, send what their old workers did not."""
-        if not self._lost:
-            return
         if not self._crew.members:
             self._elastic.staff()
-        round_ = self._round
+        round_, hosting = self._round, self._hosting
         covered = round_.covered() if round_ is not None else set()
-        for member, part in self._homes(sorted(self._lost)):
-            if self._is_home(member, part[0]):
-                self._adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
-                missing = [i for i in part if i not in covered]
-                self._adopt(member, missing, self._snapshots.window)
-                if round_ is not None and missing:
-                    round_.forgotten -= set(missing)
-                    self._deliver(round_, member, missing)
-            else:
+        for member, part in hosting.homes(self._elastic.staying()):
+            if not hosting.is_home(member, part[0]):
                 self._keep(member, part)
-            self._lost -= set(part)
-        if round_ is not None and not round_.deliveries:  # all who were to report are away: others do
-            round_.absent = self._absent()
+                continue
+            hosting.adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
+            missing = [i for i in part if i not in covered]
+            hosting.adopt(member, missing, self._snapshots.window)
+            if round_ is not None and missing:
+                round_.forgotten -= set(missing)
+                self._deliver(round_, member, missing)
+        if round_ is not None and (self._untold or not round_.deliveries):  # who is kept has a say all the same
+            told = round_.covered()
             for member in self._crew.members:
-                self._deliver(round_, member, member.shards)
+                if silent := [i for i in member.shards if i not in told]:
+                    self._deliver(round_, member, silent)
 
-    def _homes(self, lost: Sequence[int]) -> list[tuple[Member, list[int]]]:
-        """Who should take in which of some lost shards, all of which are at home there or none: who has least."""
-        found: list[tuple[Member, list[int]]] = []
-        for site, shards in self._sites.groups(lost).items():
-            staying = self._sites.hosts(site, self._elastic.staying())
-            members = staying or self._sites.hosts(site, self._crew.members) or self._crew.members
-            members = sorted(members, key=lambda m: (self._balance.load(m.shards), m.id))
-            members = sorted(members[: len(shards)], key=lambda m: min(m.shards, default=m.id))
-            found += zip(members, self._balance.cut(shards, members), strict=True)
-        return found
-
-    # Shards that are away from home
-
-    def _is_home(self, member: Member, shard: int) -> bool:
-        return self._sites.is_home(shard, member.site)
-
-    def _at_home(self, member: Member) -> list[int]:
-        """The shards that a worker can step, not only keep."""
-        return [i for i in member.shards if self._is_home(member, i)]
-
-    def _absent(self) -> frozenset[int]:
-        """Shards that are kept by workers elsewhere, as none is where they are pinned."""
-        if not self._sites:
-            return frozenset()
-        return frozenset(i for m in self._crew.members for i in m.shards if not self._is_home(m, i))
+    def _keep(self, member: Member, shards: Sequence[int]) -> None:
+        """Have a worker elsewhere keep shards whose place is away; it is told what they have said last."""
+        self._forget(shards)
+        said = None if self._untold else self._consensus.actor.said.remote(tuple(shards))
+        self._hosting.keep(member, shards, said)
 
     def _forget(self, shards: Sequence[int]) -> None:
+        """What shards have done since their last safe states has not happened."""
         self._snapshots.forget(shards)
         if self._round is not None:
             self._round.forgotten |= set(shards)
-
-    def _keep(self, member: Member, shards: Sequence[int]) -> None:
-        """Have a worker elsewhere keep the last safe states of shards whose place is away.
-
-        The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
-        said in them stands until it reports again.
-        """
-        self._forget(shards)
-        done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False)
-        member.shards = sorted([*member.shards, *shards])
-        self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic()))
-        self._orphans -= set(shards)
-        self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
 
     def _current(self) -> list[Kept]:
         return [] if self._round is None else [self._kept(self._round)]
 
     def _kept(self, round_: Round) -> Kept:
-        reporters = set(self._job.reporters(round_.number, round_.absent))
-        if self._sites:
-            reporters = reporters & round_.covered() - round_.forgotten
+        if self._sites:  # it may have changed during the round who was absent
+            asked = round_.deliveries.values()
+            reporters = {i for d in asked for i in set(self._job.reporters(round_.number, d.absent)) & set(d.shards)}
+            reporters -= round_.forgotten
+        else:
+            reporters = set(self._job.reporters(round_.number))
         return Kept(PastRound(round_.number, round_.sigma, reporters), self._published)
 
-    def _adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
-        """Have a worker rebuild shards from their last safe states and the rounds since."""
-        if not shards:
-            return
-        done = member.actor.adopt.remote(
-            tuple(shards),
-            [kept.round for kept in rounds],
-            *(kept.published for kept in rounds),
-            *self._snapshots.sources(shards),
-        )
-        member.shards = sorted([*member.shards, *shards])
-        self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
-
-    def _welcome(self) -> None:
-        """Take note of shards that have arrived."""
-        for adoption in [a for a in self._adopting if is_ready([a.done])]:
-            adopted = answer(adoption.done, "take in shards")
-            self._adopting.remove(adoption)
-            if adoption.moved or not self._orphans & set(adoption.shards):
-                continue
-            self._orphans -= set(adoption.shards)
-            self._tell(
-                "recovered",
-                worker=adoption.member.id,
-                shards=list(adoption.shards),
-                rounds=adoption.rounds,
-                seconds=time.monotonic() - adoption.since,
-                load_seconds=adopted.load_seconds,
-                replay_seconds=adopted.replay_seconds,
-            )
-
     # When processes come and go
-
-    def _plans(self, newcomers: Sequence[Site]) -> list[Plan]:
-        known, groups = [*self._crew.members, *self._crew.starting], self._sites.groups(self._shards)
-        plans: list[Plan] = []
-        for site, number in Counter(newcomers).items():
-            members = [m for m in known if m.site == site]
-            plans += [Plan(site, some) for some in self._balance.plans(groups.get(site, []), members, number)]
-        return plans
-
-    def _is_uneven(self) -> bool:
-        members = self._crew.members
-        hosted = {m: self._at_home(m) for m in members}
-        return self._balance.is_uneven(hosted, lambda: self._placed(members), self._done)
-
-    def _placed(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
-        """The shards cut anew over some workers, of those that can be at home with one."""
-        placed: dict[Member, list[int]] = {}
-        for site, shards in self._sites.groups(self._shards).items():
-            hosts = self._sites.hosts(site, stay)
-            last = len(self._job.shards)
-            order = sorted(hosts, key=lambda m: (min(m.shards, default=last), m.id))[: len(shards)]
-            if order:
-                for member, some in zip(order, self._balance.cut(shards, order), strict=True):
-                    placed.setdefault(member, []).extend(some)
-        return placed
 
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self._crew.members if m.shards]
         stay = [m for m in self._crew.members if m not in leaving]
-        hosts = {i: m for m in self._crew.members for i in m.shards}
-        placed = self._placed(stay)
-        for i in set(hosts).difference(*placed.values()):  # their places are away
-            placed.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
-        for member, shards in placed.items():
-            moving: dict[Member, list[int]] = defaultdict(list)
-            for i in sorted(shards):
-                if hosts[i] is not member:
-                    moving[hosts[i]].append(i)
-            if moving:
-                self._move(member, moving)
+        self._hosting.place(stay, self._done)
         try:
-            self._wait([a.done for a in self._adopting], "take in shards")
-            self._welcome()
+            self._wait([a.done for a in self._hosting.adopting], "take in shards")
+            self._hosting.welcome()
         except GoneError:
             self._recover()
         for member in leaving:
@@ -661,32 +539,6 @@ class RayFleet:
                 self._tell("worker_left", worker=member.id, pid=member.info.pid if member.info else None)
         if len(before) != len(self._crew.members):
             self._tell("resized", workers=len(self._crew.members), before=len(before))
-        self._balance.done = self._done
-
-    def _move(self, member: Member, moving: Mapping[Member, list[int]]) -> None:
-        states = []
-        for donor, shards in moving.items():
-            back = [i for i in shards if not self._is_home(donor, i) and self._is_home(member, i)]
-            states.append(donor.actor.call.remote("release", shards))
-            donor.shards = [i for i in donor.shards if i not in shards]
-            self._tell("shard_moved", shards=shards, worker=member.id, before=donor.id)
-            if back:
-                self._tell("shards_back", shards=back, worker=member.id)
-        incoming = sorted(i for shards in moving.values() for i in shards)
-        home = [i for i in incoming if self._is_home(member, i)]
-        away = [i for i in incoming if i not in home]
-        for shards, rows in ((home, True), (away, False)):
-            if shards:
-                done = member.actor.adopt.remote(shards, [], *states, rows=rows)
-                self._adopting.append(Adoption(member, tuple(shards), done, time.monotonic(), moved=True))
-        member.shards = sorted([*member.shards, *incoming])
-        if away:
-            self._tell("shards_away", shards=away, worker=member.id, state=self._done)
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
-
-
-def _costs(job: Job) -> dict[int, float]:
-    """Rows that a report of each shard goes through."""
-    return {i: job.steps(i) * job.batch_rows(i) for i in job.present}

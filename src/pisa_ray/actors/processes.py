@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,14 @@ class WorkerActor:
         """See Worker.step."""
         return self._it.step(round_, sigma, published, diagnose, shards, repeat, absent)
 
-    def adopt(self, shards: Sequence[int], rounds: Sequence[PastRound], *values: Any, rows: bool = True) -> Adopted:
+    def adopt(
+        self,
+        shards: Sequence[int],
+        rounds: Sequence[PastRound],
+        *values: Any,
+        rows: bool = True,
+        said: Mapping[int, np.ndarray] | None = None,
+    ) -> Adopted:
         """Take in shards and bring them up to date.
 
         Args:
@@ -76,9 +83,11 @@ class WorkerActor:
             values: The vectors published for those rounds, [p + b + e] each, then where the states are (States or
                 StoredStates).
             rows: See Worker.host.
+            said: Their last messages, where the states may be older.
         """
         start = time.perf_counter()
         self._it.host(shards, *values[len(rounds) :], rows=rows)
+        self._it.hear(said or {})
         loaded = time.perf_counter()
         self._it.replay(shards, rounds, values[: len(rounds)])
         return Adopted(loaded - start, time.perf_counter() - loaded)
@@ -138,6 +147,10 @@ class ConsensusActor:
     def tell_again(self, tickets: Sequence[int]) -> None:
         """See Consensus.tell_again."""
         self._it.tell_again(tickets)
+
+    def said(self, shards: Sequence[int]) -> dict[int, np.ndarray]:
+        """See Consensus.said."""
+        return self._it.said(shards)
 
     def fence(self, round_: int, ticket: int) -> bool:
         """See Consensus.fence."""

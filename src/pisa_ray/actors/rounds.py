@@ -11,14 +11,20 @@ from pisa_ray.actors.crew import Member
 
 @dataclass
 class Delivery:
-    """A step of some shards on a worker, and the adding of its messages to the round's sum."""
+    """A step of some shards on a worker, and the adding of its messages to the round's sum.
+
+    Attributes:
+        accepted: Whether it has been counted; known only of a dead worker's.
+        absent: Shards that could not report when it was asked for.
+    """
 
     member: Member
     shards: tuple[int, ...]
     payload: Any
     report: Any
     added: Any
-    accepted: bool = False  # known only of a dead worker's
+    accepted: bool = False
+    absent: Collection[int] = frozenset()
 
 
 @dataclass
@@ -38,14 +44,12 @@ class Round:
     """A round under way: deliveries by ticket, and the update that waits for them.
 
     Attributes:
-        absent: Shards that could not report when it began.
         forgotten: Shards whose state has gone back to an earlier round since.
     """
 
     number: int
     sigma: float
     diagnose: bool
-    absent: Collection[int] = frozenset()
     forgotten: set[int] = field(default_factory=set)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     published: Any = None

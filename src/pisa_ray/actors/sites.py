@@ -54,6 +54,10 @@ class Sites:
         """Workers that may host the shards of a group: those of a site; None: workers elsewhere, or any."""
         return [m for m in members if m.site == site] or (list(members) if site is None else [])
 
+    def is_useful(self, site: Site, shards: Sequence[int]) -> bool:
+        """Whether a worker at a site can host some of these shards at home."""
+        return any(self.is_home(i, site) for i in shards)
+
     def groups(self, shards: Sequence[int]) -> dict[Site, list[int]]:
         """Shards by where they are pinned.
 
@@ -70,6 +74,8 @@ class Sites:
         self, shards: Sequence[int], most: int, workers: Mapping[Site, int], room: Callable[[Site], int]
     ) -> list[Site]:
         """Where workers can be started now: first where there is none; a place that is away keeps its claim to one.
+
+        Shards that may be anywhere have a claim to a worker elsewhere only if there may be more workers than places.
 
         Args:
             shards: Those of the problem.
@@ -88,6 +94,9 @@ class Sites:
             []
         """
         groups = self.groups(shards)
+        anywhere = groups.pop(None, None)
+        if anywhere and most > len(groups):
+            groups[None] = anywhere
         have, free = Counter(workers), {site: room(site) for site in groups}
         opened: list[Site] = []
         spare = most - sum(max(have[site], 1) for site in groups)

@@ -56,33 +56,35 @@ class Part:
 class Snapshots:
     """The last safe snapshot, the one that is becoming safe, and the rounds since.
 
-    Args:
-        longest: Most rounds between two snapshots that memory has room for (their w's are kept).
-
     Attributes:
         round: The round after which the last safe states were taken.
         origins: Where they are, by shard; nowhere: they are the initial ones.
         window: The rounds since.
         joined: Shards that have joined since those states were taken, at their initial states.
+        longest: Most rounds between two snapshots that memory has room for (their w's are kept).
         period: Rounds between two snapshots, chosen so that they cost no more than their share of the time.
         cost: Seconds that the last one kept a worker from its next step.
+        urgent: Whether it is time for another.
     """
 
-    def __init__(self, longest: int = LONGEST_PERIOD) -> None:
+    def __init__(self) -> None:
         self.round = 0
         self.origins: dict[int, Any] = {}
         self.window: list[Kept] = []
         self.joined: set[int] = set()
-        self.period = min(FIRST_PERIOD, longest)
-        self.longest = longest
+        self.period, self.longest = FIRST_PERIOD, LONGEST_PERIOD
         self.cost = 0.0
         self._coming: tuple[int, list[Part]] | None = None
-        self._measured, self._urgent = True, False
+        self._measured, self.urgent = True, False
+
+    def limit(self, rounds: int) -> None:
+        """Memory has room for so many rounds between two."""
+        self.longest, self.period = rounds, min(self.period, rounds)
 
     def rest_on(self, round_: int, origins: dict[int, Any]) -> None:
         """Rest on a checkpoint's states of all shards, after a round; it may be removed, so not for long."""
         self.round, self.origins, self.window, self._coming = round_, origins, [], None
-        self._urgent = True
+        self.urgent = True
 
     def remember(self, kept: Kept) -> None:
         """A round is done."""
@@ -90,12 +92,14 @@ class Snapshots:
 
     def forget(self, shards: Collection[int]) -> None:
         """What some shards have done since their last safe states has not happened."""
+        self.settle(None)
+        self._coming = None  # what is not safe by now would bring it back
         for kept in self.window:
             kept.round.reporters.difference_update(shards)
 
     def due(self, round_: int) -> bool:
         """Whether it is time for another, after a round."""
-        return self._coming is None and (self._urgent or round_ - self.round >= self.period)
+        return round_ > 0 and self._coming is None and (self.urgent or round_ - self.round >= self.period)
 
     def take(self, round_: int, members: Sequence[Member], consensus: Any, node: str) -> list[Part]:
         """Ask all workers for their shards' states after a round; what is asked of them later comes later.
@@ -136,7 +140,7 @@ class Snapshots:
         except GoneError:
             self._coming = None  # the old one stays
             return
-        self._coming, self._urgent = None, False
+        self._coming, self.urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
         self.joined -= set(self.origins)
         self.window = [kept for kept in self.window if kept.round.number > round_]

@@ -123,6 +123,11 @@ class Consensus:
         self._seconds += time.perf_counter() - start
         return True
 
+    def said(self, shards: Collection[int]) -> dict[int, np.ndarray]:
+        """The messages that stand of some shards, as far as they have said anything, [width] each."""
+        assert isinstance(self._sum, StandingSum)  # noqa: S101  (for the type checker)
+        return {i: self._sum.row(i).numpy().copy() for i in self._sum.heard() if i in shards}
+
     def fence(self, round_: int, ticket: int) -> bool:
         """Refuse a delivery from now on; returns whether it has been counted (in a complete round all have)."""
         if round_ < self._round:
@@ -174,7 +179,9 @@ class Consensus:
         memory, limit = new[p + b :].tensor_split([self._memory])
         method.update(Update(total, old[:p], sigma, self._layout, w), memory)
         if isinstance(self._job.robust, Clip):
-            limit.fill_(self._job.robust.limit((total.norms / torch.tensor(self._job.alpha)).tolist()))
+            norms = (total.norms / torch.tensor(self._job.alpha)).tolist()
+            heard = self._sum.heard() if isinstance(self._sum, StandingSum) else self._job.present
+            limit.fill_(self._job.robust.limit([norms[i] for i in heard]))
         numbers = {}
         if diagnose:
             numbers = {"move": _norm(w - old[:p]), "residual": residual, "norm": _norm(old[:p])}

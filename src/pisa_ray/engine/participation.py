@@ -22,7 +22,7 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
         seed: The run's.
         round_: The round, from 1.
     """
-    if participation == 1 or round_ == 1:
+    if participation == 1 or round_ == 1 or not shards:
         return shards
     if isinstance(participation, tuple):
         present = set(shards)

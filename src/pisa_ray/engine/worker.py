@@ -22,7 +22,7 @@ from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.evaluation import Distort, Sums, evaluate_rows
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import environment, seed_all, set_numerics
+from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
 
@@ -230,6 +230,11 @@ class Worker:
         """Hosted shards' states; the arrays may be views that the next step changes."""
         return {i: StateValue.of(self.shards[i].state) for i in shards}
 
+    def hear(self, said: Mapping[int, np.ndarray]) -> None:
+        """Take over what hosted shards have said last, [width] each; only read."""
+        for i, row in said.items():
+            self.shards[i].state.said.copy_(borrowed_tensor(row))
+
     def release(self, shards: Sequence[int]) -> States:
         """Let go of shards; returns their states."""
         for i in shards:
@@ -304,8 +309,8 @@ class Worker:
         return self._standing(shards, shards, diagnose=diagnose)
 
     def _standing(self, speakers: Iterable[int], here: Sequence[int], *, diagnose: bool) -> Payload:
-        states = [(i, self.shards[i].state) for i in speakers]
-        messages = [((0, i), to_host(state.said)) for i, state in states if state.reports]
+        rows = [(i, self.shards[i].state.said) for i in speakers]
+        messages = [((0, i), to_host(row)) for i, row in rows if self._rows.split(row).weight > 0]  # 0: nothing yet
         return Payload(messages, self._dual_sums(here, diagnose=diagnose))
 
     def _dual_sums(self, here: Sequence[int], *, diagnose: bool) -> Nodes:

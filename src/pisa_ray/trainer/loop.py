@@ -185,7 +185,10 @@ class Loop:
     def _finish_round(self, round_: int, sigma: float) -> None:
         report, progress = self.fleet.end(), self.progress
         self._check_finite(round_, sigma, report)
-        loss = sum(a * shard.loss for a, shard in zip(self._shares(report.shards), report.shards.values(), strict=True))
+        shards = report.shards  # none where all who were to report went away meanwhile
+        loss = (
+            sum(a * s.loss for a, s in zip(self._shares(shards), shards.values(), strict=True)) if shards else math.nan
+        )
         progress.round, progress.sigma = round_, sigma
         progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
         progress.bytes_sent += report.bytes_sent
@@ -213,7 +216,7 @@ class Loop:
             "round": progress.round,
             "seconds": progress.seconds,
             "train_loss": loss,
-            "worst_shard_loss": max(shard.loss for shard in shards),
+            "worst_shard_loss": max((shard.loss for shard in shards), default=math.nan),
             "sigma": progress.sigma,
             "workers": len(self.fleet.workers()),
             "shards_reporting": len(shards),
@@ -240,6 +243,7 @@ class Loop:
             return
         row, self._due, fleet, job = self._due, None, self.fleet, self.job
         pending: dict[str, Pending] = {}
+        partial = False  # whether the held-out rows of some shards could not be reached
         if job.test is not None:
             pending["test"] = fleet.evaluate("test")
         if job.validation is not None:
@@ -250,11 +254,13 @@ class Loop:
             found = sums().values()
             row |= {f"{split}_{name}": value for name, value in means(found).items()}
             if split == "validation" and job.validation is None:  # one sum a shard
+                partial = len(found) < len(job.present)
                 row |= {f"{split}_worst_shard_{name}": value for name, value in worst(found).items()}
         best = self.progress.best
         for name, value in row.items():  # an interruption's row (it has no residuals) is not part of the trajectory
             scheduled = row["consensus_move"] is not None
-            if scheduled and name.startswith(("test_", "validation_")) and math.isfinite(value):
+            measured = ("test_",) if partial else ("test_", "validation_")
+            if scheduled and name.startswith(measured) and math.isfinite(value):
                 better = min if name.endswith("loss") else max
                 best[f"best_{name}"] = better(best.get(f"best_{name}", value), value)
         self.last_row = row

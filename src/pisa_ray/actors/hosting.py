@@ -1,0 +1,237 @@
+"""Which worker hosts which shards: taking them in, rebuilding and moving them, keeping those whose place is away."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pisa_ray.actors.calls import answer, is_ready, loss
+from pisa_ray.actors.crew import Crew, Member, Plan, Tell
+from pisa_ray.actors.placement import Balance
+from pisa_ray.actors.rounds import Adoption
+from pisa_ray.actors.sites import Site, Sites
+from pisa_ray.actors.snapshots import Kept, Snapshots
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import StatesLostError
+
+
+class Hosting:
+    """The shards of a job on the workers of a crew.
+
+    Args:
+        job: What is trained.
+        crew: The processes.
+        sites: Where shards are pinned.
+        snapshots: What lost shards are rebuilt from.
+        tell: Takes note of events.
+
+    Attributes:
+        shards: The ids of the shards of the problem.
+        lost: Those that nobody hosts; at first all, at their initial states.
+        adopting: Shards that are being taken in.
+        balance: Placement by measured pace.
+    """
+
+    def __init__(self, job: Job, crew: Crew, sites: Sites, snapshots: Snapshots, tell: Tell) -> None:
+        self.shards = job.present
+        self.lost = set(self.shards)
+        self.adopting: list[Adoption] = []
+        self.balance = Balance(_costs(job))
+        self._crew, self._sites, self._snapshots, self._tell = crew, sites, snapshots, tell
+        self._orphans: set[int] = set()  # shards whose worker died, until another has them
+
+    def change(self, job: Job) -> None:
+        """Other shards are part of the problem now; the newcomers are as good as lost."""
+        newcomers = set(job.present) - set(self.shards)
+        self.shards = job.present
+        self.balance.change(_costs(job))
+        self._snapshots.joined |= newcomers
+        for member in self._crew.members:
+            member.shards = [i for i in member.shards if i not in job.removed]
+        self.lost = (self.lost | newcomers) - job.removed
+        self._orphans -= job.removed
+
+    # Home and away
+
+    def is_home(self, member: Member, shard: int) -> bool:
+        """Whether a worker can step a shard, not only keep it."""
+        return self._sites.is_home(shard, member.site)
+
+    def at_home(self, member: Member) -> list[int]:
+        """The shards of a worker that it can step."""
+        return [i for i in member.shards if self.is_home(member, i)]
+
+    def absent(self) -> frozenset[int]:
+        """Shards that are kept by workers elsewhere, as none is where they are pinned."""
+        if not self._sites:
+            return frozenset()
+        return frozenset(i for m in self._crew.members for i in m.shards if not self.is_home(m, i))
+
+    # Shards that are lost
+
+    def lose(self, shards: Collection[int], *, by: Member | None = None) -> None:
+        """Nobody hosts some shards any more; by: as this worker has died."""
+        self.lost.update(shards)
+        if by is not None:
+            self._orphans.update(shards)
+        for member in self._crew.members if by is None else [by]:
+            member.shards = [i for i in member.shards if i not in shards]
+
+    def homes(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
+        """Who should take in which lost shards, all of which are at home there or none: who has least.
+
+        Shards whose place is away are kept together.
+
+        Args:
+            staying: The workers that are not about to leave.
+        """
+        found: list[tuple[Member, list[int]]] = []
+        for site, shards in self._sites.groups(sorted(self.lost)).items():
+            hosts = self._sites.hosts(site, staying) or self._sites.hosts(site, self._crew.members)
+            members = sorted(hosts or self._crew.members, key=lambda m: (self.balance.load(m.shards), m.id))
+            members = members[: len(shards) if hosts else 1]
+            members.sort(key=lambda m: min(m.shards, default=m.id))
+            found += zip(members, self.balance.cut(shards, members), strict=True)
+        return found
+
+    def adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
+        """Have a worker rebuild shards from their last safe states and the rounds since."""
+        if not shards:
+            return
+        done = member.actor.adopt.remote(
+            tuple(shards),
+            [kept.round for kept in rounds],
+            *(kept.published for kept in rounds),
+            *self._snapshots.sources(shards),
+        )
+        self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
+
+    def keep(self, member: Member, shards: Sequence[int], said: Any) -> None:
+        """Have a worker elsewhere keep the last safe states of shards whose place is away.
+
+        The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
+        said in them stands until it reports again.
+
+        Args:
+            member: The worker.
+            shards: The shards.
+            said: Reference to their messages that stand, by shard; None: their states know them.
+        """
+        done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False, said=said)
+        # What is lost on the way, as the consensus may die, is asked for again like shards that move.
+        self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), moved=said is not None))
+        self._orphans -= set(shards)
+        self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
+
+    def _take_in(self, member: Member, shards: Iterable[int], adoption: Adoption) -> None:
+        member.shards = sorted([*member.shards, *shards])
+        self.adopting.append(adoption)
+        self.lost.difference_update(shards)
+
+    def sort(self) -> None:
+        """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
+        for adoption in list(self.adopting):
+            if adoption.member not in self._crew.members:
+                self.adopting.remove(adoption)
+            elif loss(adoption.done):
+                if not adoption.moved:
+                    raise StatesLostError(
+                        f"the states of shards {list(adoption.shards)} are lost with the node that held them."
+                    )
+                self.adopting.remove(adoption)
+                self._orphans.update(adoption.shards)
+                self.lost.update(set(adoption.shards) & set(adoption.member.shards))
+                adoption.member.shards = [i for i in adoption.member.shards if i not in adoption.shards]
+        self.welcome()
+
+    def welcome(self) -> None:
+        """Take note of shards that have arrived."""
+        for adoption in [a for a in self.adopting if is_ready([a.done])]:
+            adopted = answer(adoption.done, "take in shards")
+            self.adopting.remove(adoption)
+            if adoption.moved or not self._orphans & set(adoption.shards):
+                continue
+            self._orphans -= set(adoption.shards)
+            self._tell(
+                "recovered",
+                worker=adoption.member.id,
+                shards=list(adoption.shards),
+                rounds=adoption.rounds,
+                seconds=time.monotonic() - adoption.since,
+                load_seconds=adopted.load_seconds,
+                replay_seconds=adopted.replay_seconds,
+            )
+
+    # Shards that move
+
+    def plans(self, newcomers: Sequence[Site]) -> list[Plan]:
+        """What each of some workers at these sites can expect."""
+        known, groups = [*self._crew.members, *self._crew.starting], self._sites.groups(self.shards)
+        plans: list[Plan] = []
+        for site, number in Counter(newcomers).items():
+            members = [m for m in known if m.site == site]
+            plans += [Plan(site, some) for some in self.balance.plans(groups.get(site, []), members, number)]
+        return plans
+
+    def is_uneven(self, done: int) -> bool:
+        """Whether shards should be placed anew after a round."""
+        members = self._crew.members
+        hosted = {m: self.at_home(m) for m in members}
+        return self.balance.is_uneven(hosted, lambda: self._placed(members), done)
+
+    def place(self, stay: Sequence[Member], done: int) -> None:
+        """Cut the shards anew over some workers, and have their states moved.
+
+        Args:
+            stay: The workers, at least one.
+            done: The round that is done.
+        """
+        hosts = {i: m for m in self._crew.members for i in m.shards}
+        placed = self._placed(stay)
+        for i in set(hosts).difference(*placed.values()):  # their places are away
+            placed.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
+        for member, shards in placed.items():
+            moving: dict[Member, list[int]] = defaultdict(list)
+            for i in sorted(shards):
+                if hosts[i] is not member:
+                    moving[hosts[i]].append(i)
+            if moving:
+                self._move(member, moving, done)
+        self.balance.done = done
+
+    def _placed(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
+        """The shards cut anew over some workers, of those that can be at home with one."""
+        placed: dict[Member, list[int]] = {}
+        for site, shards in self._sites.groups(self.shards).items():
+            hosts = self._sites.hosts(site, stay)
+            order = sorted(hosts, key=lambda m: (min(m.shards, default=self.shards[-1] + 1), m.id))[: len(shards)]
+            if order:
+                for member, some in zip(order, self.balance.cut(shards, order), strict=True):
+                    placed.setdefault(member, []).extend(some)
+        return placed
+
+    def _move(self, member: Member, moving: Mapping[Member, list[int]], done: int) -> None:
+        states = []
+        for donor, shards in moving.items():
+            back = [i for i in shards if not self.is_home(donor, i) and self.is_home(member, i)]
+            states.append(donor.actor.call.remote("release", shards))
+            donor.shards = [i for i in donor.shards if i not in shards]
+            self._tell("shard_moved", shards=shards, worker=member.id, before=donor.id)
+            if back:
+                self._tell("shards_back", shards=back, worker=member.id)
+        incoming = sorted(i for shards in moving.values() for i in shards)
+        home = [i for i in incoming if self.is_home(member, i)]
+        away = [i for i in incoming if i not in home]
+        for some, rows in ((home, True), (away, False)):
+            if some:
+                taken = member.actor.adopt.remote(some, [], *states, rows=rows)
+                self._take_in(member, some, Adoption(member, tuple(some), taken, time.monotonic(), moved=True))
+        if away:
+            self._tell("shards_away", shards=away, worker=member.id, state=done)
+
+
+def _costs(job: Job) -> dict[int, float]:
+    """Rows that a report of each shard goes through."""
+    return {i: job.steps(i) * job.batch_rows(i) for i in job.present}

@@ -1,0 +1,153 @@
+"""Faults in a simulated Ray, many and in any order, where shards are pinned: nobody's say is lost, no row leaves."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import METHODS, plain_net, uneven
+from simulated import Simulation
+
+from pisa_ray import Asynchronous, Data
+from pisa_ray.actors.sites import Sites
+from pisa_ray.trainer.prepare import prepare
+
+SHARDS = len(uneven().shards)
+PLACES = [("bonn", "lyon", None)[i % 3] for i in range(SHARDS)]
+SITES = Sites("site", {i: place for i, place in enumerate(PLACES) if place})
+BONN = [i for i, place in enumerate(PLACES) if place == "bonn"]
+MODES = {
+    "synchronous": {},
+    "participation": {"participation": 0.5},
+    "asynchronous": {"asynchronous": Asynchronous(quorum=0.5, staleness=5)},
+}
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    def job(**changes):
+        return prepare(
+            model=plain_net,
+            data=Data(train="digits", validation=0.1),
+            partition=uneven(),
+            algorithm=METHODS["sisa_d"],
+            batch_size=16,
+            pin_to={"site": PLACES},
+            **changes,
+        ).job
+
+    return {name: job(**changes) for name, changes in MODES.items()} | {"lists": job(participation=[BONN, [1, 2]])}
+
+
+def play(run, round_, diagnose=False):
+    run.fleet.tend()
+    run.fleet.begin(round_, 10.0, diagnose)
+    return run.fleet.end()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run, luck = Simulation(jobs[mode], SITES, ["bonn", "lyon", None], monkeypatch), random.Random(seed)
+        fleet, heard = run.fleet, set()
+        for round_ in range(1, 21):
+            run.kill_some(luck, 0.05)
+            if len(run.members) < 4 and luck.random() < 0.3:
+                fleet._elastic.arrived = [run.member(luck.choice(["bonn", "lyon", None]))]
+            if len(live := [m for m in run.members if not m.actor.dead]) > 2 and luck.random() < 0.1:
+                fleet._elastic.leaving = [live[0]]
+            fleet.tend()
+            run.kill_some(luck, 0.08)
+            fleet.begin(round_, 10.0, round_ % 3 == 0)
+            run.kill_some(luck, 0.1)
+            if fleet._suspect and luck.random() < 0.7:
+                fleet._recover()
+                run.kill_some(luck, 0.1)
+            held_out = fleet.evaluate_shards(held_out=True)
+            report = fleet.end()
+            held_out()
+            if fleet._untold:  # the consensus has died after the round, and is told all in the next
+                continue
+            known = {i for i, shard in run.hosted().items() if shard.state.said.any()}
+            assert heard & known <= set(run.consensus._sum.heard())  # it keeps its say, but if all who knew it died
+            heard = set(run.consensus._sum.heard())
+            assert heard >= set(report.shards)
+            assert np.isfinite(run.consensus.publish()).all()
+            for i, shard in run.hosted().items():
+                site = next(m.site for m in run.members if i in m.shards)
+                assert (shard.home is not None) == SITES.is_home(i, site)  # its rows are where they may be, and read
+                if shard.state.reports and not fleet.is_settled():
+                    continue
+                if i in heard and shard.state.version == round_:
+                    assert np.array_equal(run.consensus.said([i])[i], shard.state.said.numpy())
+        assert fleet._hosting.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
+
+
+@pytest.fixture
+def three(jobs, monkeypatch):
+    return Simulation(jobs["synchronous"], SITES, ["bonn", "lyon", None], monkeypatch)
+
+
+def bonn(run):
+    return next(m for m in run.members if m.site == "bonn")
+
+
+def test_a_place_and_the_consensus_die_in_one_round(three):
+    for round_ in range(1, 6):
+        play(three, round_)
+    said = {i: three.hosted()[i].state.said.numpy().copy() for i in BONN}
+    three.fleet.tend()
+    three.kill(bonn(three))
+    three.fleet.begin(6, 10.0, False)
+    three.kill(three.fleet._consensus)
+    assert sorted(three.fleet.end().shards) == [i for i in range(SHARDS) if i not in BONN]
+    assert three.consensus._sum.heard() == list(range(SHARDS))
+    assert set(three.consensus.said(BONN)) == set(said)
+
+
+def test_what_has_been_said_since_the_last_safe_state_stands(three):
+    for round_ in range(1, 8):
+        play(three, round_)
+    said = three.consensus.said(BONN)
+    kept = three.fleet._snapshots.round
+    assert 0 < kept < 7
+    three.kill(bonn(three))
+    play(three, 8)
+    three.kill(three.fleet._consensus)
+    play(three, 9)
+    for i in BONN:
+        assert np.array_equal(three.consensus.said([i])[i], said[i])
+        assert three.hosted()[i].state.version == kept
+        assert three.hosted()[i].home is None
+    (away,) = [fields for kind, fields in three.events if kind == "shards_away"]
+    assert (away["shards"], away["state"]) == (BONN, kept)
+    three.fleet._elastic.arrived = [three.member("bonn")]
+    assert sorted(play(three, 10).shards) == list(range(SHARDS))
+    assert [fields["shards"] for kind, fields in three.events if kind == "shards_back"] == [BONN]
+
+
+def test_a_drained_place_hands_over_all(three):
+    for round_ in range(1, 8):
+        play(three, round_)
+    three.fleet._elastic.leaving = [bonn(three)]
+    play(three, 8)
+    assert {three.hosted()[i].state.version for i in BONN} == {7}
+
+
+def test_a_round_in_which_all_who_were_to_report_went_away(jobs, monkeypatch):
+    run = Simulation(jobs["lists"], SITES, ["bonn", "lyon", None], monkeypatch)
+    for round_ in range(1, 4):
+        play(run, round_)
+    run.fleet.tend()
+    w = run.consensus.publish().copy()
+    run.kill(bonn(run))
+    run.fleet.begin(4, 10.0, True)
+    assert run.fleet.end().shards == {}
+    assert np.allclose(run.consensus.publish(), w, atol=1e-2)
+    assert sorted(play(run, 5).shards) == [1, 2]
+    assert sorted(play(run, 6).shards) == [i for i in range(SHARDS) if i not in BONN]  # the list names nobody else
