@@ -1,7 +1,8 @@
 """The real fleets, workers and consensus on a Ray of one process, where calls are done at once and nothing takes time.
 
-A process dies when the test says so: what was asked of it before is done, what is asked later is lost. So thousands of
-sequences of faults can be tried in seconds; races inside Ray cannot be seen.
+A process dies when the test says so: what was asked of it before is done, what is asked later is lost. That a call is
+done is seen sooner or later, by luck. So thousands of sequences of faults can be tried in seconds; races inside Ray
+cannot be seen.
 """
 
 from __future__ import annotations
@@ -131,9 +132,16 @@ class Simulation:
         sites: Where shards are pinned.
         at: The site of each worker.
         monkeypatch: Puts the fakes in their places.
+        luck: Decides whether a call that is done is seen to be; None: at once.
     """
 
-    def __init__(self, job: Job, sites: Sites, at: list[str | None], monkeypatch: Any) -> None:
+    def __init__(
+        self, job: Job, sites: Sites, at: list[str | None], monkeypatch: Any, luck: random.Random | None = None
+    ) -> None:
+        def wait(references: Any, **_: Any) -> tuple[list[Any], list[Any]]:
+            done = [r for r in references if luck is None or luck.random() < 0.5]
+            return done, [r for r in references if r not in done]
+
         class Class:
             def __init__(self, kind: Callable[[list[str]], Any]) -> None:
                 self.kind = kind
@@ -145,7 +153,7 @@ class Simulation:
                 return Actor(self.kind(path))
 
         for name, fake in {
-            "wait": lambda refs, **_: (list(refs), []),
+            "wait": wait,
             "get": get,
             "put": Ref,
             "nodes": lambda: [1],

@@ -1,4 +1,4 @@
-"""Faults in a simulated Ray, many and in any order, where shards are pinned: nobody's say is lost, no row leaves."""
+"""Faults in a simulated Ray, many and in any order: the same bits; pinned shards keep their say, and no row leaves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import METHODS, plain_net, uneven
@@ -13,6 +14,8 @@ from simulated import Simulation
 
 from pisa_ray import Asynchronous, Data
 from pisa_ray.actors.sites import Sites
+from pisa_ray.engine.fleet import LocalFleet
+from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.trainer.prepare import prepare
 
 SHARDS = len(uneven().shards)
@@ -26,20 +29,61 @@ MODES = {
 }
 
 
+def job(**changes):
+    return prepare(
+        model=plain_net,
+        data=Data(train="digits", validation=0.1),
+        partition=uneven(),
+        algorithm=METHODS["sisa_d"],
+        batch_size=16,
+        **changes,
+    ).job
+
+
 @pytest.fixture(scope="module")
 def jobs():
-    def job(**changes):
-        return prepare(
-            model=plain_net,
-            data=Data(train="digits", validation=0.1),
-            partition=uneven(),
-            algorithm=METHODS["sisa_d"],
-            batch_size=16,
-            pin_to={"site": PLACES},
-            **changes,
-        ).job
+    pinned = {name: job(pin_to={"site": PLACES}, **changes) for name, changes in MODES.items()}
+    return pinned | {"lists": job(pin_to={"site": PLACES}, participation=[BONN, [1, 2]])}
 
-    return {name: job(**changes) for name, changes in MODES.items()} | {"lists": job(participation=[BONN, [1, 2]])}
+
+@pytest.fixture(scope="module")
+def free():
+    return {name: job(**changes) for name, changes in MODES.items()}
+
+
+# Shards that may be anywhere
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
+    """Of the same messages in the same rounds, that is: an asynchronous run is repeated from its log."""
+    luck, rounds = random.Random(seed), 20
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = Simulation(free[mode], Sites(), [None, None, None], monkeypatch, luck)
+        for round_ in range(1, rounds + 1):
+            run.kill_some(luck, 0.05)
+            if len(run.members) < 4 and luck.random() < 0.3:
+                run.fleet._elastic.arrived = [run.member(None)]
+            if len(live := [m for m in run.members if not m.actor.dead]) > 2 and luck.random() < 0.1:
+                run.fleet._elastic.leaving = [live[0]]
+            run.fleet.tend()
+            run.kill_some(luck, 0.08)
+            run.fleet.begin(round_, 10.0, round_ % 3 == 0, settle=round_ == rounds)
+            run.kill_some(luck, 0.1)
+            if run.fleet._suspect and luck.random() < 0.7:
+                run.fleet._recover()
+                run.kill_some(luck, 0.1)
+            run.fleet.end()
+        w = np.array(ray.get(run.fleet._published))
+    replay = dict(run.log) if mode == "asynchronous" else None
+    with borrowed_process(1):
+        alone = LocalFleet(free[mode], replay=replay)
+        for round_ in range(1, rounds + 1):
+            alone.begin(round_, 10.0, round_ % 3 == 0)
+            alone.end()
+        assert np.array_equal(alone._consensus.publish(), w)
 
 
 def play(run, round_, diagnose=False):
@@ -48,12 +92,16 @@ def play(run, round_, diagnose=False):
     return run.fleet.end()
 
 
+# Shards that may not leave their place
+
+
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        run, luck = Simulation(jobs[mode], SITES, ["bonn", "lyon", None], monkeypatch), random.Random(seed)
+        luck = random.Random(seed)
+        run = Simulation(jobs[mode], SITES, ["bonn", "lyon", None], monkeypatch, luck)
         fleet, heard = run.fleet, set()
         for round_ in range(1, 21):
             run.kill_some(luck, 0.05)
