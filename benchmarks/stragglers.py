@@ -1,13 +1,13 @@
 """One of five workers is ten times slower: wall time to a test accuracy, for rounds that wait and rounds that do not.
 
-    python benchmarks/stragglers.py [--data FOLDER] [--repeats 3] [--rounds 150] [--quorum 0.8] [--staleness 20]
+    python benchmarks/stragglers.py [--data FOLDER] [--repeats 3] [--rounds 100] [--batch 256]
 
-MNIST, one digit per shard, ten shards on five workers of one thread each, LeNet, 64 rows per shard and mini-batch. In
-every run the first worker that trains is the slow one: after each mini-batch it sleeps 9 times the CPU time of its own
-forward and backward pass (see slow_worker.py). Contestants, in turn, `--repeats` times, in one Ray:
+MNIST, one digit per shard, ten shards on five workers of one thread each, LeNet, --batch rows per shard and mini-batch.
+In every run the first worker that trains is the slow one: after each mini-batch it sleeps 9 times the CPU time of its
+own forward and backward pass (see slow_worker.py). Contestants, in turn, `--repeats` times, in one Ray:
 
-- synchronous: SISA-D, sigma 60 and rho 540, constant; shards stay where they are (the fleet's Balance is told to look
-  at the workers' paces never, by its private period);
+- synchronous: SISA-D, --sigma and rho 9 times that, constant; shards stay where they are (the fleet's Balance is told
+  to look at the workers' paces never, by its private period);
 - synchronous, shards move: the same as it ships, where a slow worker loses shards (never its last one). The same bits;
 - asynchronous: SISA-D, --async-sigma and rho 9 times that, constant, with a quorum and a bound of the age in rounds;
 - Ray Train + DDP: TorchTrainer with gloo, DistributedDataParallel, Adam with learning rate 0.006; each worker takes the
@@ -56,7 +56,7 @@ from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.job import Job
 from pisa_ray.trainer.prepare import prepare
 
-SHARDS, BATCH, SIGMA, LEARNING_RATE, TOLERANCE = 10, 64, 60.0, 0.006, 0.003
+SHARDS, LEARNING_RATE, TOLERANCE = 10, 0.006, 0.003
 SYNC = "synchronous"
 
 
@@ -102,14 +102,14 @@ class Goal:
     seconds: float = 0.0
 
 
-def job(folder: Path, factor: float, sigma: float, rule: Asynchronous | None = None) -> Job:
+def job(folder: Path, factor: float, sigma: float, batch: int, rule: Asynchronous | None = None) -> Job:
     """The job of one run, whose slow worker is found in a folder."""
     return prepare(
         model=factory(folder, factor),
         data=mnist_data(test=True),
         partition=LabelSkew(SHARDS, 1),
         algorithm=SISAD(sigma=sigma, rho=9 * sigma),
-        batch_size=BATCH,
+        batch_size=batch,
         asynchronous=rule,
     ).job
 
@@ -290,20 +290,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds mnist/; default ../shared/data")
     parser.add_argument("--workers", type=int, default=5, choices=(2, 5, 10), help="so that all have as many shards")
     parser.add_argument("--slow-factor", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=150, help="of the synchronous run")
+    parser.add_argument("--rounds", type=int, default=100, help="of the synchronous run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.95, help="test accuracy")
     parser.add_argument("--every", type=int, default=4, help="rounds between two w's that are evaluated")
     parser.add_argument("--quorum", type=float, nargs="+", default=[0.8], help="a contestant for each")
     parser.add_argument("--staleness", type=int, default=20)
-    parser.add_argument("--async-sigma", type=float, default=SIGMA, help="of the asynchronous contestants")
+    parser.add_argument("--batch", type=int, default=256, help="rows per shard and mini-batch")
+    parser.add_argument("--sigma", type=float, default=60.0, help="of the synchronous contestants")
+    parser.add_argument("--async-sigma", type=float, default=22.0, help="of the asynchronous contestants")
     options = parser.parse_args()
     if options.data is not None:
         os.environ["PISA_RAY_DATA"] = str(options.data.resolve())
-    workers, factor = options.workers, options.slow_factor
+    workers, factor, batch = options.workers, options.slow_factor, options.batch
+    plain = options.sigma, batch
 
     def sync(folder: Path, goal: Goal, *, move: bool) -> Run:
-        return ours(job(folder, factor, SIGMA), folder, workers, goal, move=move)
+        return ours(job(folder, factor, *plain), folder, workers, goal, move=move)
 
     contestants: dict[str, Callable[[Path, Goal], Run]] = {
         SYNC: lambda folder, goal: sync(folder, goal, move=False),
@@ -313,14 +316,15 @@ def main() -> None:
         rule = Asynchronous(quorum=quorum, staleness=options.staleness)
         contestants[f"asynchronous, quorum {quorum:g}, staleness {options.staleness}"] = (
             lambda folder, goal, rule=rule: ours(
-                job(folder, factor, options.async_sigma, rule), folder, workers, goal, move=False
+                job(folder, factor, options.async_sigma, batch, rule), folder, workers, goal, move=False
             )
         )
-    contestants["Ray Train + DDP, Adam"] = lambda folder, goal: ddp(job(folder, factor, SIGMA), folder, workers, goal)
+    contestants["Ray Train + DDP, Adam"] = lambda folder, goal: ddp(job(folder, factor, *plain), folder, workers, goal)
 
     print(
-        f"{workers} workers on {os.cpu_count()} cores, one {factor:g} times slower; {options.rounds} rounds; "
-        f"SISA-D: sigma {SIGMA:g}, asynchronous {options.async_sigma:g}, rho 9 times that; Adam: {LEARNING_RATE:g}",
+        f"{workers} workers on {os.cpu_count()} cores, one {factor:g} times slower; {options.rounds} rounds of {batch} "
+        f"rows a shard; SISA-D: sigma {options.sigma:g}, asynchronous {options.async_sigma:g}, rho 9 times that; Adam: "
+        f"{LEARNING_RATE:g}",
         flush=True,
     )
     rows: dict[str, list[Row]] = {name: [] for name in contestants}
@@ -329,13 +333,13 @@ def main() -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     ray.init("local", num_cpus=workers + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory() as place:
-        judge = Judge(job(Path(place), factor, SIGMA))
+        judge = Judge(job(Path(place), factor, *plain))
         for repeat in range(options.repeats):
             runs: dict[str, Run] = {}
             for k, (name, contest) in enumerate(contestants.items()):
                 folder = Path(place) / f"{repeat}-{k}"
                 folder.mkdir()
-                goal = Goal(options.rounds * SHARDS * BATCH, runs[SYNC].points[-1].seconds if runs else 0.0)
+                goal = Goal(options.rounds * SHARDS * batch, runs[SYNC].points[-1].seconds if runs else 0.0)
                 run = runs[name] = contest(folder, goal)
                 found = row(run, runs[SYNC], rows[SYNC][repeat] if name != SYNC else None, judge, options)
                 rows[name].append(found)
