@@ -1,6 +1,6 @@
 """One of five workers is ten times slower: wall time to a test accuracy, for rounds that wait and rounds that do not.
 
-    python benchmarks/stragglers.py [--data FOLDER] [--repeats 3] [--rounds 100] [--batch 256]
+    python benchmarks/stragglers.py [--data FOLDER] [--repeats 3] [--rounds 150] [--batch 64]
 
 MNIST, one digit per shard, ten shards on five workers of one thread each, LeNet, --batch rows per shard and mini-batch.
 In every run the first worker that trains is the slow one: after each mini-batch it sleeps 9 times the CPU time of its
@@ -290,13 +290,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds mnist/; default ../shared/data")
     parser.add_argument("--workers", type=int, default=5, choices=(2, 5, 10), help="so that all have as many shards")
     parser.add_argument("--slow-factor", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=100, help="of the synchronous run")
+    parser.add_argument("--rounds", type=int, default=150, help="of the synchronous run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.95, help="test accuracy")
     parser.add_argument("--every", type=int, default=4, help="rounds between two w's that are evaluated")
     parser.add_argument("--quorum", type=float, nargs="+", default=[0.8], help="a contestant for each")
     parser.add_argument("--staleness", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=256, help="rows per shard and mini-batch")
+    parser.add_argument("--batch", type=int, default=64, help="rows per shard and mini-batch")
     parser.add_argument("--sigma", type=float, default=60.0, help="of the synchronous contestants")
     parser.add_argument("--async-sigma", type=float, default=22.0, help="of the asynchronous contestants")
     options = parser.parse_args()
