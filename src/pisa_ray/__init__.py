@@ -38,7 +38,15 @@ from pisa_ray.data import (
 )
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError
-from pisa_ray.schedulers import Constant, Geometric
+from pisa_ray.schedulers import (
+    Constant,
+    Geometric,
+    LagrangianDescent,
+    Matched,
+    Plateau,
+    ResidualBalancing,
+    Shape,
+)
 from pisa_ray.trainer import Data, PisaTrainer, Result, Scaling
 
 __all__ = [
@@ -69,18 +77,23 @@ __all__ = [
     "Geometric",
     "Indices",
     "LabelSkew",
+    "LagrangianDescent",
+    "Matched",
     "Median",
     "Noise",
     "NonFiniteError",
     "PisaError",
     "PisaTrainer",
+    "Plateau",
     "QuantitySkew",
     "RMSProp",
     "Recolour",
+    "ResidualBalancing",
     "Result",
     "Rotate",
     "Scaffold",
     "Scaling",
+    "Shape",
     "ShiftLabels",
     "SyncOptimizer",
     "TrimmedMean",

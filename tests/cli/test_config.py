@@ -36,7 +36,7 @@ from pisa_ray.algorithm import (
     Scaffold,
     SyncOptimizer,
 )
-from pisa_ray.cli.config import Config, WorkersSection, imported, load, plain
+from pisa_ray.cli.config import Config, WorkersSection, imported, load, note_planned_rounds, plain
 from pisa_ray.data import (
     IID,
     ByColumn,
@@ -53,7 +53,15 @@ from pisa_ray.data import (
     ShiftLabels,
 )
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Constant, Geometric
+from pisa_ray.schedulers import (
+    Constant,
+    Geometric,
+    LagrangianDescent,
+    Matched,
+    Plateau,
+    ResidualBalancing,
+    Shape,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MOMENTUM = {"momentum": 0.9}
@@ -243,6 +251,34 @@ def test_partitions(read: Load, section: str, built: Any) -> None:
 def test_sigma_schedules(read: Load) -> None:
     assert read("sigma_schedule.kind=geometric").sigma_schedule.build() == Geometric()
     assert read("sigma_schedule={kind: geometric, gamma: 0.5, k0: 3}").sigma_schedule.build() == Geometric(0.5, 3)
+    assert read("sigma_schedule={kind: matched, growth: 8}").sigma_schedule.build() == Matched(8)
+    cosine = "sigma_schedule={kind: shape, name: CosineAnnealingLR, options: {T_max: 9}, warmup: 2}"
+    assert read(cosine).sigma_schedule.build() == Shape("CosineAnnealingLR", {"T_max": 9}, 2)
+    assert read("sigma_schedule.kind=residual_balancing").sigma_schedule.build() == ResidualBalancing()
+    assert read("sigma_schedule.kind=lagrangian_descent").sigma_schedule.build() == LagrangianDescent()
+    assert read("sigma_schedule={kind: plateau, patience: 5}").sigma_schedule.build() == Plateau(patience=5)
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        (
+            "{kind: shape, name: SGD}",
+            "sigma_schedule.name is 'SGD', but it must be a class of torch.optim.lr_scheduler.",
+        ),
+        ("{kind: shape, name: StepLR}", "sigma_schedule.options do not fit StepLR"),
+        ("{kind: shape, name: ReduceLROnPlateau}", "use the plateau schedule."),
+    ],
+)
+def test_shapes_that_are_none(read: Load, section: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        read(f"sigma_schedule={section}").sigma_schedule.build()
+
+
+def test_what_is_planned_over_the_rounds_is_written_down(read: Load) -> None:
+    config = read("sigma_schedule.kind=matched", "rounds=70")
+    note_planned_rounds(config)
+    assert plain(config)["sigma_schedule"]["rounds"] == 70
 
 
 def test_data_section_builds(read: Load, tmp_path: Path) -> None:
@@ -503,7 +539,7 @@ def test_unknown_keys(read: Load, setting: str, sentence: str) -> None:
             SMALLEST + "algorithm: {kind: adam}",
             "algorithm.kind is 'adam', but it must be one of pisa, sisa,",
         ),
-        (SMALLEST + "sigma_schedule: {k0: 1}", "sigma_schedule.kind is missing: use one of constant, geometric."),
+        (SMALLEST + "sigma_schedule: {k0: 1}", "sigma_schedule.kind is missing: use one of constant, geometric,"),
         (
             SMALLEST + "sigma_schedule: {kind: x}",
             "sigma_schedule.kind is 'x', but it must be one of constant,",
@@ -642,6 +678,24 @@ WRONG = [
     ("sigma_schedule={kind: geometric, gamma: 0}", "sigma_schedule.gamma", "0", POSITIVE),
     ("sigma_schedule={kind: geometric, gamma: 2}", "sigma_schedule.gamma", "2", "at most 1"),
     ("sigma_schedule={kind: geometric, k0: 0}", "sigma_schedule.k0", "0", "at least 1"),
+    ("sigma_schedule={kind: matched, growth: 0.5}", "sigma_schedule.growth", "0.5", "at least 1"),
+    ("sigma_schedule={kind: matched, rounds: 0}", "sigma_schedule.rounds", "0", "at least 1"),
+    ("sigma_schedule={kind: shape, name: 1}", "sigma_schedule.name", "1", "text in quotes"),
+    (
+        "sigma_schedule={kind: shape, name: a, options: 1}",
+        "sigma_schedule.options",
+        "1",
+        "a section of `key: value` lines",
+    ),
+    ("sigma_schedule={kind: shape, name: a, warmup: -1}", "sigma_schedule.warmup", "-1", "at least 0"),
+    ("sigma_schedule={kind: plateau, factor: 1}", "sigma_schedule.factor", "1", "above 1"),
+    ("sigma_schedule={kind: plateau, most: 0}", "sigma_schedule.most", "0", "at least 1"),
+    ("sigma_schedule={kind: plateau, every: 0}", "sigma_schedule.every", "0", "at least 1"),
+    ("sigma_schedule={kind: residual_balancing, ratio: 0}", "sigma_schedule.ratio", "0", POSITIVE),
+    ("sigma_schedule={kind: lagrangian_descent, tolerance: -1}", "sigma_schedule.tolerance", "-1", "at least 0"),
+    ("sigma_schedule={kind: plateau, patience: 0}", "sigma_schedule.patience", "0", "at least 1"),
+    ("sigma_schedule={kind: plateau, threshold: -1}", "sigma_schedule.threshold", "-1", "at least 0"),
+    ("sigma_schedule={kind: plateau, smoothing: 1}", "sigma_schedule.smoothing", "1", "below 1"),
     ("rounds=0", "rounds", "0", "at least 1"),
     ("rounds=null", "rounds", "null", WHOLE),
     ("rounds=true", "rounds", "true", NUMBER),

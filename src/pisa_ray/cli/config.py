@@ -12,9 +12,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
-from pisa_ray.cli.config_methods import Algorithm, SigmaSchedule
+from pisa_ray.cli.config_methods import Algorithm
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
+from pisa_ray.cli.config_schedules import MatchedSection, SigmaSchedule
 from pisa_ray.cli.config_section import Section
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
@@ -269,6 +270,12 @@ def checked(values: dict[str, Any], base: Path) -> Config:
     if config.model.weights is not None:
         config.model.weights = str((base / config.model.weights).resolve())
     return config
+
+
+def note_planned_rounds(config: Config) -> None:
+    """Write down what is planned over the run's rounds, so that it is recorded and compared on a resume."""
+    if isinstance(config.sigma_schedule, MatchedSection) and config.sigma_schedule.rounds is None:
+        config.sigma_schedule.rounds = config.rounds
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The parts of the configuration file that choose the method: algorithm, preconditioner, sigma schedule."""
+"""The parts of the configuration file that choose the method: algorithm and preconditioner."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ from pisa_ray.cli.config_baselines import (
     SyncSection,
 )
 from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
-from pisa_ray.schedulers import Constant, Geometric
-from pisa_ray.schedulers import SigmaSchedule as Schedule
 
 
 class MethodSection(Section):
@@ -178,28 +176,3 @@ Algorithm = Annotated[
     | FedAdamSection,
     Field(discriminator="kind"),
 ]
-
-
-class ConstantSection(Section):
-    """`sigma_schedule: {kind: constant}`."""
-
-    kind: Literal["constant"]
-
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Constant()
-
-
-class GeometricSection(Section):
-    """`sigma_schedule: {kind: geometric}`."""
-
-    kind: Literal["geometric"]
-    gamma: Annotated[float, Field(gt=0, le=1)] = Geometric().gamma
-    k0: Annotated[int, Field(ge=1)] = Geometric().k0
-
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Geometric(self.gamma, self.k0)
-
-
-SigmaSchedule = Annotated[ConstantSection | GeometricSection, Field(discriminator="kind")]

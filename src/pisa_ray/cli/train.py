@@ -10,7 +10,7 @@ from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
-from pisa_ray.cli.config import Config, ModelSection, WorkersSection, imported, plain
+from pisa_ray.cli.config import Config, ModelSection, WorkersSection, imported, note_planned_rounds, plain
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model
@@ -38,6 +38,7 @@ def train(
         ConfigError: Something in it cannot be used; nothing has been started.
         PisaError: The run failed.
     """
+    note_planned_rounds(config)
     return PisaTrainer(
         **job_arguments(config, data),
         rounds=config.rounds,

@@ -1,5 +1,22 @@
-"""Sigma schedules: the penalty of the next round, a pure function of what has been seen."""
+"""Sigma schedules: the penalty of the next round, a pure function of what was planned and what has been seen."""
 
-from pisa_ray.schedulers.geometric import Constant, Geometric, SigmaSchedule
+from pisa_ray.schedulers.adaptive import Adaptive, LagrangianDescent, Memory, Plateau, ResidualBalancing, Seen
+from pisa_ray.schedulers.planned import Constant, Geometric, Matched, Planned, Shape
 
-__all__ = ["Constant", "Geometric", "SigmaSchedule"]
+#: What decides sigma.
+SigmaSchedule = Planned | Adaptive
+
+__all__ = [
+    "Adaptive",
+    "Constant",
+    "Geometric",
+    "LagrangianDescent",
+    "Matched",
+    "Memory",
+    "Planned",
+    "Plateau",
+    "ResidualBalancing",
+    "Seen",
+    "Shape",
+    "SigmaSchedule",
+]

@@ -20,7 +20,7 @@ from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import present
 
-FORMAT, MANIFEST = 5, "manifest.json"
+FORMAT, MANIFEST = 6, "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
 _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
@@ -31,7 +31,8 @@ class Progress:
 
     Attributes:
         round: Rounds done.
-        sigma: Penalty of the last round (sigma^0 before the first).
+        sigma: Penalty after the last round, from which the next one's grows (sigma^0 before the first).
+        memory: What the sigma schedule remembers.
         sample_gradients: Sample gradients computed so far, over all shards.
         bytes_sent: Bytes of messages that workers sent to the consensus so far.
         seconds: Wall time of training so far.
@@ -43,6 +44,7 @@ class Progress:
 
     round: int = 0
     sigma: float = 0.0
+    memory: dict[str, float] = field(default_factory=dict)
     sample_gradients: int = 0
     bytes_sent: int = 0
     seconds: float = 0.0

@@ -14,7 +14,7 @@ from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
-from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.schedulers import Adaptive, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
@@ -90,7 +90,7 @@ class Loop:
         self._since, self._before, self._start = time.perf_counter(), self.progress.seconds, self.progress.round
         self._saved = self.progress.round if self.progress.round else -1
         self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
-        self._latest: tuple[RoundReport, float] | None = None
+        self._latest: dict[str, Any] | None = None  # the last round's row
         self._saving: tuple[Draft, Saving] | None = None
 
     def run(self) -> str:
@@ -117,7 +117,9 @@ class Loop:
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             round_ = self.progress.round + 1
-            sigma = self.schedule.sigma.grow(self.progress.sigma, round_)
+            sigma = self.progress.sigma
+            if not isinstance(self.schedule.sigma, Adaptive):
+                sigma = self.schedule.sigma.grow(sigma, round_)
             if (workers := self.resize_requested()) is not None:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)
@@ -127,11 +129,11 @@ class Loop:
                 self._change()
             settle = status is not None or round_ == self.schedule.rounds or self._is_saved(round_)
             settle = settle or bool(self.changes.waiting)
-            self.fleet.begin(round_, sigma, self._is_evaluated(round_), settle)
+            self.fleet.begin(round_, sigma, self._is_evaluated(round_) or self._is_measured(round_), settle)
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
             self._finish_round(round_, sigma)
         if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:
-            self._due = self._row(*self._latest)  # the last round is always evaluated
+            self._due = self._latest  # the last round is always evaluated
         self._evaluate()
         return status
 
@@ -166,6 +168,11 @@ class Loop:
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
 
+    def _is_measured(self, round_: int) -> bool:
+        """Whether the sigma schedule needs a round's residuals."""
+        schedule = self.schedule.sigma
+        return isinstance(schedule, Adaptive) and schedule.measures and schedule.looks(round_)
+
     def _is_saved(self, round_: int) -> bool:
         every = self.schedule.checkpoint_every
         return every is not None and round_ % every == 0
@@ -196,9 +203,14 @@ class Loop:
         progress.seconds = self._before + time.perf_counter() - self._since
         self.events.round, progress.exact = round_, progress.exact and not self.events.inexact
         self.display.round(sigma, loss)
-        self._latest = report, loss
+        row = self._row(report, loss)
+        self._latest = row
         if self._is_evaluated(round_):
-            self._due = self._row(report, loss)
+            self._due = row
+        if isinstance(self.schedule.sigma, Adaptive):
+            seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
+            progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
+            progress.memory = dict(memory)
         if self._is_saved(round_):
             self._save()
         elif self._saving is not None and self._saving[1].done():
@@ -257,8 +269,8 @@ class Loop:
                 partial = len(found) < len(job.present)
                 row |= {f"{split}_worst_shard_{name}": value for name, value in worst(found).items()}
         best = self.progress.best
-        for name, value in row.items():  # an interruption's row (it has no residuals) is not part of the trajectory
-            scheduled = row["consensus_move"] is not None
+        for name, value in row.items():  # an interruption's row is not part of the trajectory
+            scheduled = self._is_evaluated(row["round"])
             measured = ("test_",) if partial else ("test_", "validation_")
             if scheduled and name.startswith(measured) and math.isfinite(value):
                 better = min if name.endswith("loss") else max

@@ -17,7 +17,7 @@ from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.job import Job, Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import ConfigError, PisaError, StatesLostError, StoppedWaitingError
-from pisa_ray.schedulers import Constant, SigmaSchedule
+from pisa_ray.schedulers import Adaptive, Constant, Matched, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
@@ -77,7 +77,8 @@ class PisaTrainer:
             needs to cut the shards (labels, say), and a mini-batch of the smallest one to try the model.
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
-        sigma_schedule: Growth of sigma; None: constant.
+        sigma_schedule: Growth of sigma: Geometric, Matched, Shape, ResidualBalancing, LagrangianDescent, Plateau; None:
+            constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
         checkpoint_every: Rounds between checkpoints; None: only at the end.
@@ -149,6 +150,8 @@ class PisaTrainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
+        if isinstance(sigma_schedule, Matched) and sigma_schedule.rounds is None:
+            sigma_schedule = replace(sigma_schedule, rounds=rounds)
         self._schedule = Schedule(
             rounds,
             sigma_schedule or Constant(),
@@ -180,6 +183,11 @@ class PisaTrainer:
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
+        if isinstance(sigma_schedule, Adaptive) and sigma_schedule.measures and not job.method.duals:
+            raise ConfigError(
+                f"sigma_schedule {type(sigma_schedule).__name__} looks at residuals of duals, but "
+                f"{type(job.method).__name__} has none: use a planned schedule, or Plateau."
+            )
         self._pins = pinned(pin_to, len(job.shards))
         self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from pisa_ray.cli.compare.spec import Spec, slug
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
-from pisa_ray.cli.config import Config, DataSection, plain
+from pisa_ray.cli.config import Config, DataSection, note_planned_rounds, plain
 from pisa_ray.cli.train import job_arguments
 from pisa_ray.data import hold_out
 from pisa_ray.errors import ConfigError
@@ -112,6 +112,7 @@ def _shards(config: Config, data: Opened) -> list[int]:
 def _fit(spec: Spec, cell: Cell, base: Config, shards: list[int]) -> None:
     config, every = cell.config, cell.config.checkpoint.every
     config.rounds = rounds_at_equal_work(spec.file.equal, base, config, config.algorithm.build(), shards)
+    note_planned_rounds(config)
     if not spec.explicit("evaluate_every", cell.algorithm):
         config.evaluate_every = in_proportion(config.evaluate_every, base.rounds, config.rounds)
     if every is not None and not spec.explicit("checkpoint", cell.algorithm):

@@ -1,0 +1,130 @@
+"""The part of the configuration file that says how the penalty grows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pisa_ray.cli.config_section import NotNegative, Positive, Section
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import (
+    Constant,
+    Geometric,
+    LagrangianDescent,
+    Matched,
+    Plateau,
+    ResidualBalancing,
+    Shape,
+)
+from pisa_ray.schedulers import SigmaSchedule as Schedule
+
+
+class ConstantSection(Section):
+    """`sigma_schedule: {kind: constant}`."""
+
+    kind: Literal["constant"]
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Constant()
+
+
+class GeometricSection(Section):
+    """`sigma_schedule: {kind: geometric}`."""
+
+    kind: Literal["geometric"]
+    gamma: Annotated[float, Field(gt=0, le=1)] = Geometric().gamma
+    k0: Annotated[int, Field(ge=1)] = Geometric().k0
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Geometric(self.gamma, self.k0)
+
+
+class MatchedSection(Section):
+    """`sigma_schedule: {kind: matched}`."""
+
+    kind: Literal["matched"]
+    growth: Annotated[float, Field(ge=1)] = Matched.growth
+    rounds: Annotated[int, Field(ge=1)] | None = None
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Matched(self.growth, self.rounds)
+
+
+class ShapeSection(Section):
+    """`sigma_schedule: {kind: shape}`."""
+
+    kind: Literal["shape"]
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        try:
+            return Shape(self.name, self.options, self.warmup)
+        except ValueError as error:
+            raise ConfigError(f"sigma_schedule.{error}.") from error
+
+
+class AdaptiveSection(Section):
+    """What all schedules share that look at rounds."""
+
+    factor: Annotated[float, Field(gt=1)] = ResidualBalancing.factor
+    most: Annotated[float, Field(ge=1)] = ResidualBalancing.most
+    every: Annotated[int, Field(ge=1)] = ResidualBalancing.every
+
+    def shared(self) -> dict[str, Any]:
+        """The settings of all of them."""
+        return {"factor": self.factor, "most": self.most, "every": self.every}
+
+
+class ResidualBalancingSection(AdaptiveSection):
+    """`sigma_schedule: {kind: residual_balancing}`."""
+
+    kind: Literal["residual_balancing"]
+    ratio: Positive = ResidualBalancing.ratio
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return ResidualBalancing(**self.shared(), ratio=self.ratio)
+
+
+class LagrangianDescentSection(AdaptiveSection):
+    """`sigma_schedule: {kind: lagrangian_descent}`."""
+
+    kind: Literal["lagrangian_descent"]
+    tolerance: NotNegative = LagrangianDescent.tolerance
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return LagrangianDescent(**self.shared(), tolerance=self.tolerance)
+
+
+class PlateauSection(AdaptiveSection):
+    """`sigma_schedule: {kind: plateau}`."""
+
+    kind: Literal["plateau"]
+    every: Annotated[int, Field(ge=1)] = Plateau.every
+    patience: Annotated[int, Field(ge=1)] = Plateau.patience
+    threshold: NotNegative = Plateau.threshold
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = Plateau.smoothing
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return Plateau(**self.shared(), patience=self.patience, threshold=self.threshold, smoothing=self.smoothing)
+
+
+SigmaSchedule = Annotated[
+    ConstantSection
+    | GeometricSection
+    | MatchedSection
+    | ShapeSection
+    | ResidualBalancingSection
+    | LagrangianDescentSection
+    | PlateauSection,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,180 @@
+"""Growth by what rounds show: residuals, the Lagrangian, a loss that has stalled.
+
+None of these is robust by itself: where gradients are noisy, rules that watch residuals let sigma run away. So each has
+a bound of the total growth, and none can do anything about a first sigma that is far too small.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: What a schedule must remember from round to round; saved in checkpoints.
+Memory = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a round has shown.
+
+    Attributes:
+        loss: Mean training loss at w, over the mini-batches of the round.
+        primal: Primal residual, sqrt(sum_i alpha_i N(w_i - w)^2).
+        move: Consensus move, sigma N(w' - w), the classical dual residual.
+        lagrangian: The augmented Lagrangian.
+
+    The last three are None where they were not measured.
+    """
+
+    loss: float
+    primal: float | None = None
+    move: float | None = None
+    lagrangian: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(ABC):
+    """Lets sigma grow by a factor when a round shows that it should.
+
+    Attributes:
+        factor: Of one growth, above 1.
+        most: Largest growth in all, at least 1.
+        every: Rounds between two looks, at least 1; a look at more than the loss costs a gradient.
+    """
+
+    factor: float = 2.0
+    most: float = 1000.0
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value, rule, good in (
+            ("factor", self.factor, "above 1", self.factor > 1),
+            ("most", self.most, "at least 1", self.most >= 1),
+            ("every", self.every, "at least 1 round", self.every >= 1),
+        ):
+            if not good:
+                raise ValueError(f"{name} is {value}, but it must be {rule}")
+
+    @property
+    @abstractmethod
+    def measures(self) -> bool:
+        """Whether it looks at more than the loss."""
+
+    @abstractmethod
+    def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
+        """Whether sigma should grow; may change its memory."""
+
+    def looks(self, round_: int) -> bool:
+        """Whether it looks at a round."""
+        return round_ % self.every == 0
+
+    def adapt(self, sigma: float, round_: int, seen: Seen, memory: Memory) -> tuple[float, Memory]:
+        """The penalty after a round.
+
+        Args:
+            sigma: That of the round.
+            round_: The round that is done.
+            seen: What it has shown.
+            memory: What this returned the last time; empty at first.
+
+        Returns:
+            The next round's penalty, and what to remember.
+        """
+        if not self.looks(round_):
+            return sigma, memory
+        now = dict(memory)
+        grown = now.get("grown", 1.0)
+        if self.wants(sigma, seen, now) and grown < self.most:
+            factor = min(self.factor, self.most / grown)
+            sigma, now["grown"] = sigma * factor, grown * factor
+        return sigma, now
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualBalancing(Adaptive):
+    """Grows while the primal residual, times sigma, is many times the consensus move: shards disagree while w rests.
+
+    Attributes:
+        ratio: How many times, above 0.
+    """
+
+    ratio: float = 10.0
+
+    @property
+    def measures(self) -> bool:
+        """See Adaptive."""
+        return True
+
+    def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
+        """See Adaptive."""
+        return seen.primal is not None and seen.move is not None and sigma * seen.primal > self.ratio * seen.move
+
+
+@dataclass(frozen=True, kw_only=True)
+class LagrangianDescent(Adaptive):
+    """Grows when the augmented Lagrangian has risen since the last look, which it does not for a sigma large enough.
+
+    Attributes:
+        tolerance: A rise by less than this share of its size is none.
+    """
+
+    tolerance: float = 0.01
+
+    @property
+    def measures(self) -> bool:
+        """See Adaptive."""
+        return True
+
+    def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
+        """See Adaptive."""
+        if seen.lagrangian is None:
+            return False
+        last = memory.get("lagrangian")
+        memory["lagrangian"] = seen.lagrangian
+        return last is not None and seen.lagrangian > last + self.tolerance * abs(last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau(Adaptive):
+    """Grows when the smoothed training loss stalls: torch's ReduceLROnPlateau in reverse.
+
+    Attributes:
+        every: 1 by default, as the loss is known anyway.
+        patience: Looks without a better value after which it grows; then it counts anew.
+        threshold: A value is better if it is below the best by more than this share of it.
+        smoothing: Of the exponential mean, in [0, 1).
+    """
+
+    every: int = 1
+    patience: int = 20
+    threshold: float = 1e-3
+    smoothing: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience < 1:
+            raise ValueError(f"patience is {self.patience}, but it must be at least 1 look")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing is {self.smoothing}, but it must be at least 0 and below 1")
+
+    @property
+    def measures(self) -> bool:
+        """See Adaptive."""
+        return False
+
+    def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
+        """See Adaptive."""
+        if seen.loss != seen.loss:  # of a round in which nobody reported
+            return False
+        smooth = memory.get("smooth", seen.loss)
+        smooth = memory["smooth"] = self.smoothing * smooth + (1 - self.smoothing) * seen.loss
+        best = memory.get("best")
+        if best is None or smooth < best - self.threshold * abs(best):
+            memory["best"], memory["stalled"] = smooth, 0.0
+            return False
+        memory["stalled"] += 1
+        if memory["stalled"] < self.patience:
+            return False
+        memory["stalled"] = 0.0
+        return True

@@ -1,0 +1,175 @@
+"""Growth that is known beforehand: constant, the paper's rule, a total growth, the shape of a learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch.optim import lr_scheduler
+
+#: Growth ends here, far beyond the sigma at which w stops moving and short of float32's overflow.
+LARGEST = 1e30
+
+#: The smallest factor of a learning rate, where a shape ends in 0.
+SMALLEST = 1e-6
+
+
+class Planned(Protocol):
+    """Decides the penalty round by round."""
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """The penalty of a round, from that of the round before.
+
+        Args:
+            sigma: Penalty of the round before (sigma^0 before round 1).
+            round_: The round about to run, from 1 (ell + 1 in the paper).
+        """
+
+
+@dataclass(frozen=True)
+class Constant:
+    """sigma stays what it is."""
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """See Planned."""
+        return sigma
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """sigma is divided by gamma in every k0-th round, after its consensus and before its gradients.
+
+    Rounds 1 .. k0-1 use sigma^0, round k0 is the first with sigma^0 / gamma. All the way that w can still go shrinks
+    with every growth: small k0 and small gamma freeze it short of the optimum.
+
+    Attributes:
+        gamma: In (0, 1].
+        k0: Period in rounds, >= 1.
+
+    >>> schedule, sigma = Geometric(gamma=0.5, k0=2), 1.0
+    >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 6)]
+    [1.0, 2.0, 2.0, 4.0, 4.0]
+    """
+
+    gamma: float = 0.95
+    k0: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma is {self.gamma}, but it must be in (0, 1]: sigma is divided by it")
+        if self.k0 < 1:
+            raise ValueError(f"k0 is {self.k0}, but it must be at least 1: it is a number of rounds")
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """See Planned."""
+        return min(sigma / self.gamma, LARGEST) if round_ % self.k0 == 0 else sigma
+
+
+@dataclass(frozen=True)
+class Matched:
+    """sigma grows evenly, round by round, by a factor in all.
+
+    Of gamma and k0 only the total growth gamma^(-T / k0) matters, so this is the paper's rule with one number.
+
+    Attributes:
+        growth: The factor, at least 1.
+        rounds: T, over which it grows; then it is constant. None: the rounds of the run.
+
+    >>> schedule, sigma = Matched(growth=8, rounds=3), 1.0
+    >>> [round(sigma := schedule.grow(sigma, round_), 6) for round_ in range(1, 6)]
+    [2.0, 4.0, 8.0, 8.0, 8.0]
+    """
+
+    growth: float = 10.0
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.growth >= 1:
+            raise ValueError(f"growth is {self.growth}, but it must be at least 1: sigma never falls")
+        if self.rounds is not None and self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """See Planned."""
+        if self.rounds is None:
+            raise ValueError("rounds is not known: the trainer fills it in")
+        return min(sigma * self.growth ** (1 / self.rounds), LARGEST) if round_ <= self.rounds else sigma
+
+
+class _Rates:
+    """What a scheduler of torch makes of the rate 1, step by step.
+
+    Args:
+        kind: Its class.
+        options: Its arguments.
+    """
+
+    def __init__(self, kind: type[lr_scheduler.LRScheduler], options: Mapping[str, Any]) -> None:
+        self._optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        self._scheduler = kind(self._optimizer, **options)
+        self._known = [self._rate()]
+
+    def _rate(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def at(self, steps: int) -> float:
+        """The rate after so many steps."""
+        while len(self._known) <= steps:
+            self._optimizer.step()
+            self._scheduler.step()
+            self._known.append(self._rate())
+        return self._known[steps]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """1/sigma follows the shape of a learning rate: after a warm-up, that of a scheduler of torch.
+
+    sigma^0 is where the shape begins, the largest step of most of them: sigma_r = sigma^0 / f(r), where f(r) = r / W in
+    the W rounds of warm-up, and then what the scheduler makes of the rate 1 in r - W - 1 steps, at least 1e-6.
+
+    Attributes:
+        name: A class of torch.optim.lr_scheduler that needs nothing but the number of the step.
+        options: Its arguments.
+        warmup: W.
+
+    >>> schedule, sigma = Shape("StepLR", {"step_size": 2, "gamma": 0.5}, warmup=2), 1.0
+    >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 7)]
+    [2.0, 1.0, 1.0, 1.0, 2.0, 2.0]
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}, but it must be 0 or more rounds")
+        kind = getattr(lr_scheduler, self.name, None)
+        if not (isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)):
+            raise ValueError(f"name is {self.name!r}, but it must be a class of torch.optim.lr_scheduler")
+        if kind is lr_scheduler.ReduceLROnPlateau:
+            raise ValueError("name is 'ReduceLROnPlateau', but that looks at a loss: use the plateau schedule")
+        try:
+            self._rates.at(0)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"options do not fit {self.name}: {error}") from error
+
+    @cached_property
+    def _rates(self) -> _Rates:
+        return _Rates(getattr(lr_scheduler, self.name), self.options)
+
+    def factor(self, round_: int) -> float:
+        """f(r); f(0) = 1."""
+        if round_ == 0:
+            return 1.0
+        if round_ <= self.warmup:
+            return round_ / self.warmup
+        return max(self._rates.at(round_ - self.warmup - 1), SMALLEST)
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """See Planned."""
+        return min(sigma * self.factor(round_ - 1) / self.factor(round_), LARGEST)
