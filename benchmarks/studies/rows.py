@@ -13,6 +13,10 @@ Row = dict[str, Any]
 
 GROWTH = {"sigma_schedule": {"kind": "geometric", "gamma": 0.95, "k0": 10}}  # of sigma; else of 1/lr: a decay
 
+#: A larger sigma (a smaller rate) in the first ten rounds.
+CONSTANT = {"name": "ConstantLR", "options": {"factor": 1.0, "total_iters": 1}}
+WARM = {"sigma_schedule": {"kind": "shape", "warmup": 10, **CONSTANT}}
+
 
 def row(kind: str, growth: bool = False, **settings: Any) -> Row:
     """A row of a comparison; with growth, the penalty grows (the learning rate falls) 2.8-fold over 200 rounds."""
@@ -42,8 +46,9 @@ IMAGES: dict[str, list[Row]] = {
     ],
     "SISA-D": [
         row("sisa_d", g, sigma=s, rho=r * s)
-        for s, r, g in ((60, 9, False), (30, 9, False), (30, 9, True), (15, 19, False), (30, 19, False), (20, 9, False))
-    ],
+        for s, r, g in ((60, 9, False), (30, 9, False), (30, 9, True), (15, 19, False), (30, 19, False))
+    ]
+    + [row("sisa_d", sigma=20, rho=380) | WARM],
     "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
     "sync Adam": [
         row("sync", g, lr=lr)
