@@ -248,8 +248,8 @@ def pinned(pin_to: PinTo | None, shards: int) -> tuple[str, dict[int, str]]:
     if isinstance(values, str) or len(values) != shards:
         number = f"{len(values)} values" if not isinstance(values, str) else "one value"
         raise ConfigError(
-            f"pin_to.{label} has {number}, but there are {shards} shards: give a value for each, or None (null in YAML) "
-            "for a shard that may be anywhere."
+            f"pin_to.{label} has {number}, but there are {shards} shards: give a value for each, or None (null in "
+            "YAML) for a shard that may be anywhere."
         )
     of = {i: value for i, value in enumerate(values) if value is not None}
     for i, value in of.items():
