@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from places import ALONE, KILLED, MORE, PLACES, ROUNDS
 from runs import METHODS, plain_net, uneven
 
-from pisa_ray import Asynchronous, ConfigError, Data, FedAvg, PisaTrainer
+from pisa_ray import Asynchronous, Clip, ConfigError, Data, FedAvg, PisaTrainer
+from pisa_ray.actors import RayResources, Wanted, elastic
+from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.worker import Worker
@@ -75,6 +78,44 @@ def test_nothing_pinned_is_one_place():
     assert sites.groups([2, 0]) == {None: [2, 0]}
     assert sites.selector(None) == {}
     assert sites.is_home(0, None)
+
+
+def crew_of(*sites):
+    members = [SimpleNamespace(id=k, site=site, node=f"{site}-{k}", info=None) for k, site in enumerate(sites)]
+    return SimpleNamespace(members=members, starting=[], dismiss=lambda member: None)
+
+
+def elastic_of(crew, shards, most=2):
+    sites = Sites("site", {0: "bonn", 1: "lyon", 2: "lyon"})
+    quiet = lambda kind, **fields: None  # noqa: E731
+    return Elastic(crew, Wanted(1, most), RayResources(), quiet, lambda: False, list, sites, lambda: shards)
+
+
+def test_a_worker_whose_place_has_no_shards_is_let_go_and_no_other():
+    crew = crew_of("bonn", "lyon")
+    left = elastic_of(crew, [1, 2])  # the shard of Bonn has left the problem
+    left.resize(1)
+    assert left._leaving() == crew.members[:1]
+    both = elastic_of(crew, [0, 1, 2])
+    both.resize(1)  # each place needs one
+    assert both._leaving() == []
+
+
+def test_a_worker_that_can_only_keep_states_is_too_few():
+    crew = crew_of("bonn")
+    assert elastic_of(crew, [1, 2]).is_short()
+    assert elastic_of(crew, [1, 2])._leaving() == []  # the states are there
+    assert not elastic_of(crew, [0, 1, 2]).is_short()
+
+
+def test_a_draining_place_waits_for_its_next_worker(monkeypatch):
+    monkeypatch.setattr(elastic, "usable_nodes", lambda: {"bonn-9": {"Labels": {"site": "bonn"}}})
+    crew = crew_of("bonn", "lyon")
+    it = elastic_of(crew, [0, 1, 2])
+    it._draining = {"bonn-0"}
+    assert it._leaving() == crew.members[:1]
+    crew.starting = [SimpleNamespace(id=9, site="bonn", node="")]
+    assert it._leaving() == []
 
 
 # What absence means
@@ -158,6 +199,16 @@ def test_what_stands_is_told_where_the_state_is_older():
     other.add(3, 0, lyon.repeat(range(SHARDS), False))
     ours, theirs = consensus.update(3, 10.0, False), other.update(3, 10.0, False)
     assert np.array_equal(ours[0], theirs[0])
+
+
+def test_the_limit_of_clip_is_over_those_that_have_been_heard():
+    of = job(pin_to={"site": ["bonn"] * (SHARDS - 2) + ["lyon"] * 2}, robust=Clip())
+    lyon, consensus = started(of)
+    lyon.host(range(SHARDS - 2), rows=False)
+    lyon.host(range(SHARDS - 2, SHARDS))
+    consensus.add(1, 0, lyon.step(1, 10.0, consensus.publish().copy(), False, absent=set(range(SHARDS - 2)))[0])
+    published, _ = consensus.update(1, 10.0, False)
+    assert published[-1] > 0
 
 
 def test_rows_of_a_shard_that_is_kept_are_not_to_be_had():
