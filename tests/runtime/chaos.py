@@ -166,6 +166,16 @@ def _pulse(actor: Any) -> Any:
 
 def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
     class Shaken(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            move = self._hosting._move
+
+            def struck(*args: Any) -> None:
+                move(*args)
+                chaos.strike(self, "move")
+
+            self._hosting._move = struck
+
         def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
             super().begin(round_, sigma, diagnose, settle)
             chaos.strike(self)
@@ -183,10 +193,6 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
             saving = super().save(folder)
             chaos.strike(self, "save")
             return saving
-
-        def _move(self, member: Any, moving: Any) -> None:
-            super()._move(member, moving)
-            chaos.strike(self, "move")
 
         def _take_snapshot(self) -> Any:
             parts = super()._take_snapshot()
