@@ -27,7 +27,9 @@ from pisa_ray.algorithm import (
     Scaffold,
     SyncOptimizer,
 )
+from pisa_ray.engine.job import Job
 from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.prepare import prepare
 
 METHODS = {
     "pisa": PISA(sigma=3.0, rho=1.0),
@@ -139,3 +141,15 @@ def events(path: Path, kind: str) -> list[dict[str, Any]]:
     """What events.jsonl of a run directory, perhaps of a run that is going on, has of a kind."""
     lines = (path / "events.jsonl").read_text().split("\n")[:-1] if (path / "events.jsonl").exists() else []
     return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def small_job(**changes: Any) -> Job:
+    """SISA-D on digits, in shards of unequal size of which a tenth is held out."""
+    return prepare(
+        model=plain_net,
+        data=Data(train="digits", validation=0.1),
+        partition=uneven(),
+        algorithm=METHODS["sisa_d"],
+        batch_size=16,
+        **changes,
+    ).job

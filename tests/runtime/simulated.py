@@ -180,11 +180,13 @@ class Simulation:
         if job.asynchronous is None:
             self.fleet = RayFleet(*arguments, sites=sites)
         else:
-            log = lambda round_, steps: self.log.append((round_, steps))  # noqa: E731
-            self.fleet = AsynchronousFleet(*arguments, lambda: False, log, sites=sites)
+            self.fleet = AsynchronousFleet(*arguments, lambda: False, self._arrived, sites=sites)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
+
+    def _arrived(self, round_: int, steps: Any) -> None:
+        self.log.append((round_, steps))
 
     def member(self, site: str | None) -> Member:
         """A worker that has just started."""

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ALONE, KILLED, MORE, PLACES, ROUNDS
 from runs import METHODS, plain_net, uneven
+from runs import small_job as job
 
 from pisa_ray import Asynchronous, Clip, ConfigError, Data, FedAvg, PisaTrainer
 from pisa_ray.actors import RayResources, Wanted, elastic
@@ -22,7 +23,6 @@ from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.worker import Worker
-from pisa_ray.trainer.prepare import prepare
 from pisa_ray.trainer.settings import Scaling
 
 SCRIPT = Path(__file__).with_name("places.py")
@@ -87,8 +87,7 @@ def crew_of(*sites):
 
 def elastic_of(crew, shards, most=2):
     sites = Sites("site", {0: "bonn", 1: "lyon", 2: "lyon"})
-    quiet = lambda kind, **fields: None  # noqa: E731
-    return Elastic(crew, Wanted(1, most), RayResources(), quiet, lambda: False, list, sites, lambda: shards)
+    return Elastic(crew, Wanted(1, most), RayResources(), dict, lambda: False, list, sites, lambda: shards)
 
 
 def test_a_worker_whose_place_has_no_shards_is_let_go_and_no_other():
@@ -119,17 +118,6 @@ def test_a_draining_place_waits_for_its_next_worker(monkeypatch):
 
 
 # What absence means
-
-
-def job(**changes):
-    return prepare(
-        model=plain_net,
-        data=Data(train="digits", validation=0.1),
-        partition=uneven(),
-        algorithm=METHODS["sisa_d"],
-        batch_size=16,
-        **changes,
-    ).job
 
 
 def started(of):

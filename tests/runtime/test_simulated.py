@@ -9,14 +9,14 @@ import pytest
 import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import METHODS, plain_net, uneven
+from runs import small_job as job
+from runs import uneven
 from simulated import Simulation
 
-from pisa_ray import Asynchronous, Data
+from pisa_ray import Asynchronous
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
-from pisa_ray.trainer.prepare import prepare
 
 SHARDS = len(uneven().shards)
 PLACES = [("bonn", "lyon", None)[i % 3] for i in range(SHARDS)]
@@ -27,17 +27,6 @@ MODES = {
     "participation": {"participation": 0.5},
     "asynchronous": {"asynchronous": Asynchronous(quorum=0.5, staleness=5)},
 }
-
-
-def job(**changes):
-    return prepare(
-        model=plain_net,
-        data=Data(train="digits", validation=0.1),
-        partition=uneven(),
-        algorithm=METHODS["sisa_d"],
-        batch_size=16,
-        **changes,
-    ).job
 
 
 @pytest.fixture(scope="module")

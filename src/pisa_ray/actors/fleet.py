@@ -206,6 +206,7 @@ class RayFleet:
 
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
+        absent = self._hosting.absent()
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
             still = set(wanted)
@@ -213,7 +214,7 @@ class RayFleet:
             return [(member, part) for member, part in parts if part]
 
         return self._gather(
-            [i for i in self._shards if i not in self._hosting.absent()],
+            [i for i in self._shards if i not in absent],
             shares,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
