@@ -13,6 +13,10 @@ class NonFiniteError(PisaError):
     """Training produced a NaN or an infinity. The last good checkpoint is kept."""
 
 
+class ExplodedError(NonFiniteError):
+    """The loss has risen far above the first round's: sigma is too small."""
+
+
 class WorkerDiedError(PisaError):
     """A process of the run is gone; the run can go on from its last checkpoint."""
 

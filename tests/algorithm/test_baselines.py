@@ -401,7 +401,7 @@ def test_states_that_no_vector_can_hold_are_refused():
 
 def test_forgetting_duals_leaves_no_memory():
     """With the duals reset, every round is a first one but for the second moment."""
-    found = run(SISAD(reset_duals=True))
+    found = run(SISAD(sigma=60, rho=540, reset_duals=True))
     state = found.states[0]
     g = torch.ones(P)
     for _ in range(3):

@@ -271,7 +271,7 @@ def test_the_first_gradient_is_at_w_itself_and_each_batch_is_drawn_when_the_step
     w = problem.w0.flatten()
     layout, rows = Layout.of([("w", (6,), False)]), RowLayout(6)
     for steps in (1, 3):
-        method, points = PISA(sigma=30, local_steps=steps), []
+        method, points = PISA(sigma=30, rho=1, local_steps=steps), []
 
         def draw(points=points):
             drawn = Counted(problem, 0, len(points))

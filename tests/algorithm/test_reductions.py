@@ -38,7 +38,7 @@ from pisa_ray.algorithm.preconditioners import conjugate_gradients
 from pisa_ray.algorithm.second_moment import square_root
 from pisa_ray.schedulers import Geometric
 
-METHODS = [SISA(sigma=2.0), SISAD(), NSISA(), PISA(rho=3.0)]
+METHODS = [SISA(sigma=2, rho=200), SISAD(sigma=60, rho=540), NSISA(sigma=80, rho=100), PISA(sigma=1, rho=3)]
 GOLDEN = {
     ("SISA", "7e0d5dd4e0326c74"),
     ("SISAD", "cb5fe87b8ab14695"),
@@ -309,7 +309,7 @@ def test_square_roots_are_made_of_correctly_rounded_operations():
 def test_a_coordinate_without_gradient_does_not_stay_denormal():
     torch.set_flush_denormal(True)
     try:
-        layout, method = Layout.of([("b", (8,), False)]), SISAD()
+        layout, method = Layout.of([("b", (8,), False)]), SISAD(sigma=60, rho=540)
         rows = RowLayout(8, 2)
         message = rows.split(torch.empty(rows.width))
         w = torch.zeros(8)
@@ -338,7 +338,7 @@ def test_sisa_d_does_not_see_the_scale_of_the_loss():
     problem = random_problem(4)
     problem.lam = 0.0
     scaled = LeastSquares([10 * A for A in problem.A], [10 * b for b in problem.b], problem.alpha, 0.0, problem.w0)
-    method = SISAD(eps=1e-12)
+    method = SISAD(sigma=60, rho=540, eps=1e-12)
     runs = zip(*(library(x, [method] * 3, [Geometric(0.9, 5)] * 3) for x in (problem, scaled)), strict=True)
     for one, other in islice(runs, 20):
         torch.testing.assert_close(one.w, other.w, rtol=1e-8, atol=1e-10)

@@ -52,7 +52,7 @@ FILE: dict[str, Any] = {
     "concurrent": 1,
 }
 
-SISA_D = {"algorithm": {"kind": "sisa_d"}}
+SISA_D = {"algorithm": {"kind": "sisa_d", "sigma": 60, "rho": 540}}
 
 #: Models that give NaN, or raise an error, after so many forward passes for training.
 MODELS = """
@@ -126,7 +126,7 @@ def tables(out: Path) -> dict[str, bytes]:
         ({"algorithms__SISA__rounds": 1}, "algorithms.SISA.rounds is not for here: leave it out and set base.rounds."),
         (
             {"algorithms__SISA__algorithm": {"kind": "sisa", "sigma": -1}},
-            "algorithms.SISA.algorithm.sigma is -1, but it must be above 0.",
+            "algorithms.SISA.algorithm.sigma is -1, but it must be above 0 or {hint: a number} or 'auto'.",
         ),
         (
             {"algorithms__a-b": {}, "algorithms__a b": {}},

@@ -20,6 +20,7 @@ from pisa_ray.algorithm import (
     SISAD,
     AdaGrad,
     Adam,
+    Auto,
     EmpiricalFisher,
     FedAdam,
     FedAvg,
@@ -61,6 +62,7 @@ from pisa_ray.schedulers import (
     Plateau,
     ResidualBalancing,
     Shape,
+    Trapezoid,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -110,15 +112,15 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
         "algorithm": {
             "kind": "sisa_d",
-            "sigma": 60,
-            "rho": 540,
+            "sigma": "auto",
+            "rho": "auto",
             "beta": 0.99,
-            "eps": 1e-4,
+            "eps": "auto",
             "lambda": 0,
             "reset_duals": False,
             "local_steps": 1,
         },
-        "sigma_schedule": {"kind": "constant"},
+        "sigma_schedule": None,
         "rounds": 200,
         "batch_size": 64,
         "micro_batch_size": None,
@@ -144,6 +146,13 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "ray": {"address": None},
     }
     assert config.algorithm.build() == SISAD()
+    note_planned_rounds(config)
+    assert config.sigma_schedule.build() == Trapezoid(rounds=200)
+
+
+def test_a_number_for_sigma_means_a_constant_one(read: Load) -> None:
+    config = read("algorithm={kind: sisa, sigma: 2}")
+    note_planned_rounds(config)
     assert config.sigma_schedule.build() == Constant()
 
 
@@ -169,6 +178,8 @@ def test_an_empty_section_means_its_defaults(read: Load, section: str) -> None:
         ("{kind: nsisa, matrix_moment: adam, perturbation: 0}", NSISA(matrix_moment=Adam(), perturbation=0.0)),
         ("{kind: nsisa, matrix_moment: instantaneous}", NSISA(matrix_moment=Instantaneous())),
         ("{kind: sisa_d}", SISAD()),
+        ("{kind: sisa_d, sigma: auto, rho: 7, eps: auto}", SISAD(rho=7)),
+        ("{kind: sisa, sigma: {hint: 3}, rho: {hint: 4}}", SISA(sigma=Auto(3), rho=Auto(4))),
         ("{kind: sisa_d, sigma: 1, rho: 2, beta: 0.5, eps: 1e-3}", SISAD(sigma=1, rho=2, beta=0.5, eps=1e-3)),
         ("{kind: pisa, reset_duals: true}", PISA(reset_duals=True)),
         ("{kind: pisa, local_steps: 2}", PISA(local_steps=2)),
@@ -254,6 +265,7 @@ def test_sigma_schedules(read: Load) -> None:
     assert read("sigma_schedule={kind: matched, growth: 8}").sigma_schedule.build() == Matched(8)
     cosine = "sigma_schedule={kind: shape, name: CosineAnnealingLR, options: {T_max: 9}, warmup: 2}"
     assert read(cosine).sigma_schedule.build() == Shape("CosineAnnealingLR", {"T_max": 9}, 2)
+    assert read("sigma_schedule={kind: trapezoid, cooldown: 0.5}").sigma_schedule.build() == Trapezoid(cooldown=0.5)
     assert read("sigma_schedule.kind=residual_balancing").sigma_schedule.build() == ResidualBalancing()
     assert read("sigma_schedule.kind=lagrangian_descent").sigma_schedule.build() == LagrangianDescent()
     assert read("sigma_schedule={kind: plateau, patience: 5}").sigma_schedule.build() == Plateau(patience=5)
@@ -268,6 +280,10 @@ def test_sigma_schedules(read: Load) -> None:
         ),
         ("{kind: shape, name: StepLR}", "sigma_schedule.options do not fit StepLR"),
         ("{kind: shape, name: ReduceLROnPlateau}", "use the plateau schedule."),
+        (
+            "{kind: trapezoid, warmup: 0.6, cooldown: 0.5}",
+            "sigma_schedule.warmup is 0.6 and cooldown 0.5, but they must",
+        ),
     ],
 )
 def test_shapes_that_are_none(read: Load, section: str, why: str) -> None:
@@ -470,7 +486,7 @@ def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings
         ("algorithm={kind: sisa, lam: 1}", "algorithm.lam is not a setting: the nearest one is lambda."),
         (
             "algorithm={kind: sisa, mu: 1}",
-            "algorithm.mu is not a setting: use one of lambda, reset_duals, local_steps, kind, sigma,",
+            "algorithm.mu is not a setting: use one of sigma, rho, lambda, reset_duals, local_steps, kind,",
         ),
         (
             "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, probe: 1}}",
@@ -563,6 +579,7 @@ def test_missing_keys_and_kinds(read: Load, text: str, sentence: str) -> None:
 
 
 WHOLE, POSITIVE, NUMBER = "a whole number", "above 0", "a number"
+AUTO = " or {hint: a number} or 'auto'"
 SISA_, NSISA_ = "algorithm={kind: sisa, %s}", "algorithm={kind: nsisa, %s}"
 FEDAVG = "algorithm={kind: fedavg, %s}"
 PISA_, PROBES = "algorithm={kind: pisa, %s}", "algorithm={kind: pisa, preconditioner: {kind: hessian_diagonal, %s}}"
@@ -628,13 +645,16 @@ WRONG = [
     ("model.args=5", "model.args", "5", "a section of `key: value` lines"),
     ("model.weights=5", "model.weights", "5", "text in quotes"),
     ("algorithm=sisa", "algorithm", "'sisa'", "a section such as {kind: pisa}"),
-    (SISA_ % "sigma: 0", "algorithm.sigma", "0", POSITIVE),
-    (SISA_ % "sigma: -1e-3", "algorithm.sigma", "-0.001", POSITIVE),
-    (SISA_ % "sigma: .nan", "algorithm.sigma", "nan", "a finite number"),
-    (SISA_ % "sigma: .inf", "algorithm.sigma", "inf", "a finite number"),
+    (SISA_ % "sigma: 0", "algorithm.sigma", "0", POSITIVE + AUTO),
+    (SISA_ % "sigma: -1e-3", "algorithm.sigma", "-0.001", POSITIVE + AUTO),
+    (SISA_ % "sigma: .nan", "algorithm.sigma", "nan", "a finite number" + AUTO),
+    (SISA_ % "sigma: .inf", "algorithm.sigma", "inf", "a finite number" + AUTO),
+    (SISA_ % "sigma: {hint: 0}", "algorithm.sigma.hint", "0", POSITIVE),
+    (SISA_ % "rho: {hint: -1}", "algorithm.rho.hint", "-1", POSITIVE),
+    ("algorithm={kind: sisa_d, eps: {hint: a}}", "algorithm.eps.hint", "'a'", NUMBER),
     (SISA_ % "sigma: true", "algorithm.sigma", "true", NUMBER),
-    (SISA_ % "sigma: one", "algorithm.sigma", "'one'", NUMBER),
-    (SISA_ % "rho: -1", "algorithm.rho", "-1", "at least 0"),
+    (SISA_ % "sigma: one", "algorithm.sigma", "'one'", NUMBER + AUTO),
+    (SISA_ % "rho: -1", "algorithm.rho", "-1", "at least 0" + AUTO),
     (SISA_ % "beta: 1", "algorithm.beta", "1", "below 1"),
     (SISA_ % "eps: -1", "algorithm.eps", "-1", "at least 0"),
     (SISA_ % "lambda: -1", "algorithm.lambda", "-1", "at least 0"),
@@ -649,7 +669,7 @@ WRONG = [
     (NSISA_ % "nesterov: 2", "algorithm.nesterov", "2", "true or false"),
     (NSISA_ % "steps: -1", "algorithm.steps", "-1", "at least 0"),
     (NSISA_ % "perturbation: -1", "algorithm.perturbation", "-1", "at least 0"),
-    ("algorithm={kind: sisa_d, eps: 0}", "algorithm.eps", "0", POSITIVE),
+    ("algorithm={kind: sisa_d, eps: 0}", "algorithm.eps", "0", POSITIVE + AUTO),
     ("algorithm={kind: sisa_d, beta: -1}", "algorithm.beta", "-1", "at least 0"),
     ("algorithm={kind: sisa_d, reset_duals: 3}", "algorithm.reset_duals", "3", "true or false"),
     ("algorithm={kind: sisa_d, local_steps: 0}", "algorithm.local_steps", "0", "at least 1"),
@@ -678,6 +698,7 @@ WRONG = [
     ("sigma_schedule={kind: geometric, gamma: 0}", "sigma_schedule.gamma", "0", POSITIVE),
     ("sigma_schedule={kind: geometric, gamma: 2}", "sigma_schedule.gamma", "2", "at most 1"),
     ("sigma_schedule={kind: geometric, k0: 0}", "sigma_schedule.k0", "0", "at least 1"),
+    ("sigma_schedule={kind: trapezoid, cooldown: -1}", "sigma_schedule.cooldown", "-1", "at least 0"),
     ("sigma_schedule={kind: matched, growth: 0.5}", "sigma_schedule.growth", "0.5", "at least 1"),
     ("sigma_schedule={kind: matched, rounds: 0}", "sigma_schedule.rounds", "0", "at least 1"),
     ("sigma_schedule={kind: shape, name: 1}", "sigma_schedule.name", "1", "text in quotes"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pisa_ray.cli.config import load
+from pisa_ray.cli.config import load, note_planned_rounds
 from pisa_ray.cli.main import main
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -29,6 +29,7 @@ def test_its_settings_are_known(example: Path) -> None:
     assert config.name == example.stem
     config.algorithm.build()
     config.partition.build()
+    note_planned_rounds(config)
     config.sigma_schedule.build()
     assert example.read_text().startswith("# ")
 

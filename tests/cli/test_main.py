@@ -359,7 +359,7 @@ def table(config: Path) -> Path:
 ROWS = "data={train: rows.parquet, input: x, label: y}"
 BAD = [
     (["rouns=5"], "rouns is not a setting: the nearest one is rounds."),
-    (["algorithm.sigma=-1"], "algorithm.sigma is -1, but it must be above 0."),
+    (["algorithm.sigma=-1"], "algorithm.sigma is -1, but it must be above 0 or {hint: a number} or 'auto'."),
     (["partition.labels=12"], "partition.labels is 12, but the data have 10 different labels: use labels <= 10."),
     (["data={train: no.parquet, input: x, label: y}"], "data.train is '"),
     (["data={train: rows.parquet, test: no.parquet, input: x, label: y}"], "data.test is '"),

@@ -34,7 +34,7 @@ from pisa_ray.trainer.prepare import prepare
 METHODS = {
     "pisa": PISA(sigma=3.0, rho=1.0),
     "sisa": SISA(sigma=0.3, rho=30.0, lam=1e-3),
-    "sisa_d": SISAD(),
+    "sisa_d": SISAD(sigma=60.0, rho=540.0),
     "nsisa": NSISA(sigma=20.0, rho=50.0),
     "sisa_local": SISA(sigma=0.3, rho=30.0, lam=1e-3, local_steps=2),
     "sisa_d_local": SISAD(sigma=20.0, rho=580.0, local_steps=3),
@@ -145,11 +145,12 @@ def events(path: Path, kind: str) -> list[dict[str, Any]]:
 
 def small_job(**changes: Any) -> Job:
     """SISA-D on digits, in shards of unequal size of which a tenth is held out."""
-    return prepare(
-        model=plain_net,
-        data=Data(train="digits", validation=0.1),
-        partition=uneven(),
-        algorithm=METHODS["sisa_d"],
-        batch_size=16,
+    arguments: dict[str, Any] = {
+        "model": plain_net,
+        "data": Data(train="digits", validation=0.1),
+        "partition": uneven(),
+        "algorithm": METHODS["sisa_d"],
+        "batch_size": 16,
         **changes,
-    ).job
+    }
+    return prepare(**arguments).job

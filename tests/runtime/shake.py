@@ -38,7 +38,11 @@ HEALTH = {
     "RAY_AUTH_MODE": "disabled",
 }
 
-METHODS = {"sisa": SISA(sigma=1.0, rho=200.0), "sisa_d": SISAD(), "nsisa": NSISA(sigma=20.0, rho=50.0)}
+METHODS = {
+    "sisa": SISA(sigma=1.0, rho=200.0),
+    "sisa_d": SISAD(sigma=60.0, rho=540.0),
+    "nsisa": NSISA(sigma=20.0, rho=50.0),
+}
 
 
 def normalised() -> nn.Module:

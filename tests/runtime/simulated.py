@@ -89,6 +89,10 @@ class Crew:
     def dismiss(self, member: Member) -> None:
         self.members = [m for m in self.members if m is not member]
 
+    def change(self, job: Job) -> list[Ref]:
+        self.reference = Ref(job)
+        return [member.actor.call.remote("change", self.reference) for member in self.members]
+
     def close(self) -> None:
         self.members = []
 

@@ -14,8 +14,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -30,10 +32,10 @@ from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Sites
 from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
+from pisa_ray.algorithm import Slope
 from pisa_ray.engine.consensus import ConsensusReport, read_published
-from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.files import Folder
-from pisa_ray.engine.fleet import Pending, RoundReport, Saving
+from pisa_ray.engine.fleet import Pending, RoundReport, Saving, added
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates
 from pisa_ray.engine.worker import PastRound, WorkerInfo, WorkerReport
@@ -142,6 +144,34 @@ class RayFleet:
                 self._recover()
         raise StatesLostError("processes die faster than shards can join or leave.")
 
+    def published(self) -> np.ndarray:
+        """See Fleet."""
+        array: np.ndarray = ray.get(self._published)
+        return array
+
+    def slope(self, published: np.ndarray) -> Slope:
+        """See Fleet."""
+        point = ray.put(published)
+        for _ in range(RECOVERIES):  # again where shards have gone away or come back meanwhile
+            absent = self._hosting.absent()
+            speakers = [i for i in self._shards if i not in absent]
+            ask = partial(_ask_slope, speakers=speakers)
+            nodes = self._gather(speakers, self._at_home, ask, point)()
+            with suppress(ValueError):
+                return added(nodes, len(self._job.shards), speakers)
+        raise StatesLostError("processes die faster than the loss can be looked at.")
+
+    def start(self, job: Job) -> None:
+        """See Fleet."""
+        self.change(job)
+        self._published, ready = self._consensus.actor.set_up.options(num_returns=2).remote(
+            self._crew.reference, 1, None
+        )
+        try:
+            self._wait([ready], "start")
+        except GoneError as error:
+            raise StatesLostError(f"the consensus process died while it was starting ({error}).") from error
+
     def tend(self) -> None:
         """See Fleet."""
         self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
@@ -207,17 +237,17 @@ class RayFleet:
     def evaluate_shards(self, *, held_out: bool) -> Pending:
         """See Fleet."""
         absent = self._hosting.absent()
-
-        def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
-            still = set(wanted)
-            parts = [(m, [i for i in self._hosting.at_home(m) if i in still]) for m in self._crew.members]
-            return [(member, part) for member, part in parts if part]
-
         return self._gather(
             [i for i in self._shards if i not in absent],
-            shares,
+            self._at_home,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
         )
+
+    def _at_home(self, wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
+        """Who can say something of which of some shards."""
+        still = set(wanted)
+        parts = [(m, [i for i in self._hosting.at_home(m) if i in still]) for m in self._crew.members]
+        return [(member, part) for member, part in parts if part]
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
@@ -304,13 +334,14 @@ class RayFleet:
         keys: Sequence[int],
         shares: Callable[[Sequence[int]], Iterable[tuple[Member, Sequence[int]]]],
         ask: Callable[[Member, Any, Sequence[int]], Any],
-    ) -> Pending:
-        """Ask now; what is lost when a worker dies is asked again."""
-        published = self._published
+        published: Any = None,
+    ) -> Callable[[], dict[Any, Any]]:
+        """Ask now, about the published w where no other is given; what is lost when a worker dies is asked again."""
+        published = self._published if published is None else published
         asked = [(ask(member, published, part), part) for member, part in shares(keys)]
 
-        def sums() -> dict[int, Sums]:
-            found: dict[int, Sums] = {}
+        def sums() -> dict[Any, Any]:
+            found: dict[Any, Any] = {}
             tries = 0
             while asked:
                 reference, part = asked.pop()
@@ -543,3 +574,7 @@ class RayFleet:
 
     def _take_snapshot(self) -> list[Any]:
         return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
+
+
+def _ask_slope(member: Member, point: Any, shards: Sequence[int], speakers: Sequence[int]) -> Any:
+    return member.actor.call.remote("slope", point, shards, speakers)

@@ -1,11 +1,13 @@
 """The algorithms: torch only, no Ray, no files. Read admm.py first, then message.py; the baselines are beside them."""
 
-from pisa_ray.algorithm.admm import NSISA, PISA, SISA, SISAD, DualState
+from pisa_ray.algorithm.admm import PISA, SISA, DualState
+from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, curvature, number
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.local_steps import MIFA, MOON, FedAdam, FedAvg, FedNova, FedProx, FedYogi, Scaffold
 from pisa_ray.algorithm.message import Message, RowLayout, TreeSum, consensus
 from pisa_ray.algorithm.method import Batch, Method, Task, Update
+from pisa_ray.algorithm.nsisa import NSISA
 from pisa_ray.algorithm.preconditioners import (
     EmpiricalFisher,
     FisherDiagonal,
@@ -17,11 +19,13 @@ from pisa_ray.algorithm.preconditioners import (
 )
 from pisa_ray.algorithm.robust import Clip, Median, Reducer, Robust, TrimmedMean, clip_dual, trimmed
 from pisa_ray.algorithm.second_moment import AdaGrad, Adam, Instantaneous, RMSProp, SecondMoment
+from pisa_ray.algorithm.sisa_d import SISAD
 from pisa_ray.algorithm.standing_sum import StandingSum
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.algorithm.synchronous import SyncOptimizer
 
 __all__ = [
+    "AUTO",
     "MIFA",
     "MOON",
     "NSISA",
@@ -30,6 +34,7 @@ __all__ = [
     "SISAD",
     "AdaGrad",
     "Adam",
+    "Auto",
     "Batch",
     "Clip",
     "Curvature",
@@ -58,8 +63,10 @@ __all__ = [
     "Scaffold",
     "SecondMoment",
     "ShardState",
+    "Slope",
     "Slot",
     "StandingSum",
+    "Start",
     "SyncOptimizer",
     "Task",
     "TreeSum",
@@ -67,5 +74,7 @@ __all__ = [
     "Update",
     "clip_dual",
     "consensus",
+    "curvature",
+    "number",
     "trimmed",
 ]

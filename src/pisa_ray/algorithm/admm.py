@@ -1,4 +1,4 @@
-"""PISA, SISA, NSISA and SISA-D: what one shard does in one iteration.
+"""PISA and SISA: what one shard does in one iteration; NSISA and SISA-D, beside, differ in the local line.
 
     consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)          in message.py
     growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
@@ -37,21 +37,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
+import numpy as np
 import torch
 
+from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, choose, number
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message, consensus
 from pisa_ray.algorithm.method import Batch, Task, Update
-from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
-from pisa_ray.algorithm.second_moment import Adam, Instantaneous, SecondMoment, decay, square_root
+from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
-
-#: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
-BATCH = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,17 @@ class Settings(ABC):
     """What all ADMM methods share.
 
     Attributes:
-        sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate.
-        rho: Weight of the preconditioned proximal term, >= 0.
+        sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate. Auto: what the
+            automatic start finds.
+        rho: Weight of the preconditioned proximal term, >= 0, or Auto.
         lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round;
             below about 1e-6 that is lost in float32.
         reset_duals: Forget pi_i after every round: no memory of the shards is left (for ablations).
         local_steps: E, steps a report, each with a mini-batch of its own; >= 1.
     """
 
-    sigma: float = 1.0
-    rho: float = 1.0
+    sigma: float | Auto = AUTO
+    rho: float | Auto = AUTO
     lam: float = 0.0
     reset_duals: bool = False
     local_steps: int = 1
@@ -132,23 +131,47 @@ class Settings(ABC):
     remembers: ClassVar[bool] = True
     proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "raising algorithm.sigma or algorithm.rho"
+    power_steps: ClassVar[int] = 8  # of the automatic start
 
     def __post_init__(self) -> None:
-        for name, value, rule, good in [
-            ("sigma", self.sigma, "> 0", 0 < self.sigma < float("inf")),
-            ("rho", self.rho, ">= 0", 0 <= self.rho < float("inf")),
-            ("lambda", self.lam, ">= 0", 0 <= self.lam < float("inf")),
-        ]:
-            if not good:
+        rules = ("sigma", self.sigma, "> 0"), ("rho", self.rho, ">= 0"), ("lambda", self.lam, ">= 0")
+        for name, value, rule in rules:
+            if not isinstance(value, Auto) and not (0 <= value < float("inf") and (value or rule == ">= 0")):
                 raise ValueError(f"{name} is {value}, but it must be a finite number {rule}")
         if not isinstance(self.local_steps, int) or self.local_steps < 1:
             raise ValueError(
                 f"local_steps is {self.local_steps}, but a report needs a whole number of local steps, at least 1"
             )
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether sigma and rho are set."""
+        return not isinstance(self.sigma, Auto) and not isinstance(self.rho, Auto)
+
+    @property
+    def probes(self) -> bool:
+        """Whether the start needs to know the curvature."""
+        return not self.is_complete
+
+    def metric(self, slope: Slope) -> np.ndarray:
+        """What the penalty is multiplied by, [p]; here 1. The start measures curvature in it."""
+        return np.ones_like(slope.mean)
+
+    @abstractmethod
+    def started(self, start: Start) -> Self:
+        """The same with its numbers set."""
+
+    def _at(self, h: float, rho: float) -> Self:
+        """Sigma about h, above 1.5 h where nothing but sigma stabilises; rho where it is not given."""
+        least, best = (0.3, 1.0) if self.rho else (1.5, 2.0)
+        sigma = choose(self.sigma, least * h, best * h, 3 * h)
+        return replace(self, sigma=sigma, rho=choose(self.rho, rho / 10, rho, 10 * rho))
+
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
-        """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once."""
-        return w * (self.sigma / (self.sigma + self.lam)) if self.lam else w.clone()
+        """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once, once sigma is set."""
+        if isinstance(self.sigma, Auto) or not self.lam:
+            return w.clone()
+        return w * (self.sigma / (self.sigma + self.lam))
 
     def gradients(self, rows: int, batch: int) -> int:
         """E."""
@@ -207,25 +230,33 @@ class PISA(Settings):
 
     preconditioner: Preconditioner = field(default_factory=Identity)
 
+    def started(self, start: Start) -> Self:
+        """Sigma at h, where 2 sigma + 4 rho q is twice what stability asks for at q = 1 and rho = h.
+
+        Without rho it must be above 1.5 h; Q of the others is a curvature itself, so that rho is 1.
+        """
+        rho = start.h if isinstance(self.preconditioner, Identity) else 1.0
+        return self._at(start.h, rho)
+
     def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
         """See Method."""
         return DualState(dual=torch.zeros_like(w))
 
     def _take(self, local: LocalStep, shard: DualState, message: Message) -> float | None:
-        task, g = local.task, local.gradient()
+        task, g, rho = local.task, local.gradient(), number(self.rho)
         Q = self.preconditioner(local.batch.curvature(local.v))
         message.M.fill_(task.sigma)
         if callable(Q):  # it couples all coordinates: one solve
-            move = conjugate_gradients(Q, shard.dual + g, task.sigma, self.rho).mul_(-task.sigma)
+            move = conjugate_gradients(Q, shard.dual + g, task.sigma, rho).mul_(-task.sigma)
             local.finish(slice(0, len(move)), shard.dual, move, task.sigma, message.N)
             return None
         room = scratch(task.w)
         for part in blocks(task.w):
             pi, q = shard.dual[part], Q[part] if isinstance(Q, torch.Tensor) else Q
             move = torch.add(pi, g[part], out=room[: len(pi)])
-            move.div_(task.sigma + self.rho * q).mul_(-task.sigma)
+            move.div_(task.sigma + rho * q).mul_(-task.sigma)
             local.finish(part, pi, move, task.sigma, message.N[part])
-        return None if task.gap is None else float((self.rho * torch.as_tensor(Q) / (task.sigma + self.rho * Q)).mean())
+        return None if task.gap is None else float((rho * torch.as_tensor(Q) / (task.sigma + rho * Q)).mean())
 
 
 @dataclass(kw_only=True)
@@ -244,7 +275,6 @@ class SISA(Settings):
         eps: Added to sqrt(m), so multiplied by rho; >= 0.
     """
 
-    rho: float = 200.0
     second_moment: SecondMoment = field(default_factory=Adam)
     eps: float = 1e-8
 
@@ -252,6 +282,10 @@ class SISA(Settings):
         super().__post_init__()
         if not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps}, but it must be a finite number >= 0")
+
+    def started(self, start: Start) -> Self:
+        """Sigma at h, and rho q as large for an entry of typical size; see PISA."""
+        return self._at(start.h, start.h / start.typical)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
         """See Method."""
@@ -275,7 +309,7 @@ class SISA(Settings):
         perturbation: float = 0.0,
     ) -> float:
         """Local and dual line on a span of entries, block by block; returns the sum of theta when diagnosing."""
-        theta, task = 0.0, local.task
+        theta, task, rho = 0.0, local.task, number(self.rho)
         d_room, q_room = scratch(task.w[span]), scratch(task.w[span])
         for block in blocks(task.w[span]):
             part = slice(span.start + block.start, span.start + block.stop)
@@ -283,7 +317,7 @@ class SISA(Settings):
             d, q = d_room[: len(pi)], q_room[: len(pi)]
             torch.add(pi, g[part], out=d)
             scheme.root(m, d, local.number, out=q)
-            q.add_(self.eps).mul_(self.rho).add_(task.sigma)  # the local denominator sigma + rho q
+            q.add_(self.eps).mul_(rho).add_(task.sigma)  # the local denominator sigma + rho q
             if task.gap is not None:
                 theta += float((task.sigma / q).sum(dtype=torch.float64))
             if perturbation:
@@ -291,127 +325,3 @@ class SISA(Settings):
             move = d.div_(q).mul_(-task.sigma)
             local.finish(part, pi, move, task.sigma, message.N[part])
         return theta
-
-
-@dataclass(kw_only=True)
-class NSISAState(SISAState):
-    """SISAState with b_i, the momentum of the matrices, [p] (unused where a parameter is no matrix)."""
-
-    momentum: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class NSISA(SISA):
-    """NSISA: SISA on orthogonalised momentum for matrices, plain SISA for the other parameters (2.4).
-
-    Attributes:
-        sigma: As in SISA; here moves are about 2 o / (sigma + rho |d|), o of unit scale.
-        mu: Momentum, in [0, 1).
-        nesterov: Orthogonalise g + mu b (the authors' code) instead of b.
-        steps: Newton-Schulz steps.
-        matrix_moment: Second moment of the matrices; the default, |d| itself, is what the authors' shipped code does.
-        perturbation: eps_z; where d is exactly 0 it becomes eps_z^k at local step k, as the theory wants d != 0.
-    """
-
-    sigma: float = 80.0
-    rho: float = 100.0
-    mu: float = 0.95
-    nesterov: bool = True
-    steps: int = 5
-    matrix_moment: SecondMoment = field(default_factory=Instantaneous)
-    perturbation: float = 1e-15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.mu < 1:
-            raise ValueError(f"mu is {self.mu}, but it must be in [0, 1): it is the share of the momentum that is kept")
-        if self.steps < 0 or not 0 <= self.perturbation < 1:
-            raise ValueError(
-                f"steps is {self.steps} and perturbation {self.perturbation}: use steps >= 0, 0 <= eps_z < 1"
-            )
-
-    def initial_state(self, w: torch.Tensor, layout: Layout) -> NSISAState:
-        """See Method."""
-        return NSISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w), momentum=torch.zeros_like(w))
-
-    def _take(self, local: LocalStep, shard: DualState, message: Message) -> float | None:
-        assert isinstance(shard, NSISAState)  # noqa: S101  (for the type checker)
-        task, g = local.task, local.gradient()
-        self._orthogonalise(shard.momentum, task.layout, g)
-        theta, perturbation = 0.0, self.perturbation**local.number
-        for slot in task.layout.slots:
-            if slot.matrix:
-                theta += self._update(slot.part, local, shard, g, message, self.matrix_moment, perturbation)
-            else:
-                theta += self._update(slot.part, local, shard, g, message, self.second_moment)
-        message.M.fill_(task.sigma)
-        return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
-
-    def _orthogonalise(self, momentum: torch.Tensor, layout: Layout, gradient: torch.Tensor) -> None:
-        """Update b <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps in batches."""
-        by_shape: dict[tuple[int, int], list[slice]] = {}
-        for slot in layout.slots:
-            if slot.matrix:
-                by_shape.setdefault(slot.matrix_shape, []).append(slot.part)
-                b, g = momentum[slot.part], gradient[slot.part]
-                b.mul_(self.mu).add_(g)
-                g.copy_(g + b * self.mu if self.nesterov else b)
-        for shape, parts in by_shape.items():
-            batch = max(1, BATCH // (shape[0] * shape[1]))  # set by the layout, so that bits do not depend on memory
-            for some in (parts[k : k + batch] for k in range(0, len(parts), batch)):
-                o = orthogonalise(torch.stack([gradient[part].view(shape) for part in some]), self.steps)
-                for part, matrix in zip(some, o, strict=True):
-                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=gradient[part])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SISAD(Settings):
-    """SISA-D: the penalty itself is diagonal, sigma D_i with D_i = sqrt(v_i) + eps (7; an extension of the paper).
-
-    sigma_i := sigma D_i and rho_i Q_i := rho D_i, so theta = b = sigma / (sigma + rho) everywhere; growth raises sigma
-    and rho together, b stays. With several local steps each updates D_i, and v = w + (pi_i - pi_i at the start) /
-    (sigma D_i) by the newest; that of the last step is the message's. (With D_i fixed after the first gradient, entries
-    that had none then would leap.)
-
-    Attributes:
-        beta: Decay of v_i, the bias-corrected second moment of g_i.
-        eps: Added to sqrt(v_i): the smallest metric, in units of the gradient.
-    """
-
-    sigma: float = 60.0
-    rho: float = 540.0
-    beta: float = 0.99
-    eps: float = 1e-4
-
-    vectors: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta is {self.beta}, but it must be in [0, 1): it is the share of the old moment kept")
-        if not 0 < self.eps < float("inf"):
-            raise ValueError(f"eps is {self.eps}, but it must be > 0: an entry without gradient needs a penalty too")
-
-    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
-        """w^1 = w^init: no shard has a metric yet (2.5)."""
-        return w.clone()
-
-    def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
-        """See Method."""
-        return SISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w))
-
-    def _take(self, local: LocalStep, shard: DualState, message: Message) -> float | None:
-        assert isinstance(shard, SISAState)  # noqa: S101  (for the type checker)
-        task, gradient = local.task, local.gradient()
-        b = self.sigma / (self.sigma + self.rho)
-        correction = 1 - self.beta**local.number
-        room = scratch(task.w)
-        for part in blocks(task.w):
-            pi, g, penalty = shard.dual[part], gradient[part], message.M[part]
-            move = room[: len(pi)]
-            decay(shard.moment[part], g, self.beta, move)
-            torch.div(shard.moment[part], correction, out=penalty)
-            square_root(penalty, out=penalty).add_(self.eps).mul_(task.sigma)  # sigma D
-            torch.add(pi, g, out=move).mul_(-b)
-            local.finish(part, pi, move, penalty, message.N[part])
-        return None if task.gap is None else 1 - b

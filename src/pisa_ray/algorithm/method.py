@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from pisa_ray.algorithm.automatic import Auto
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
@@ -98,7 +99,7 @@ class Method(Protocol):
         """Whether the last message of a shard that does not report stays in the sum."""
 
     @property
-    def sigma(self) -> float:
+    def sigma(self) -> float | Auto:
         """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
 
     @property

@@ -15,7 +15,7 @@ from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
-from pisa_ray.cli.config_schedules import MatchedSection, SigmaSchedule
+from pisa_ray.cli.config_schedules import MatchedSection, SigmaSchedule, TrapezoidSection, section_of
 from pisa_ray.cli.config_section import Section
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
@@ -23,6 +23,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.models import KINDS
 from pisa_ray.trainer import Data
 from pisa_ray.trainer.settings import Run
+from pisa_ray.trainer.start import automatic_schedule
 
 
 class DataSection(Section):
@@ -154,7 +155,7 @@ class Config(Section):
     partition: Annotated[AnyPartition, Field(discriminator="kind")]
     model: ModelSection
     algorithm: Algorithm
-    sigma_schedule: SigmaSchedule
+    sigma_schedule: SigmaSchedule | None = None
     rounds: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = 64
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -254,7 +255,7 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         ConfigError: The first thing that is wrong, in one sentence.
     """
     values = {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
-    values = {"algorithm": {"kind": "sisa_d"}, "sigma_schedule": {"kind": "constant"}} | values
+    values = {"algorithm": {"kind": "sisa_d"}} | values
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -274,7 +275,9 @@ def checked(values: dict[str, Any], base: Path) -> Config:
 
 def note_planned_rounds(config: Config) -> None:
     """Write down what is planned over the run's rounds, so that it is recorded and compared on a resume."""
-    if isinstance(config.sigma_schedule, MatchedSection) and config.sigma_schedule.rounds is None:
+    if config.sigma_schedule is None:
+        config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
+    if isinstance(config.sigma_schedule, MatchedSection | TrapezoidSection) and config.sigma_schedule.rounds is None:
         config.sigma_schedule.rounds = config.rounds
 
 

@@ -79,6 +79,8 @@ def _rule(error: Any, sections: list[type[BaseModel]]) -> str:
     kind = error["type"]
     if kind.startswith("model_") and sections:
         kinds = _kinds(sections)
+        if _keys(sections) == ["hint"]:
+            return "{hint: a number}"
         keys = " and ".join(filter(None, [", ".join(_keys(sections)[:-1]), _keys(sections)[-1]]))
         return f"a section such as {{kind: {kinds[0]}}}" if kinds else f"a section with {keys}"
     rule = _RULES.get(kind)

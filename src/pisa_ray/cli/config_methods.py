@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from pisa_ray.algorithm import (
+    AUTO,
     NSISA,
     PISA,
     SISA,
     SISAD,
     AdaGrad,
     Adam,
+    Auto,
     EmpiricalFisher,
     FisherDiagonal,
     GaussNewton,
@@ -36,16 +38,37 @@ from pisa_ray.cli.config_baselines import (
 from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
 
 
+class HintSection(Section):
+    """`{hint: 3}` in place of a number."""
+
+    hint: Positive
+
+    def build(self) -> Auto:
+        """As the method takes it."""
+        return Auto(self.hint)
+
+
+#: A number, or what the automatic start makes of it.
+Automatic = Positive | HintSection | Literal["auto"]
+
+
+def _set(value: float | HintSection | str) -> float | Auto:
+    return value.build() if isinstance(value, HintSection) else AUTO if isinstance(value, str) else value
+
+
 class MethodSection(Section):
     """What all ADMM methods share."""
 
+    sigma: Automatic = "auto"
+    rho: NotNegative | HintSection | Literal["auto"] = "auto"
     lam: NotNegative = Field(default=0.0, alias="lambda")
     reset_duals: bool = False
     local_steps: Annotated[int, Field(ge=1)] = 1
 
     def shared(self) -> dict[str, Any]:
         """The settings that all ADMM methods have."""
-        return {name: getattr(self, name) for name in ("sigma", "rho", "lam", "reset_duals", "local_steps")}
+        plain = {name: getattr(self, name) for name in ("lam", "reset_duals", "local_steps")}
+        return plain | {"sigma": _set(self.sigma), "rho": _set(self.rho)}
 
 
 class PreconditionerSection(Section):
@@ -73,8 +96,6 @@ class PISASection(MethodSection):
     """`algorithm: {kind: pisa}`."""
 
     kind: Literal["pisa"]
-    sigma: Positive = PISA().sigma
-    rho: NotNegative = PISA().rho
     preconditioner: PreconditionerSection = Field(default_factory=lambda: PreconditionerSection(kind="identity"))
 
     @field_validator("preconditioner", mode="before")
@@ -104,8 +125,6 @@ class SISASection(MethodSection):
     """`algorithm: {kind: sisa}`."""
 
     kind: Literal["sisa"]
-    sigma: Positive = SISA().sigma
-    rho: NotNegative = SISA().rho
     beta: Decay = 0.999
     second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
     eps: NotNegative = SISA().eps
@@ -124,8 +143,6 @@ class NSISASection(MethodSection):
     """`algorithm: {kind: nsisa}`."""
 
     kind: Literal["nsisa"]
-    sigma: Positive = NSISA().sigma
-    rho: NotNegative = NSISA().rho
     beta: Decay = 0.999
     second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
     matrix_moment: Literal["instantaneous", "adam", "rmsprop", "adagrad"] = "instantaneous"
@@ -153,14 +170,12 @@ class SISADSection(MethodSection):
     """`algorithm: {kind: sisa_d}`."""
 
     kind: Literal["sisa_d"]
-    sigma: Positive = SISAD().sigma
-    rho: NotNegative = SISAD().rho
     beta: Decay = SISAD().beta
-    eps: Positive = SISAD().eps
+    eps: Automatic = "auto"
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        return SISAD(**self.shared(), beta=self.beta, eps=self.eps)
+        return SISAD(**self.shared(), beta=self.beta, eps=_set(self.eps))
 
 
 Algorithm = Annotated[

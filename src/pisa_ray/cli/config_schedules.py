@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from pisa_ray.schedulers import (
     Plateau,
     ResidualBalancing,
     Shape,
+    Trapezoid,
 )
 from pisa_ray.schedulers import SigmaSchedule as Schedule
 
@@ -66,6 +68,23 @@ class ShapeSection(Section):
         """As the trainer takes it."""
         try:
             return Shape(self.name, self.options, self.warmup)
+        except ValueError as error:
+            raise ConfigError(f"sigma_schedule.{error}.") from error
+
+
+class TrapezoidSection(Section):
+    """`sigma_schedule: {kind: trapezoid}`."""
+
+    kind: Literal["trapezoid"]
+    warmup: Annotated[float, Field(ge=0, le=1)] = Trapezoid.warmup
+    cooldown: Annotated[float, Field(ge=0, le=1)] = Trapezoid.cooldown
+    growth: Annotated[float, Field(ge=1)] = Trapezoid.growth
+    rounds: Annotated[int, Field(ge=1)] | None = None
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        try:
+            return Trapezoid(self.warmup, self.cooldown, self.growth, self.rounds)
         except ValueError as error:
             raise ConfigError(f"sigma_schedule.{error}.") from error
 
@@ -123,8 +142,18 @@ SigmaSchedule = Annotated[
     | GeometricSection
     | MatchedSection
     | ShapeSection
+    | TrapezoidSection
     | ResidualBalancingSection
     | LagrangianDescentSection
     | PlateauSection,
     Field(discriminator="kind"),
 ]
+
+
+def section_of(schedule: Constant | Matched | Trapezoid) -> ConstantSection | MatchedSection | TrapezoidSection:
+    """The section that says what a schedule does."""
+    if isinstance(schedule, Trapezoid):
+        return TrapezoidSection(kind="trapezoid", **asdict(schedule))
+    if isinstance(schedule, Matched):
+        return MatchedSection(kind="matched", **asdict(schedule))
+    return ConstantSection(kind="constant")

@@ -42,7 +42,7 @@ def train(
     return PisaTrainer(
         **job_arguments(config, data),
         rounds=config.rounds,
-        sigma_schedule=config.sigma_schedule.build(),
+        sigma_schedule=config.sigma_schedule.build() if config.sigma_schedule is not None else None,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint.every,
         stop_seconds=config.stop.seconds,

@@ -10,11 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pisa_ray.algorithm import Slope, TreeSum
+from pisa_ray.algorithm.message import Node
 from pisa_ray.engine.asynchrony import Arrivals, Step
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, read_published, write_published
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.engine.states import StoredStates, write_states
 from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
 from pisa_ray.errors import PisaError
@@ -52,6 +55,19 @@ class RoundReport:
         )
 
 
+def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]) -> Slope:
+    """Gradients at a point from what workers have added up of them; see Worker.slope.
+
+    Raises:
+        ValueError: Some of the speakers' are missing.
+    """
+    tree = TreeSum(shards)
+    tree.expect(speakers)
+    for node, row in nodes.items():
+        tree.add(node, borrowed_tensor(row))
+    return Slope.of(tree.total().numpy())
+
+
 class Saving(Protocol):
     """The files of a checkpoint while they are being written."""
 
@@ -80,6 +96,15 @@ class Fleet(Protocol):
         Args:
             job: The same, but that shards have joined (they begin at their initial states) or left the problem.
         """
+
+    def published(self) -> np.ndarray:
+        """Between two rounds: w, the floating buffers and the method's memory, [p + b + e]; only to be read."""
+
+    def slope(self, published: np.ndarray) -> Slope:
+        """Before round 1: gradients at a point, [p + b + e], on the first mini-batch of each shard."""
+
+    def start(self, job: Job) -> None:
+        """Before round 1: begin with another job, which differs in numbers of its method that have been set now."""
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """Start a round at the published w; returns at once where workers are other processes.
@@ -178,6 +203,22 @@ class LocalFleet:
         self._worker.change(job)
         self._consensus.change(job)
         self._worker.host(sorted(newcomers))
+
+    def published(self) -> np.ndarray:
+        """See Fleet."""
+        return self._consensus.publish()
+
+    def slope(self, published: np.ndarray) -> Slope:
+        """See Fleet."""
+        shards = self._job.present
+        return added(self._worker.slope(published, shards, shards), len(self._job.shards), shards)
+
+    def start(self, job: Job) -> None:
+        """See Fleet."""
+        self.change(job)
+        model = self._worker.model
+        initial = self._consensus.publish()[: model.layout.size + len(model.buffers)].copy()
+        self._consensus = Consensus(job, model.layout, initial)
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""

@@ -376,6 +376,29 @@ class Worker:
         message.norms[i] = clip_dual(state, before, task, message, float(limit))
         return momentum
 
+    def slope(self, published: np.ndarray, shards: Collection[int], speakers: Sequence[int]) -> dict[Node, np.ndarray]:
+        """Sums of alpha_i [ g_i | |g_i| | mean of g_i^2 | 1 ] at a point, on the shards' first mini-batches.
+
+        Args:
+            published: The point and the floating buffers, [p + b + e].
+            shards: Which of those that are hosted.
+            speakers: All whose sum is wanted, here or elsewhere, ascending.
+
+        Returns:
+            As far as these shards allow, by tree node, [2 p + 2] each.
+        """
+        this = self._begin(1, 0.0, published, diagnose=False)
+        tree = TreeSum(len(self.job.shards))
+        tree.expect(speakers)
+        for i in sorted(shards):
+            try:
+                g = self.draw(i, 0, 1, this.buffers).gradient(self.model.home)
+            except Exception as error:
+                raise user_error(error, f"shard {i} at the initial model{self._row_groups(i)}") from error
+            row = torch.cat([g, g.abs(), g.square().mean()[None], g.new_ones(1)])
+            tree.add((0, i), row.mul_(self.job.alpha[i]), owned=True)
+        return dict(_on_host(tree.nodes()))
+
     def draw(self, i: int, count: int, round_: int, buffers: torch.Tensor) -> ShardBatch:
         """Mini-batch number `count` (from 0) of a shard, in some round, from the buffers before it."""
 

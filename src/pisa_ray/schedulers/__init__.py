@@ -1,7 +1,7 @@
 """Sigma schedules: the penalty of the next round, a pure function of what was planned and what has been seen."""
 
 from pisa_ray.schedulers.adaptive import Adaptive, LagrangianDescent, Memory, Plateau, ResidualBalancing, Seen
-from pisa_ray.schedulers.planned import Constant, Geometric, Matched, Planned, Shape
+from pisa_ray.schedulers.planned import Constant, Geometric, Matched, Planned, Shape, Trapezoid
 
 #: What decides sigma.
 SigmaSchedule = Planned | Adaptive
@@ -19,4 +19,5 @@ __all__ = [
     "Seen",
     "Shape",
     "SigmaSchedule",
+    "Trapezoid",
 ]

@@ -1,4 +1,4 @@
-"""Growth that is known beforehand: constant, the paper's rule, a total growth, the shape of a learning rate."""
+"""Growth that is known beforehand: constant, the paper's rule, a total growth, the shapes of learning rates."""
 
 from __future__ import annotations
 
@@ -97,6 +97,56 @@ class Matched:
         if self.rounds is None:
             raise ValueError("rounds is not known: the trainer fills it in")
         return min(sigma * self.growth ** (1 / self.rounds), LARGEST) if round_ <= self.rounds else sigma
+
+
+@dataclass(frozen=True)
+class Trapezoid:
+    """sigma falls to sigma^0 in a warm-up, rests there, and grows in a cool-down, as 1/sigma in a trapezoid.
+
+    Shares are of the rounds: with W = warmup T and C = cooldown T, sigma_r = sigma^0 W / r up to round W, and
+    sigma^0 growth^((r - T + C) / C) in the last C rounds.
+
+    Attributes:
+        warmup: Share of the warm-up, at least 0.
+        cooldown: Share of the cool-down, at least 0; the two are at most 1 together.
+        growth: The factor of the cool-down, at least 1.
+        rounds: T, after which sigma is constant. None: the rounds of the run.
+
+    >>> schedule, sigma = Trapezoid(warmup=0.4, cooldown=0.4, growth=4, rounds=5), 1.0
+    >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 7)]
+    [2.0, 1.0, 1.0, 2.0, 4.0, 4.0]
+    """
+
+    warmup: float = 0.3
+    cooldown: float = 0.2
+    growth: float = 10.0
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.warmup >= 0 and self.cooldown >= 0 and self.warmup + self.cooldown <= 1):
+            raise ValueError(
+                f"warmup is {self.warmup} and cooldown {self.cooldown}, but they must be shares of the rounds, at most "
+                "1 together"
+            )
+        if not self.growth >= 1:
+            raise ValueError(f"growth is {self.growth}, but it must be at least 1")
+        if self.rounds is not None and self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
+
+    def factor(self, round_: int) -> float:
+        """sigma_r / sigma^0; 1 before round 1."""
+        if self.rounds is None:
+            raise ValueError("rounds is not known: the trainer fills it in")
+        if round_ == 0:
+            return 1.0
+        rising = self.warmup * self.rounds
+        falling = self.cooldown * self.rounds
+        grown = min(round_, self.rounds) - self.rounds + falling
+        return max(rising / round_, 1.0) * (self.growth ** (grown / falling) if grown > 0 else 1.0)
+
+    def grow(self, sigma: float, round_: int) -> float:
+        """See Planned."""
+        return min(sigma * (self.factor(round_) / self.factor(round_ - 1)), LARGEST)
 
 
 class _Rates:

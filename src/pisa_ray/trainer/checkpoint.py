@@ -20,7 +20,7 @@ from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import present
 
-FORMAT, MANIFEST = 6, "manifest.json"
+FORMAT, MANIFEST = 7, "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
 _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
@@ -33,6 +33,8 @@ class Progress:
         round: Rounds done.
         sigma: Penalty after the last round, from which the next one's grows (sigma^0 before the first).
         memory: What the sigma schedule remembers.
+        start: Numbers of the method that the automatic start has set.
+        first_loss: The mean training loss of round 1.
         sample_gradients: Sample gradients computed so far, over all shards.
         bytes_sent: Bytes of messages that workers sent to the consensus so far.
         seconds: Wall time of training so far.
@@ -45,6 +47,8 @@ class Progress:
     round: int = 0
     sigma: float = 0.0
     memory: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
+    first_loss: float = 0.0
     sample_gradients: int = 0
     bytes_sent: int = 0
     seconds: float = 0.0

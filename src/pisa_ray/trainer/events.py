@@ -66,6 +66,8 @@ _SENTENCES = {
     "draining": "node {node} is about to leave; worker {worker} will be let go",
     "worker_refused": "a worker on {node} computes differently and is not used ({message})",
     "robust": "{message}",
+    "started": "automatic start: {numbers}",
+    "backed_off": "{message}",
     "inexact": "not exact: {message}",
     "waiting": "{message}",
     "states_lost": "{message}",

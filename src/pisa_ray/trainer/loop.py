@@ -13,7 +13,7 @@ from pisa_ray.algorithm.diagnostics import combine
 from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
-from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, WorkerDiedError
+from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaError, WorkerDiedError
 from pisa_ray.schedulers import Adaptive, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
@@ -24,6 +24,9 @@ from pisa_ray.trainer.run_directory import RunDirectory
 
 #: How often the last checkpoint is written if its writers die.
 LAST_TRIES = 3
+
+#: The first rounds: this share of all, and no fewer than so many; and how many times the loss of the first is too much.
+EARLY_SHARE, EARLY_ROUNDS, EXPLODED = 0.1, 20, 10.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Loop:
             "finished", "stopped" or "interrupted".
 
         Raises:
-            NonFiniteError: A loss, message or w is not finite; no checkpoint of it is written.
+            NonFiniteError: A loss, message or w is not finite, or with an automatic start the loss of an early round is
+                far above the first; no checkpoint of it is written.
         """
         try:
             status = self._rounds()
@@ -196,6 +200,7 @@ class Loop:
         loss = (
             sum(a * s.loss for a, s in zip(self._shares(shards), shards.values(), strict=True)) if shards else math.nan
         )
+        self._check_exploded(round_, sigma, loss)
         progress.round, progress.sigma = round_, sigma
         progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
         progress.bytes_sent += report.bytes_sent
@@ -341,3 +346,14 @@ class Loop:
             f"round {round_} is not finite at {strength}: {where}. The last good checkpoint is kept; "
             f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."
         )
+
+    def _check_exploded(self, round_: int, sigma: float, loss: float) -> None:
+        """Whether an automatic start was too bold: the loss of an early round is many times the first one's."""
+        if round_ == 1:
+            self.progress.first_loss = loss
+        early = max(EARLY_SHARE * self.schedule.rounds, EARLY_ROUNDS)
+        if "sigma" in self.progress.start and round_ <= early and loss > EXPLODED * self.progress.first_loss:
+            raise ExplodedError(
+                f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {self.progress.first_loss:.3g} "
+                f"in round 1: {self.job.method.remedy} usually helps."
+            )

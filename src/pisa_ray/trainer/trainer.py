@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from pisa_ray.algorithm import Method, Robust
+from pisa_ray.algorithm import SISAD, Method, Robust, number
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.job import Job, Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
-from pisa_ray.errors import ConfigError, PisaError, StatesLostError, StoppedWaitingError
-from pisa_ray.schedulers import Adaptive, Constant, Matched, SigmaSchedule
+from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StatesLostError, StoppedWaitingError
+from pisa_ray.schedulers import Adaptive, Matched, SigmaSchedule, Trapezoid
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
@@ -30,12 +30,13 @@ from pisa_ray.trainer.prepare import Data, Opened, PinTo, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
+from pisa_ray.trainer.start import automatic_schedule, is_automatic, measured, with_numbers
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
 
-#: Losses of states in a row without a newer checkpoint after which a run is given up.
-PATIENCE = 3
+#: Losses of states, and doublings of sigma, in a row without a newer checkpoint after which a run is given up.
+PATIENCE, DOUBLINGS = 3, 10
 
 #: Starts the processes of a run.
 FleetFactory = Callable[[Job, Events, Callable[[], bool]], AbstractContextManager[Fleet]]
@@ -51,7 +52,10 @@ class PisaTrainer:
         data: Where training, validation and test rows are.
         partition: How training rows are cut into shards: IID, LabelSkew, Dirichlet, QuantitySkew, ByColumn,
             ByFeature, FeatureNoise or Indices; or one of them Distorted by Noise, ShiftLabels, Rotate or Recolour.
-        algorithm: The method and its settings; None: SISAD(), which needs the least tuning.
+        algorithm: The method and its settings; None: SISAD(), which needs none. What is left out of sigma and rho is
+            set by the automatic start: before round 1 the curvature of the loss is measured, at the cost of two to
+            nine gradients of each shard's first mini-batch. Where sigma is and the loss explodes all the same, the run
+            goes back to its last checkpoint or its start, with sigma doubled.
         rounds: Length of the run.
         loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.
         evaluate: (model output, targets) -> name -> one value a row; None: accuracy for integer targets.
@@ -77,8 +81,9 @@ class PisaTrainer:
             needs to cut the shards (labels, say), and a mini-batch of the smallest one to try the model.
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
-        sigma_schedule: Growth of sigma: Geometric, Matched, Shape, ResidualBalancing, LagrangianDescent, Plateau; None:
-            constant.
+        sigma_schedule: How sigma goes: Constant, Geometric, Matched, Shape, Trapezoid, ResidualBalancing,
+            LagrangianDescent, Plateau; None: with an automatic start Trapezoid (SISA-D, NSISA) or Matched, else
+            Constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
         checkpoint_every: Rounds between checkpoints; None: only at the end.
@@ -150,11 +155,12 @@ class PisaTrainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
-        if isinstance(sigma_schedule, Matched) and sigma_schedule.rounds is None:
+        sigma_schedule = sigma_schedule or automatic_schedule(algorithm or SISAD())
+        if isinstance(sigma_schedule, Matched | Trapezoid) and sigma_schedule.rounds is None:
             sigma_schedule = replace(sigma_schedule, rounds=rounds)
         self._schedule = Schedule(
             rounds,
-            sigma_schedule or Constant(),
+            sigma_schedule,
             evaluate_every,
             checkpoint_every,
             Keep(self._run.keep, self._run.best_by, self._run.order),
@@ -389,18 +395,22 @@ class PisaTrainer:
     ) -> Result:
         """Run; where states are lost beyond repair, run on from the last checkpoint, unless that happens too often."""
         stuck, reached = 0, -1
+        doublings, diverged = 0, -1
         events = Events(directory, quiet=self._quiet)
         if not resuming:
             events.accept(0)
         if (robust := self._prepared.job.robust) is not None:
             events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:
+            last = checkpoint.latest(directory.checkpoints) if resuming else None
+            if last and last.progress.round > diverged:
+                doublings = 0
             try:
-                last = checkpoint.latest(directory.checkpoints) if resuming else None
                 job = self._changes.again(last.progress.changes if last else [])
+                job = with_numbers(job, last.progress.start if last else {})
                 self._changes.settle(job, [])
                 with make_fleet(job, events, stop_requested) as fleet:
-                    return self._attempt(directory, fleet, events, stop_requested, last, resuming)
+                    return self._attempt(directory, fleet, events, stop_requested, last, resuming, 2.0**doublings)
             except StatesLostError as error:
                 last = checkpoint.latest(directory.checkpoints)
                 progress = last.progress.round if last else 0
@@ -412,6 +422,17 @@ class PisaTrainer:
                         "crash in the model or for too little memory; --resume tries again."
                     ) from error
                 resuming = True
+            except NonFiniteError as error:
+                last = checkpoint.latest(directory.checkpoints)
+                progress = last.progress.round if last else 0
+                doublings, diverged = (doublings + 1, diverged) if progress <= diverged else (1, progress)
+                if not is_automatic(self._prepared.job.method) or doublings > DOUBLINGS:
+                    raise
+                where = f"round {progress}" if progress else "the start"
+                reason = str(error).partition(": ")[0]
+                times = f"{2**doublings} times " if doublings > 1 else "twice "
+                events("backed_off", message=f"{reason}; going on from {where} at {times}the sigma")
+                resuming = True
 
     def _attempt(
         self,
@@ -421,12 +442,15 @@ class PisaTrainer:
         stop_requested: Callable[[], bool],
         last: Checkpoint | None,
         resuming: bool,
+        factor: float,
     ) -> Result:
-        """Run the loop on a fleet, from a checkpoint where there is one."""
-        job, schedule = self._changes.job, self._schedule
+        """Run the loop on a fleet, from a checkpoint where there is one, with sigma times a factor."""
+        schedule = self._schedule
         now = fleet.workers()[0].environment
         differing = check_environment(last.manifest["environment"], now, exact=self._exact) if last else []
-        progress = last.restore(fleet) if last else Progress(sigma=job.method.sigma)
+        progress = last.restore(fleet) if last else self._start(fleet, events)
+        job = self._changes.job
+        progress.sigma *= factor
         progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet, penalty=job.method.duals)
         events.display = display
@@ -488,6 +512,16 @@ class PisaTrainer:
             saved.place if saved else Path(folder.path),
             best.place if best else None,
         )
+
+    def _start(self, fleet: Fleet, events: Events) -> Progress:
+        """Before round 1: set what is still to be set."""
+        fleet.tend()  # so that every shard is hosted
+        job, found, samples = measured(fleet, self._changes.job)
+        if found:
+            fleet.start(job)
+            self._changes.settle(job, [])
+            events("started", numbers=", ".join(f"{name} {value:g}" for name, value in found.items()), **found)
+        return Progress(sigma=number(job.method.sigma), start=found, sample_gradients=samples)
 
     def _take_resize(self, directory: RunDirectory) -> int | None:
         """The size asked for since the last time, by `resize` or `pisa-ray resize`."""

@@ -1,0 +1,87 @@
+"""The automatic start of a run: the curvature of the loss is measured on the fleet, and sets sigma and rho."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from pisa_ray.algorithm import NSISA, SISAD, Auto, Method, Slope, Start, curvature
+from pisa_ray.algorithm.admm import Settings
+from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import Constant, Matched, Trapezoid
+
+
+def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
+    """How sigma goes where nothing is said of it: constant, but after an automatic start what that was tried with."""
+    if not is_automatic(method):
+        return Constant()
+    if isinstance(method, SISAD):
+        return Trapezoid()
+    if isinstance(method, NSISA):
+        return Trapezoid(warmup=0.1, cooldown=0.4)
+    return Matched(10.0)
+
+
+def is_automatic(method: Method) -> bool:
+    """Whether its sigma is found by the automatic start."""
+    return isinstance(method.sigma, Auto)
+
+
+def measured(fleet: Fleet, job: Job) -> tuple[Job, dict[str, float], int]:
+    """Set what is still to be set of a job's method, before round 1.
+
+    Args:
+        fleet: At w^init; nothing of it changes.
+        job: The job.
+
+    Returns:
+        The job, what was set, and the sample gradients that it took.
+
+    Raises:
+        ConfigError: The loss has no curvature there, or is not finite.
+    """
+    method = job.method
+    if not isinstance(method, Settings) or method.is_complete:
+        return job, {}, 0
+    start, samples = Start(1.0, 1.0), 0
+    if method.probes:
+        start, samples = _probe(fleet, job, method)
+    now = method.started(start)
+    found = {f.name: getattr(now, f.name) for f in fields(now) if getattr(now, f.name) != getattr(method, f.name)}
+    return with_numbers(job, found), found, samples
+
+
+def with_numbers(job: Job, found: dict[str, Any]) -> Job:
+    """The job with numbers of its method set."""
+    method: Any = job.method
+    return replace(job, method=replace(method, **found)) if found else job
+
+
+def _probe(fleet: Fleet, job: Job, method: Settings) -> tuple[Start, int]:
+    published = fleet.published()
+    asked = 0
+
+    def slope(published: np.ndarray) -> Slope:
+        nonlocal asked
+        asked += 1
+        return fleet.slope(published)
+
+    first = slope(published)
+    p = len(first.mean)
+
+    def gradient(point: np.ndarray) -> np.ndarray:
+        return slope(np.concatenate([point, published[p:]])).mean
+
+    h = 0.0
+    if 0 < first.typical < np.inf:
+        h = curvature(gradient, published[:p], first.mean, method.metric(first), method.power_steps)
+    if not 0 < h < np.inf:
+        raise ConfigError(
+            f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "
+            f"{first.typical:g}): look at the model's initialisation, or give algorithm.sigma and algorithm.rho."
+        )
+    return Start(h, first.typical), asked * sum(job.batch_rows(i) for i in job.present)
