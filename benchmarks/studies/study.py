@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -39,15 +40,17 @@ class Study:
         base: Row,
         partitions: dict[str, Row],
         candidates: dict[str, list[Row]],
+        score: str = "validation_accuracy",
         **more: Any,
     ) -> dict[str, Row]:
-        """Find the best settings of each algorithm by mean validation accuracy, and keep them in settings.json.
+        """Find the best settings of each algorithm by the mean of a score, and keep them in settings.json.
 
         Args:
             place: Data set and cell, where the runs go and what is found.
             base: Keys of a training file.
             partitions: One.
             candidates: Settings to choose from, by algorithm.
+            score: An accuracy or a loss of held-out rows.
             more: Other keys of a training file.
 
         Returns:
@@ -60,16 +63,17 @@ class Study:
             partitions,
             rows,
             seeds=self.search_seeds,
-            score="validation_accuracy",
+            score=score,
             evaluations=1,
             **more,
         )
-        score = {r["algorithm"]: None if r["diverged"] else r["last_validation_accuracy"]["mean"] for r in done.rows}
-        chosen = {}
+        reached = {r["algorithm"]: None if r["diverged"] else r[f"last_{score}"]["mean"] for r in done.rows}
+        sign, chosen = -1 if score.endswith("loss") else 1, {}
         for a, tried in candidates.items():
-            scores = [score[f"{a} {k + 1}"] for k in range(len(tried))]
-            best = max(range(len(tried)), key=lambda k: -1.0 if scores[k] is None else scores[k])  # None: diverged
-            everything = [{"settings": s, "validation_accuracy": v} for s, v in zip(tried, scores, strict=True)]
+            scores = [reached[f"{a} {k + 1}"] for k in range(len(tried))]
+            worth = [-math.inf if value is None else sign * value for value in scores]  # None: diverged
+            best = worth.index(max(worth))
+            everything = [{"settings": s, score: v} for s, v in zip(tried, scores, strict=True)]
             chosen[a] = {"settings": tried[best], "tried": everything}
         self.chosen.setdefault(place[0], {})[place[1]] = chosen
         part = self.out / "settings.json.part"

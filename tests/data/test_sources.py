@@ -126,6 +126,23 @@ def test_lists_keep_their_length_where_the_metadata_shape_does_not_fit():
         np.testing.assert_array_equal(targets, (LABELS > 1).astype(np.int64))
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_labels_may_be_sequences(fixed, tmp_path):
+    """A row's targets are then a list, as language models need; partitions by label cannot be."""
+    tokens = RANDOM.integers(0, 50, (ROWS, 4)).astype(np.int32)
+    column = fixed_lists(tokens) if fixed else pa.array(tokens.tolist(), pa.list_(pa.int32()))
+    pq.write_table(pa.table({"x": fixed_lists(PIXELS), "y": column}), tmp_path / "t.parquet", row_group_size=5)
+    source = open_source(tmp_path / "t.parquet", input="x", label="y")
+    rows = np.array([11, 3, 3, 0])
+
+    _, targets = source.read(rows).batch(np.arange(4))
+
+    assert targets.dtype == torch.int64
+    assert np.array_equal(targets.numpy(), tokens[rows])
+    with pytest.raises(ConfigError, match=r"data\.label is 'y', a column of lists, so a row has no label of its own"):
+        source.labels()
+
+
 def test_tensor_extension_types_bring_their_own_shape():
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(PIXELS.reshape(ROWS, 3, 2, 2))
     source = open_source(pa.table({"x": tensors, "y": LABELS}), input="x", label="y")
@@ -271,7 +288,7 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
         (make_table(), "image", None, "data.label is missing"),
         (make_table(), "site", "label", "text columns are not supported yet"),
         (make_table(), "image", "site", "data.label is 'site', a text column, but labels are integers from 0"),
-        (make_table(), "image", "lists", "data.label is 'lists', a column of list<item: float>, but integers"),
+        (with_column([{"u": 1}] * ROWS), "image", "x", "data.label is 'x', a column of struct<u: int64>, but integers"),
         (make_table(), ["image", "a"], "label", r"data.input is \['image', 'a'\], but only columns of single numbers"),
         (with_column([{"u": 1}] * ROWS), "x", "label", "data.input is 'x', a column of struct<u: int64>, but images"),
         (with_column([None, *range(ROWS - 1)]), "x", "label", "Column 'x' has nulls"),

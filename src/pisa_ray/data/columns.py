@@ -52,7 +52,7 @@ class Features:
             return features
         name = self.columns[0]
         if self.kind == "list":
-            lists: np.ndarray = _lists(table[name], name, math.prod(self.shape), first_row)[rows]
+            lists: np.ndarray = equal_lists(table[name], name, math.prod(self.shape), first_row)[rows]
             return lists.reshape(len(rows), *self.shape)
         column = check_nulls(_image_bytes(table[name]), name)
         images = np.empty((len(rows), *self.shape), np.uint8)
@@ -95,7 +95,7 @@ def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], 
         image = _decode(check_nulls(_image_bytes(head()[name]), name)[0].as_buffer(), f"Row 0 of column {name!r}")
         return Features((name,), "image", image.shape, np.dtype(np.uint8))
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if _is_list(storage) and is_number(storage.value_type):
+    if is_list(storage):
         size = storage.list_size if pa.types.is_fixed_size_list(storage) else len(_plain(head()[name])[0])
         shape = tuple(getattr(kind, "shape", ())) or _shape_in_metadata(schema)
         shape = shape if math.prod(shape) == size and shape else (size,)
@@ -158,8 +158,10 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind))
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a cell is a list of numbers or booleans."""
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(lists and is_number(kind.value_type))
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -189,7 +191,18 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
-def _lists(column: pa.ChunkedArray, name: str, size: int, first_row: int) -> np.ndarray:
+def equal_lists(column: pa.ChunkedArray, name: str, size: int, first_row: int) -> np.ndarray:
+    """Reads a column of lists, shape (n, size), as stored.
+
+    Args:
+        column: The column.
+        name: Its name.
+        size: How long every list must be.
+        first_row: Number of its first row in the whole source, for error messages.
+
+    Raises:
+        ConfigError: If a cell is null, or a list has another length.
+    """
     array = _plain(check_nulls(column, name))
     if not pa.types.is_fixed_size_list(array.type):
         lengths = pc.list_value_length(array).to_numpy()

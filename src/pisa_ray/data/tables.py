@@ -9,7 +9,16 @@ import pyarrow as pa
 import torch
 
 from pisa_ray.data.base import Source
-from pisa_ray.data.columns import check_nulls, is_number, is_text, numbers, partition_values, plan_features
+from pisa_ray.data.columns import (
+    check_nulls,
+    equal_lists,
+    is_list,
+    is_number,
+    is_text,
+    numbers,
+    partition_values,
+    plan_features,
+)
 from pisa_ray.data.rows import TensorRows
 from pisa_ray.errors import ConfigError
 
@@ -51,6 +60,7 @@ class TableSource(Source):
             self._check_column(key, name)
         _check_label(schema.field(label).type, label)
         self._label = label
+        self._sequences = is_list(schema.field(label).type)
         self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)))
         self.input_shape = self._features.shape
         self.input_dtype = torch.from_numpy(np.empty(0, self._features.dtype)).dtype
@@ -75,8 +85,12 @@ class TableSource(Source):
             table = self.load(piece, columns)
             local = rows[where] - first
             inputs[where] = self._features.read(table, local, first)
-            labels = _targets(table[self._label], self._label)
-            targets = np.empty(len(rows), labels.dtype) if targets is None else targets
+            if self._sequences:
+                length = len(table[self._label][0]) if targets is None else targets.shape[1]
+                labels = _typed(equal_lists(table[self._label], self._label, length, first))
+            else:
+                labels = _targets(table[self._label], self._label)
+            targets = np.empty((len(rows), *labels.shape[1:]), labels.dtype) if targets is None else targets
             targets[where] = labels[local]
         return TensorRows(torch.from_numpy(inputs), torch.from_numpy(np.empty(0) if targets is None else targets))
 
@@ -88,6 +102,11 @@ class TableSource(Source):
     def labels(self) -> np.ndarray:
         """Reads the label column; see `Source.labels`."""
         name = self._label
+        if self._sequences:
+            raise ConfigError(
+                f"data.label is {name!r}, a column of lists, so a row has no label of its own: use a partition that "
+                "asks for none (iid, quantity, by_column, indices) and a model.factory."
+            )
         return np.concatenate([_targets(self.load(p, [name])[name], name) for p in range(len(self.piece_rows))])
 
     def _by_piece(self, rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -141,7 +160,7 @@ def hash_tables(tables: Iterable[pa.Table], rows: int = 0) -> str:
 
 
 def _check_label(kind: pa.DataType, name: str) -> None:
-    if is_number(kind):
+    if is_number(kind) or is_list(kind):
         return
     if is_text(kind) or pa.types.is_dictionary(kind):
         raise ConfigError(
@@ -149,11 +168,14 @@ def _check_label(kind: pa.DataType, name: str) -> None:
             "each text's number in a column and name that one."
         )
     raise ConfigError(
-        f"data.label is {name!r}, a column of {kind}, but integers (or floats for regression) are expected: "
-        "name another column."
+        f"data.label is {name!r}, a column of {kind}, but integers (or floats for regression), or lists of them, are "
+        "expected: name another column."
     )
 
 
 def _targets(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    values = numbers(column, name)
+    return _typed(numbers(column, name))
+
+
+def _typed(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)

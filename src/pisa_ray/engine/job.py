@@ -22,8 +22,9 @@ Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Whether each row's largest output is its label, [rows]."""
-    return {"accuracy": output.argmax(-1) == target}
+    """Whether each row's largest output is its label; of outputs [rows, classes, ...], in what share of places, [rows]."""
+    hit = output.argmax(1) == target
+    return {"accuracy": hit if hit.dim() == 1 else hit.double().flatten(1).mean(1)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""The study's picture: how far tuned rivals are from the untouched default, a dot for each cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from rows import DATASETS
+from studies.plots import colour, save
+from tables import ADAM, OURS, UNTOUCHED, ended, value
+
+
+def draw(out: Path) -> list[Path]:
+    """Draw what there are results for; returns the files."""
+    return save(out, {"zero-tuning": _cells})
+
+
+def _cells(out: Path) -> Any:
+    """A panel a data set, a line a partition, a dot a method."""
+    found = ended(out)
+    if not found:
+        return None
+    figure, axes = plt.subplots(1, len(found), figsize=(2.3 * len(found), 2.2), squeeze=False)
+    dots: dict[str, Any] = {}
+    for ax, (name, rows) in zip(axes[0], found.items(), strict=True):
+        dataset = DATASETS[name]
+        by = {(row["partition"], row["algorithm"]): row for row in rows}
+        for y, partition in enumerate(reversed(dataset.partitions)):
+            for algorithm, marker in ((OURS, "o"), (ADAM, "o"), (UNTOUCHED, "D")):
+                x = value(by.get((partition, algorithm)), dataset.metric)
+                if x is not None:
+                    hollow = algorithm == OURS
+                    tint = colour(algorithm.partition(",")[0])
+                    (dots[algorithm],) = ax.plot(
+                        x, y, marker, color=tint, mfc="none" if hollow else tint, ms=5, ls="none"
+                    )
+        ax.set_yticks(range(len(dataset.partitions)), list(reversed(dataset.partitions)), fontsize=7)
+        ax.set_ylim(-0.5, len(dataset.partitions) - 0.5)
+        unit = "test loss" if dataset.metric == "loss" else "test accuracy, %"
+        ax.set_title(f"{name}: {unit}", fontsize=7, loc="left")
+        ax.grid(color="#e5e5e5", lw=0.6)
+    figure.legend(dots.values(), dots.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.tight_layout()
+    return figure
