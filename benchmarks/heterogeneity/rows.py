@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from studies.rows import BASES, FEW_REPORT, IMAGES, PARTITIONS, SGD, Row, local, row
+from studies.rows import BASES, FEW_REPORT, IMAGES, PARTITIONS, SGD, TRAPEZOID, Row, local, row
 
 #: The same on the small network of Adult, whose gradients are larger.
 ADULT: dict[str, list[Row]] = IMAGES | {
@@ -16,8 +16,10 @@ ADULT: dict[str, list[Row]] = IMAGES | {
         *(row("sisa", sigma=s, rho=30 * s) for s in (1.0, 3.0, 0.3)),
     ],
     "SISA-D": [
-        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((30, False), (60, False), (30, True))),
-        *(row("sisa_d", g, sigma=s, rho=9 * s) for s, g in ((60, True), (100, False), (15, True))),
+        row("sisa_d", sigma=10, rho=190) | TRAPEZOID,
+        *(row("sisa_d", sigma=s, rho=9 * s) for s in (30, 60)),
+        row("sisa_d", sigma=20, rho=380) | TRAPEZOID,
+        *(row("sisa_d", True, sigma=s, rho=9 * s) for s in (30, 60)),
     ],
 }
 

@@ -13,9 +13,8 @@ Row = dict[str, Any]
 
 GROWTH = {"sigma_schedule": {"kind": "geometric", "gamma": 0.95, "k0": 10}}  # of sigma; else of 1/lr: a decay
 
-#: A larger sigma (a smaller rate) in the first ten rounds.
-CONSTANT = {"name": "ConstantLR", "options": {"factor": 1.0, "total_iters": 1}}
-WARM = {"sigma_schedule": {"kind": "shape", "warmup": 10, **CONSTANT}}
+#: A larger sigma (a smaller rate) in the first and the last rounds.
+TRAPEZOID = {"sigma_schedule": {"kind": "trapezoid"}}
 
 
 def row(kind: str, growth: bool = False, **settings: Any) -> Row:
@@ -45,14 +44,21 @@ IMAGES: dict[str, list[Row]] = {
         )
     ],
     "SISA-D": [
-        row("sisa_d", g, sigma=s, rho=r * s)
-        for s, r, g in ((60, 9, False), (30, 9, False), (30, 9, True), (15, 19, False), (30, 19, False))
-    ]
-    + [row("sisa_d", sigma=20, rho=380) | WARM],
+        row("sisa_d", sigma=20, rho=380) | TRAPEZOID,
+        row("sisa_d", sigma=30, rho=270),
+        row("sisa_d", sigma=60, rho=540),
+        row("sisa_d", sigma=10, rho=190) | TRAPEZOID,
+        row("sisa_d", sigma=40, rho=760) | TRAPEZOID,
+        row("sisa_d", True, sigma=30, rho=270),
+    ],
     "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
     "sync Adam": [
-        row("sync", g, lr=lr)
-        for lr, g in ((0.006, False), (0.01, False), (0.003, False), (0.006, True), (0.01, True), (0.015, False))
+        row("sync", lr=0.006),
+        row("sync", lr=0.015) | TRAPEZOID,
+        row("sync", lr=0.003),
+        row("sync", lr=0.01),
+        row("sync", lr=0.006) | TRAPEZOID,
+        row("sync", True, lr=0.01),
     ],
     "sync SGD": [
         row("sync", g, lr=lr, optimizer="sgd", options=SGD)

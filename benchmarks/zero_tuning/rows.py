@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from studies.rows import BASES, PARTITIONS, SGD, Row, row
+from studies.rows import BASES, PARTITIONS, SGD, TRAPEZOID, Row, row
 
 UNTOUCHED = {"SISA-D, untouched": row("sisa_d")}
 
-#: 1/sigma of SISA-D's automatic start goes the same way, so that rivals may use it, too.
-TRAPEZOID = {"sigma_schedule": {"kind": "trapezoid"}}
 SHORT_RISE = {"sigma_schedule": {"kind": "trapezoid", "warmup": 0.1, "cooldown": 0.4}}
 
 

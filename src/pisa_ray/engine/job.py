@@ -22,7 +22,7 @@ Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Whether each row's largest output is its label; of outputs [rows, classes, ...], in what share of places, [rows]."""
+    """Whether each row's largest output is its label, or in what share of its places, [rows]; classes are axis 1."""
     hit = output.argmax(1) == target
     return {"accuracy": hit if hit.dim() == 1 else hit.double().flatten(1).mean(1)}
 
