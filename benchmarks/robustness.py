@@ -8,10 +8,9 @@
 2. many   nothing set, 30 problems with condition numbers 10 to 1e4 and losses scaled by 1e-3 to 1e3, least squares and
           logistic: how many end below a hundredth, for every method.
 
-A problem has ten shards of 60 rows, 100 unknowns, shards and columns of unequal scale. The error is that of the loss on
-all rows, (F(w) - F*) / (F(w_0) - F*). With noise every right-hand side has normal noise of a half, and mini-batches have
-a third of a shard's rows; without, batches are whole. Each run is PisaTrainer's, in one process; tasks of Ray share the
-cores.
+A problem has ten shards of 60 rows, 100 unknowns, shards and columns of unequal scale. The error is that of the loss
+on all rows, (F(w) - F*) / (F(w_0) - F*). With noise every right-hand side has normal noise of a half, and mini-batches
+have a third of a shard's rows; without, batches are whole. Each run is PisaTrainer's, in one process.
 """
 
 from __future__ import annotations

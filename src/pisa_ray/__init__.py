@@ -9,6 +9,7 @@ from pisa_ray.algorithm import (
     SISAD,
     AdaGrad,
     Adam,
+    Auto,
     Clip,
     FedAdam,
     FedAvg,
@@ -46,6 +47,7 @@ from pisa_ray.schedulers import (
     Plateau,
     ResidualBalancing,
     Shape,
+    Trapezoid,
 )
 from pisa_ray.trainer import Data, PisaTrainer, Result, Scaling
 
@@ -60,6 +62,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Asynchronous",
+    "Auto",
     "ByColumn",
     "ByFeature",
     "Clip",
@@ -96,5 +99,6 @@ __all__ = [
     "Shape",
     "ShiftLabels",
     "SyncOptimizer",
+    "Trapezoid",
     "TrimmedMean",
 ]

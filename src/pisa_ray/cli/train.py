@@ -54,6 +54,7 @@ def train(
         exact=config.exact,
         ray_address=config.ray.address,
         progress=progress,
+        warn=progress,
         config=plain(config),
     ).fit()
 

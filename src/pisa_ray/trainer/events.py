@@ -68,6 +68,7 @@ _SENTENCES = {
     "robust": "{message}",
     "started": "automatic start: {numbers}",
     "backed_off": "{message}",
+    "warning": "{message}",
     "inexact": "not exact: {message}",
     "waiting": "{message}",
     "states_lost": "{message}",

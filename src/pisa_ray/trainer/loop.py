@@ -21,6 +21,7 @@ from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.watch import Watch
 
 #: How often the last checkpoint is written if its writers die.
 LAST_TRIES = 3
@@ -74,6 +75,7 @@ class Loop:
         resize_requested: The number of workers the user asked for since it was last called, or None.
         changes: Shards that the user wants to join or leave.
         progress: How far it is; start with a checkpoint's to resume.
+        watch: Warns of a w that freezes, or None.
     """
 
     job: Job
@@ -87,6 +89,7 @@ class Loop:
     resize_requested: Callable[[], int | None]
     changes: Changes
     progress: Progress
+    watch: Watch | None = None
     last_row: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -283,6 +286,8 @@ class Loop:
         self.last_row = row
         self.directory.add_row(row)
         seconds = self.progress.seconds - self._before
+        if self.watch is not None and (warning := self.watch.frozen(row)):
+            self.events("warning", message=warning)
         self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
 
     def _save(self, tries: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -49,7 +50,7 @@ def measured(fleet: Fleet, job: Job) -> tuple[Job, dict[str, float], int]:
         return job, {}, 0
     start, samples = Start(1.0, 1.0), 0
     if method.probes:
-        start, samples = _probe(fleet, job, method)
+        start, samples = probe(fleet, job, method.metric, method.power_steps)
     now = method.started(start)
     found = {f.name: getattr(now, f.name) for f in fields(now) if getattr(now, f.name) != getattr(method, f.name)}
     return with_numbers(job, found), found, samples
@@ -61,7 +62,21 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     return replace(job, method=replace(method, **found)) if found else job
 
 
-def _probe(fleet: Fleet, job: Job, method: Settings) -> tuple[Start, int]:
+def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], np.ndarray], steps: int) -> tuple[Start, int]:
+    """Measure the curvature of the loss at w^init.
+
+    Args:
+        fleet: Before round 1.
+        job: What is trained.
+        metric: In which metric, [p], given the gradients at w^init.
+        steps: Power steps; 1 is along the first move.
+
+    Returns:
+        What was found, and the sample gradients that it took.
+
+    Raises:
+        ConfigError: The loss has no curvature there, or is not finite.
+    """
     published = fleet.published()
     asked = 0
 
@@ -78,7 +93,7 @@ def _probe(fleet: Fleet, job: Job, method: Settings) -> tuple[Start, int]:
 
     h = 0.0
     if 0 < first.typical < np.inf:
-        h = curvature(gradient, published[:p], first.mean, method.metric(first), method.power_steps)
+        h = curvature(gradient, published[:p], first.mean, metric(first), steps)
     if not 0 < h < np.inf:
         raise ConfigError(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "

@@ -31,6 +31,7 @@ from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
 from pisa_ray.trainer.start import automatic_schedule, is_automatic, measured, with_numbers
+from pisa_ray.trainer.watch import Watch, below_the_edge
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
@@ -104,6 +105,8 @@ class PisaTrainer:
             change last bits. If not, differences are told, and `exact` in the result is false.
         ray_address: As in ray.init; None: a connected Ray, else RAY_ADDRESS, else a new local one.
         progress: Whether progress is shown on standard error.
+        warn: Whether it is told when a given sigma is below the edge of stability at the initial model, which takes a
+            few gradients more that are not counted, and when sigma grows so fast that w freezes.
         config: What config.yaml records and a resume compares; None: a description of the arguments.
 
     Example:
@@ -152,6 +155,7 @@ class PisaTrainer:
         exact: bool = True,
         ray_address: str | None = None,
         progress: bool = True,
+        warn: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
@@ -240,6 +244,7 @@ class PisaTrainer:
         }
         self._resume, self._exact, self._address, self._quiet = resume, exact, ray_address, not progress
         self._resize: int | None = None
+        self._warn = warn
         self._changes = Changes(self._prepared, replaying=replay is not None)
 
     @classmethod
@@ -481,6 +486,7 @@ class PisaTrainer:
             lambda: self._take_resize(directory),
             self._changes,
             progress,
+            Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
             row,
         )
         try:
@@ -521,6 +527,8 @@ class PisaTrainer:
             fleet.start(job)
             self._changes.settle(job, [])
             events("started", numbers=", ".join(f"{name} {value:g}" for name, value in found.items()), **found)
+        elif self._warn and (warning := below_the_edge(fleet, job)):
+            events("warning", message=warning)
         return Progress(sigma=number(job.method.sigma), start=found, sample_gradients=samples)
 
     def _take_resize(self, directory: RunDirectory) -> int | None:

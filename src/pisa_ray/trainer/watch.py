@@ -1,0 +1,108 @@
+"""Warnings of a sigma that will freeze a run, or let it explode; docs/theory.md says where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pisa_ray.algorithm import NSISA, PISA, SISA, Identity, Slope, number
+from pisa_ray.algorithm.admm import Settings
+from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import Adaptive, SigmaSchedule
+from pisa_ray.trainer.start import probe
+
+#: Power steps of the look at the edge; few, as it is a warning only.
+STEPS = 3
+
+#: How many times below the edge is told of SISA and SISA-D: networks stand ten times, as their curvature falls when
+#: steps are too long. PISA is told at once.
+FAR = 20.0
+
+#: A run is freezing if it can go less than this share of the way so far in all that is left of it.
+IDLE = 0.02
+
+#: The share of the rounds at the end in which a run may well come to rest.
+END = 0.25
+
+
+def below_the_edge(fleet: Fleet, job: Job) -> str | None:
+    """What to tell of a sigma that stability asks to be larger, at the initial model.
+
+    2 sigma + 4 rho q > 3 h holds along all eigenvectors where the largest curvature is below 1 in the metric
+    (2 sigma + 4 rho q) / 3, and below D where sigma and rho are multiplied by that. NSISA's directions have no
+    curvature, and preconditioners that are curvatures themselves stabilise from rho = 3/4 on.
+    """
+    method = job.method
+    if not isinstance(method, Settings) or isinstance(method, NSISA):
+        return None
+    sigma, rho = number(method.sigma), number(method.rho)
+    if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity) and rho >= 0.75:
+        return None
+
+    def metric(slope: Slope) -> np.ndarray:
+        q = slope.typical if isinstance(method, SISA) else 1.0
+        return np.asarray(method.metric(slope) * (2 * sigma + 4 * rho * q) / 3, dtype=np.float32)
+
+    try:
+        start, _ = probe(fleet, job, metric, min(STEPS, method.power_steps))
+    except ConfigError:  # no curvature: nothing can be said
+        return None
+    if start.h <= (1 if isinstance(method, PISA) else FAR):
+        return None
+    return (
+        f"sigma {sigma:g} with rho {rho:g} is {start.h:.2g} times below the edge of stability at the initial model; "
+        "raise algorithm.sigma or algorithm.rho, or leave both out."
+    )
+
+
+@dataclass
+class Watch:
+    """Looks at a run's rows for a w that stands still because of its sigma.
+
+    Args:
+        schedule: How sigma goes.
+        rounds: Length of the run.
+        sigma: That of the last round done, or the first.
+        round: The last round done.
+    """
+
+    schedule: SigmaSchedule
+    rounds: int
+    sigma: float
+    round: int = 0
+
+    def __post_init__(self) -> None:
+        self._way, self._told = 0.0, False
+
+    def frozen(self, row: Mapping[str, Any]) -> str | None:
+        """What to tell of an evaluated round: the way that is left against the way so far.
+
+        The move of a round, times its sigma, is what gradients and duals ask for. As long as they ask for as much,
+        rounds a to b move w by that times the sum of their 1 / sigma; so intervals between two evaluations are counted.
+        """
+        move, round_, sigma = row.get("consensus_move"), int(row["round"]), float(row["sigma"])
+        if move is None:
+            return None
+        self._way += move * self._steps(self.sigma, self.round, round_)
+        self.round, self.sigma = round_, sigma
+        left = move * self._steps(sigma, round_, self.rounds)
+        if self._told or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
+            return None
+        self._told = True
+        return (
+            f"w is freezing: sigma, now {sigma:.3g}, lets it go {left:.2g} in the {self.rounds - round_} rounds that "
+            f"are left, and it has gone {self._way:.2g}; raise k0 or gamma, or plan less growth."
+        )
+
+    def _steps(self, sigma: float, after: int, until: int) -> float:
+        """Sum of 1 / sigma_r over the rounds after one until another."""
+        total = 0.0
+        for round_ in range(after + 1, until + 1):
+            sigma = sigma if isinstance(self.schedule, Adaptive) else self.schedule.grow(sigma, round_)
+            total += 1 / sigma
+        return total
