@@ -40,7 +40,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
-import numpy as np
 import torch
 
 from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, choose, number
@@ -153,9 +152,9 @@ class Settings(ABC):
         """Whether the start needs to know the curvature."""
         return not self.is_complete
 
-    def metric(self, slope: Slope) -> np.ndarray:
+    def metric(self, slope: Slope) -> torch.Tensor:
         """What the penalty is multiplied by, [p]; here 1. The start measures curvature in it."""
-        return np.ones_like(slope.mean)
+        return torch.ones_like(slope.mean)
 
     @abstractmethod
     def started(self, start: Start) -> Self:

@@ -20,7 +20,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+
+from pisa_ray.algorithm.layout import blocks
 
 #: How far a power step goes in units of ||w||, and the least root mean square of w that is counted with.
 REACH, LEAST = 1e-3, 0.01
@@ -81,16 +83,16 @@ class Slope:
         typical: Root mean square entry of the shards' gradients, sqrt(sum_i alpha_i g_i^2 averaged over entries).
     """
 
-    mean: np.ndarray
-    size: np.ndarray
+    mean: torch.Tensor
+    size: torch.Tensor
     typical: float
 
     @classmethod
-    def of(cls, total: np.ndarray) -> Slope:
+    def of(cls, total: torch.Tensor) -> Slope:
         """From a sum over shards of alpha_i [ g_i | |g_i| | mean of g_i^2 | 1 ], [2 p + 2]."""
         p = (len(total) - 2) // 2
-        square, weight = (float(x) for x in total[2 * p :])
-        return cls(total[:p] / np.float32(weight), total[p : 2 * p] / np.float32(weight), math.sqrt(square / weight))
+        square, weight = total[2 * p :].tolist()
+        return cls(total[:p] / weight, total[p : 2 * p] / weight, math.sqrt(square / weight))
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Start:
 
 
 def curvature(
-    gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, g: np.ndarray, metric: np.ndarray, steps: int
+    gradient: Callable[[torch.Tensor], torch.Tensor], w: torch.Tensor, g: torch.Tensor, metric: torch.Tensor, steps: int
 ) -> float:
     """Curvature of the mean loss in a metric, by power steps.
 
@@ -121,7 +123,7 @@ def curvature(
     Returns:
         h_steps; 0 or not finite where the loss is flat, or not finite, there.
     """
-    root = np.sqrt(metric)
+    root = metric.sqrt()
     reach = REACH * max(_norm(w), LEAST * math.sqrt(len(w)))
     u, h = g / root, 0.0
     for _ in range(steps):
@@ -135,6 +137,5 @@ def curvature(
     return h
 
 
-def _norm(x: np.ndarray) -> float:
-    """By numpy, whose sums do not depend on the number of threads."""
-    return float(np.sqrt(np.square(x, dtype=np.float64).sum()))
+def _norm(x: torch.Tensor) -> float:
+    return math.sqrt(math.fsum(float(x[part].double().square().sum()) for part in blocks(x)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-import numpy as np
 import torch
 
 from pisa_ray.algorithm.admm import DualState, LocalStep, Settings, SISAState
@@ -55,10 +54,10 @@ class SISAD(Settings):
         """Whether sigma is to be found."""
         return isinstance(self.sigma, Auto)
 
-    def metric(self, slope: Slope) -> np.ndarray:
+    def metric(self, slope: Slope) -> torch.Tensor:
         """The mean of D_i after the first gradients."""
         eps = EPS_SHARE * slope.typical if isinstance(self.eps, Auto) else self.eps
-        return np.asarray(slope.size + np.float32(eps))
+        return slope.size + eps
 
     def started(self, start: Start) -> Self:
         """Rho = 19 sigma, so b = 1/20, and sigma = h / 25, so 2 sigma + 4 rho is about 3 h.

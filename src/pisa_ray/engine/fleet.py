@@ -65,7 +65,7 @@ def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]
     tree.expect(speakers)
     for node, row in nodes.items():
         tree.add(node, borrowed_tensor(row))
-    return Slope.of(tree.total().numpy())
+    return Slope.of(tree.total())
 
 
 class Saving(Protocol):

@@ -110,7 +110,7 @@ class Loop:
                 far above the first; no checkpoint of it is written.
         """
         try:
-            status = self._rounds()
+            status = self.advance()
             if self._saved != self.progress.round and self.progress.round:  # before round 1 there is nothing to save
                 self._save(LAST_TRIES)
         except PisaError:
@@ -120,7 +120,8 @@ class Loop:
         self._finish_saving(LAST_TRIES)
         return status
 
-    def _rounds(self) -> str:
+    def advance(self) -> str:
+        """Run to the end, without the checkpoint that `run` writes there; returns what it does."""
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             round_ = self.progress.round + 1

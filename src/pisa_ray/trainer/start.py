@@ -7,11 +7,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from pisa_ray.algorithm import NSISA, SISAD, Auto, Method, Slope, Start, curvature
 from pisa_ray.algorithm.admm import Settings
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Matched, Trapezoid
 
@@ -62,7 +64,7 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     return replace(job, method=replace(method, **found)) if found else job
 
 
-def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], np.ndarray], steps: int) -> tuple[Start, int]:
+def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps: int) -> tuple[Start, int]:
     """Measure the curvature of the loss at w^init.
 
     Args:
@@ -88,12 +90,12 @@ def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], np.ndarray], steps: 
     first = slope(published)
     p = len(first.mean)
 
-    def gradient(point: np.ndarray) -> np.ndarray:
-        return slope(np.concatenate([point, published[p:]])).mean
+    def gradient(point: torch.Tensor) -> torch.Tensor:
+        return slope(np.concatenate([point.numpy(), published[p:]])).mean
 
     h = 0.0
     if 0 < first.typical < np.inf:
-        h = curvature(gradient, published[:p], first.mean, metric(first), steps)
+        h = curvature(gradient, borrowed_tensor(published)[:p], first.mean, metric(first), steps)
     if not 0 < h < np.inf:
         raise ConfigError(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "

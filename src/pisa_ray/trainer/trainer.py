@@ -31,6 +31,7 @@ from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
 from pisa_ray.trainer.start import automatic_schedule, is_automatic, measured, with_numbers
+from pisa_ray.trainer.steps import Steps
 from pisa_ray.trainer.watch import Watch, below_the_edge
 
 if TYPE_CHECKING:
@@ -159,9 +160,7 @@ class PisaTrainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
-        sigma_schedule = sigma_schedule or automatic_schedule(algorithm or SISAD())
-        if isinstance(sigma_schedule, Matched | Trapezoid) and sigma_schedule.rounds is None:
-            sigma_schedule = replace(sigma_schedule, rounds=rounds)
+        sigma_schedule = self.schedule_of(sigma_schedule, algorithm or SISAD(), rounds)
         self._schedule = Schedule(
             rounds,
             sigma_schedule,
@@ -246,6 +245,14 @@ class PisaTrainer:
         self._resize: int | None = None
         self._warn = warn
         self._changes = Changes(self._prepared, replaying=replay is not None)
+
+    @staticmethod
+    def schedule_of(given: SigmaSchedule | None, method: Method, rounds: int) -> SigmaSchedule:
+        """The schedule that a run has where this one, or none, is given."""
+        schedule = given or automatic_schedule(method)
+        if isinstance(schedule, Matched | Trapezoid) and schedule.rounds is None:
+            return replace(schedule, rounds=rounds)
+        return schedule
 
     @classmethod
     def restore(cls, path: Path | str, **arguments: Any) -> Self:
@@ -333,6 +340,39 @@ class PisaTrainer:
             except BaseException as error:
                 self._fail(directory, error)
                 raise
+
+    @contextmanager
+    def opened(self) -> Iterator[Steps]:
+        """The run at its start, in somebody else's hands.
+
+        Raises:
+            ConfigError: As `fit`.
+            PisaError: As `fit`.
+        """
+        directory = self._directory()
+        with directory.lock():
+            self._check_directory(directory)
+            with self._session(directory) as make_fleet:
+                directory.create(self._config)
+                events = Events(directory, quiet=True)
+                events.accept(0)
+                with make_fleet(self._changes.job, events, lambda: False) as fleet:
+                    progress, schedule = self._start(fleet, events), self._schedule
+                    display = Display(schedule.rounds, quiet=True)
+                    loop = Loop(
+                        self._changes.job,
+                        fleet,
+                        schedule,
+                        directory,
+                        self._identity,
+                        display,
+                        events,
+                        lambda: False,
+                        lambda: None,
+                        self._changes,
+                        progress,
+                    )
+                    yield Steps(loop, schedule.rounds)
 
     def resize(self, workers: int) -> None:
         """Change the number of workers while `fit` runs in another thread: from the next round on, as there is room.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
 
 from pisa_ray.algorithm import NSISA, PISA, SISA, Identity, Slope, number
 from pisa_ray.algorithm.admm import Settings
@@ -44,9 +44,9 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
     if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity) and rho >= 0.75:
         return None
 
-    def metric(slope: Slope) -> np.ndarray:
+    def metric(slope: Slope) -> torch.Tensor:
         q = slope.typical if isinstance(method, SISA) else 1.0
-        return np.asarray(method.metric(slope) * (2 * sigma + 4 * rho * q) / 3, dtype=np.float32)
+        return method.metric(slope) * ((2 * sigma + 4 * rho * q) / 3)
 
     try:
         start, _ = probe(fleet, job, metric, min(STEPS, method.power_steps))

@@ -1,0 +1,81 @@
+"""A run in somebody else's hands: so many rounds at a time, its whole state saved and loaded, its settings changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.algorithm import Auto, Method, number
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.checkpoint import Keep, Progress
+from pisa_ray.trainer.loop import Loop
+from pisa_ray.trainer.start import with_numbers
+
+
+@dataclass
+class Steps:
+    """What PisaTrainer.opened gives.
+
+    Attributes:
+        loop: At the round that the run is at.
+        rounds: Length of the run.
+    """
+
+    loop: Loop
+    rounds: int
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self.loop.progress
+
+    def advance(self, rounds: int) -> dict[str, Any]:
+        """Go so many rounds further, but not beyond the end; returns the last one's row.
+
+        Raises:
+            NonFiniteError: It went to NaN or infinity; load a state before anything else.
+            PisaError: User code raised, or processes died too often.
+        """
+        until = min(self.progress.round + rounds, self.rounds)
+        self.loop.schedule = replace(self.loop.schedule, rounds=until)
+        self.loop.advance()
+        return self.loop.last_row
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state: a checkpoint of its own in a folder."""
+        loop = self.loop
+        first = {"first_sigma": number(loop.job.method.sigma)}
+        environment = loop.fleet.workers()[0].environment
+        draft = checkpoint.begin(
+            folder, loop.progress, loop.identity, environment, {**loop.last_row, **first}, Keep(None)
+        )
+        draft.finish(loop.fleet.save(draft.folder).files())
+
+    def load(self, folder: Path, method: Method, schedule: SigmaSchedule) -> None:
+        """Go on from a state that a run of the same data and model has saved, with settings that may be others.
+
+        Where sigma^0 is another one, sigma is what it was times the ratio of the two. What the automatic start had
+        found, and is not given now, stays.
+
+        Raises:
+            ConfigError: There is none in the folder, or it is of another problem.
+        """
+        loop, saved = self.loop, checkpoint.latest(folder)
+        if saved is None:
+            raise ConfigError(f"{folder} holds no complete checkpoint: give a folder that a run was saved in.")
+        for key in ("data_sha256", "parameters"):
+            if saved.manifest["identity"].get(key) != loop.identity[key]:
+                raise ConfigError(f"{saved.folder} is of other data, or another model: use the states of this problem.")
+        found = {f.name for f in fields(method) if isinstance(getattr(method, f.name), Auto)}  # type: ignore[arg-type]
+        start = {name: value for name, value in saved.progress.start.items() if name in found}
+        job = with_numbers(replace(loop.job, method=method), start)
+        loop.fleet.change(job)
+        progress = saved.restore(loop.fleet)
+        progress.sigma *= number(job.method.sigma) / saved.manifest["metrics"]["first_sigma"]
+        row: Mapping[str, Any] = saved.manifest["metrics"]
+        planned = replace(loop.schedule, sigma=schedule)
+        self.loop = replace(loop, job=job, progress=progress, schedule=planned, last_row=dict(row))

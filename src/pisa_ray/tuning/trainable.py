@@ -1,0 +1,181 @@
+"""PisaTrainable: a run as a trial of Ray Tune, with complete checkpoints and settings that change while it trains."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import PlacementGroupFactory, Trainable
+
+from pisa_ray.algorithm import SISAD, Method
+from pisa_ray.errors import ConfigError, NonFiniteError
+from pisa_ray.schedulers import Geometric, SigmaSchedule
+from pisa_ray.trainer import PisaTrainer
+
+#: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
+Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+#: What may change while a run goes on.
+CHANGING = ("algorithm", "sigma_schedule")
+
+
+class PisaTrainable(Trainable):
+    """A trial; give it what it needs by `tune.with_parameters(PisaTrainable, build=..., every=...)`.
+
+    Its results are the rows of metrics.jsonl, with `round`, and k0 and gamma where the schedule has them; select by
+    those that begin with `validation_`. A run that went to NaN reports the worst there is until a scheduler gives it
+    another's state. It ends after `rounds`.
+
+    On a perturbation (PopulationBasedTraining, PB2) a trial takes over another's checkpoint: all shards' states, w and
+    sigma, and goes on with mutated settings. The method's kind must stay. Give the tuner `reuse_actors=True`, else
+    every perturbation starts a process anew.
+
+    Args of `setup`:
+        build: Makes PisaTrainer's arguments from the trial's config; `scaling_config` 0 (the default here) trains in
+            the trial's own process. Keep the identity of data out of the config: it is copied with the state.
+        every: Rounds of a step.
+
+    Example:
+        >>> from pisa_ray import Data, Geometric, LabelSkew, SISA
+        >>> from pisa_ray.models import mlp
+        >>> def build(config):
+        ...     return {
+        ...         "model": lambda: mlp((64,), 10), "data": Data(train="digits", validation=0.1),
+        ...         "partition": LabelSkew(shards=10), "rounds": 100, "algorithm": SISA(sigma=0.3, rho=30),
+        ...         "sigma_schedule": Geometric(0.9, config["k0"])}
+        >>> trial = PisaTrainable({"k0": 5}, build=build)
+        >>> trial.step()["round"]
+        10
+        >>> trial.stop()
+    """
+
+    def __init__(self, config: dict[str, Any] | None = None, *arguments: Any, **given: Any) -> None:
+        self._given = {key: given.pop(key) for key in ("build", "every") if key in given}
+        super().__init__(config or {}, *arguments, **given)
+
+    def setup(self, config: dict[str, Any], build: Build | None = None, every: int = 10) -> None:
+        """See the class."""
+        build = self._given.get("build", build)
+        if build is None:
+            raise ConfigError("PisaTrainable has no build: use tune.with_parameters(PisaTrainable, build=...).")
+        self._build: Build = build
+        self._every: int = self._given.get("every", every)
+        self._open(build(config))
+
+    def _open(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = {"scaling_config": 0, **arguments}
+        self._folder = Path(tempfile.mkdtemp(prefix="pisa-ray-trial-"))
+        self._stack = ExitStack()
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        try:
+            trainer = PisaTrainer(
+                **{"evaluate_every": self._arguments["rounds"], **self._arguments},
+                run_config=self._folder / "run",
+                progress=False,
+            )
+            self._steps = self._stack.enter_context(trainer.opened())
+            self._first = self._folder / "first"
+            self._steps.save(self._first)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._method, self._schedule = self._steps.loop.job.method, self._steps.loop.schedule.sigma
+        self._lost: int | None = None  # the round that it would be in, had it not gone to NaN
+
+    def step(self) -> dict[str, Any]:
+        """See Trainable: so many rounds, and the last one's row."""
+        if self._lost is None:
+            try:
+                row = self._steps.advance(self._every)
+            except NonFiniteError:
+                self._lost = self._steps.progress.round // self._every * self._every
+        if self._lost is not None:
+            self._lost = min(self._lost + self._every, self._steps.rounds)
+            row = {name: _worst(name) for name in self._steps.loop.last_row} | {"round": self._lost}
+        growth = (
+            {"k0": self._schedule.k0, "gamma": self._schedule.gamma} if isinstance(self._schedule, Geometric) else {}
+        )
+        numbers = {key: value for key, value in row.items() if value is not None}
+        return {**numbers, **growth, "diverged": self._lost is not None, "done": row["round"] >= self._steps.rounds}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """See Trainable."""
+        if self._lost is None:
+            self._steps.save(Path(checkpoint_dir))
+        else:
+            shutil.copytree(self._first, checkpoint_dir, dirs_exist_ok=True)  # nothing else is good
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
+        """See Trainable; the settings are this trial's, which may be others than those of the state."""
+        self._load(Path(str(checkpoint)))
+
+    def _load(self, folder: Path) -> None:
+        self._steps.load(folder, self._method, self._schedule)
+        self._lost = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """See Trainable: take over settings, at the first state, so that nothing of another trial is left.
+
+        Returns:
+            Whether it can; not where more than the method's numbers and the schedule is another.
+        """
+        new = {"scaling_config": 0, **self._build(new_config)}
+        others = {*new, *self._arguments} - {*CHANGING}
+        if any(key not in new or key not in self._arguments or not _same(new, self._arguments, key) for key in others):
+            return False
+        method: Method = new.get("algorithm") or SISAD()
+        if type(method) is not type(self._method):
+            return False
+        self._arguments, self._method, self._schedule = new, method, _schedule(new, method)
+        self._load(self._first)
+        return True
+
+    def cleanup(self) -> None:
+        """See Trainable."""
+        self._stack.close()
+
+
+def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
+    return PisaTrainer.schedule_of(arguments.get("sigma_schedule"), method, int(arguments["rounds"]))
+
+
+def _same(new: Mapping[str, Any], old: Mapping[str, Any], key: str) -> bool:
+    return new[key] is old[key] or bool(new[key] == old[key])
+
+
+def _worst(name: str) -> float:
+    return 0.0 if name.endswith("accuracy") else math.inf
+
+
+def reserve(workers: int = 0, cpus: float = 1.0, gpus: float = 0.0) -> PlacementGroupFactory:
+    """What a trial reserves, as a placement group that its own Ray workers are started in.
+
+    Args:
+        workers: Of a trial, as its `scaling_config` says; 0: it trains in its own process.
+        cpus: CPU cores of each, or of the trial.
+        gpus: GPUs of each, or of the trial.
+
+    Returns:
+        For `tune.with_resources`.
+
+    Raises:
+        ConfigError: No cluster of this size could ever hold one; says what is missing. Tune would wait for ever.
+    """
+    each = {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value}
+    bundles = [each or {"CPU": 0.01}] if workers == 0 else [{}, *[each] * workers]
+    if ray.is_initialized():
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for name in ("CPU", "GPU"):
+            wanted = sum(bundle.get(name, 0.0) for bundle in bundles)
+            if wanted > there.get(name, 0.0):
+                raise ConfigError(
+                    f"a trial reserves {wanted:g} {name}, but the cluster has {there.get(name, 0.0):g}: use fewer "
+                    "workers, or less for each."
+                )
+    return PlacementGroupFactory(bundles)
