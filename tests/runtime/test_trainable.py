@@ -111,14 +111,16 @@ def test_nothing_of_an_earlier_trial_is_left(tmp_path, trial):
     assert weights(used, tmp_path) == weights(fresh, tmp_path)
 
 
-def test_other_things_than_numbers_need_a_new_actor(trial):
+@pytest.mark.parametrize("changes", [{"batch": 8}, {"method": "adam", "as": {"adam": SyncOptimizer(lr=0.1)}}])
+def test_other_settings_open_the_run_anew(tmp_path, trial, changes):
     def wide(config):
         return {**build(config), "batch_size": config.get("batch", 16)}
 
-    one = trial(wide)
-    assert one.reset_config({"k0": 3})
-    assert not one.reset_config({"batch": 8})
-    assert not one.reset_config({"method": "adam", "as": {"adam": SyncOptimizer(lr=0.1)}})
+    used, fresh = trial(wide), trial(wide, **changes)
+    used.step()
+    assert used.reset_config(changes)
+    assert used.step()["train_loss"] == fresh.step()["train_loss"]
+    assert weights(used, tmp_path) == weights(fresh, tmp_path)
 
 
 def test_a_run_that_goes_to_nan_reports_the_worst_until_it_gets_another_state(tmp_path, trial):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from pisa_ray.trainer import PisaTrainer
 #: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-#: What may change while a run goes on.
-CHANGING = ("algorithm", "sigma_schedule")
+#: Keys of a config that may change while a run goes on.
+CHANGING = ("sigma", "rho", "gamma", "k0", "growth")
 
 
 class PisaTrainable(Trainable):
@@ -33,13 +33,15 @@ class PisaTrainable(Trainable):
     another's state. It ends after `rounds`.
 
     On a perturbation (PopulationBasedTraining, PB2) a trial takes over another's checkpoint: all shards' states, w and
-    sigma, and goes on with mutated settings. The method's kind must stay. Give the tuner `reuse_actors=True`, else
-    every perturbation starts a process anew.
+    sigma, and goes on with mutated settings. Give the tuner `reuse_actors=True`, else every perturbation starts a
+    process anew.
 
     Args of `setup`:
         build: Makes PisaTrainer's arguments from the trial's config; `scaling_config` 0 (the default here) trains in
             the trial's own process. Keep the identity of data out of the config: it is copied with the state.
         every: Rounds of a step.
+        changing: Keys of the config from which `build` makes nothing but the method's numbers and the sigma schedule;
+            where another key changes the run is opened anew.
 
     Example:
         >>> from pisa_ray import Data, Geometric, LabelSkew, SISA
@@ -56,26 +58,33 @@ class PisaTrainable(Trainable):
     """
 
     def __init__(self, config: dict[str, Any] | None = None, *arguments: Any, **given: Any) -> None:
-        self._given = {key: given.pop(key) for key in ("build", "every") if key in given}
+        self._given = {key: given.pop(key) for key in ("build", "every", "changing") if key in given}
         super().__init__(config or {}, *arguments, **given)
 
-    def setup(self, config: dict[str, Any], build: Build | None = None, every: int = 10) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        build: Build | None = None,
+        every: int = 10,
+        changing: Collection[str] = CHANGING,
+    ) -> None:
         """See the class."""
         build = self._given.get("build", build)
         if build is None:
             raise ConfigError("PisaTrainable has no build: use tune.with_parameters(PisaTrainable, build=...).")
         self._build: Build = build
         self._every: int = self._given.get("every", every)
-        self._open(build(config))
+        self._changing: Collection[str] = self._given.get("changing", changing)
+        self._config = dict(config)
+        self._open({"scaling_config": 0, **build(config)})
 
     def _open(self, arguments: Mapping[str, Any]) -> None:
-        self._arguments = {"scaling_config": 0, **arguments}
         self._folder = Path(tempfile.mkdtemp(prefix="pisa-ray-trial-"))
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         try:
             trainer = PisaTrainer(
-                **{"evaluate_every": self._arguments["rounds"], **self._arguments},
+                **{"evaluate_every": arguments["rounds"], **arguments},
                 run_config=self._folder / "run",
                 progress=False,
             )
@@ -123,16 +132,17 @@ class PisaTrainable(Trainable):
         """See Trainable: take over settings, at the first state, so that nothing of another trial is left.
 
         Returns:
-            Whether it can; not where more than the method's numbers and the schedule is another.
+            True.
         """
-        new = {"scaling_config": 0, **self._build(new_config)}
-        others = {*new, *self._arguments} - {*CHANGING}
-        if any(key not in new or key not in self._arguments or not _same(new, self._arguments, key) for key in others):
-            return False
+        new, old = {"scaling_config": 0, **self._build(new_config)}, self._config
+        self._config = dict(new_config)
         method: Method = new.get("algorithm") or SISAD()
-        if type(method) is not type(self._method):
-            return False
-        self._arguments, self._method, self._schedule = new, method, _schedule(new, method)
+        others = {*new_config, *old} - {*self._changing}
+        if type(method) is not type(self._method) or any(new_config.get(k) != old.get(k) for k in others):
+            self._stack.close()
+            self._open(new)
+            return True
+        self._method, self._schedule = method, _schedule(new, method)
         self._load(self._first)
         return True
 
@@ -143,10 +153,6 @@ class PisaTrainable(Trainable):
 
 def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
     return PisaTrainer.schedule_of(arguments.get("sigma_schedule"), method, int(arguments["rounds"]))
-
-
-def _same(new: Mapping[str, Any], old: Mapping[str, Any], key: str) -> bool:
-    return new[key] is old[key] or bool(new[key] == old[key])
 
 
 def _worst(name: str) -> float:
