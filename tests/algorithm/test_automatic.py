@@ -108,21 +108,30 @@ def test_what_is_given_stays() -> None:
     start = Start(2.0, 0.1)
     assert PISA(sigma=7).started(start) == PISA(sigma=7, rho=2)
     assert PISA(rho=0).started(start) == PISA(sigma=4, rho=0)
-    assert PISA(preconditioner=Hessian()).started(start).rho == 1
-    assert SISA(rho=3).started(start) == SISA(sigma=2, rho=3)
+    assert PISA(preconditioner=Hessian()).started(start) == PISA(sigma=2, rho=1, preconditioner=Hessian())
+    assert PISA(rho=0.1, preconditioner=Hessian()).started(start).sigma == 4
+    assert SISA(rho=3).started(start) == SISA(sigma=3.2, rho=3)  # 2 sigma + 4 rho q is 7.6, and 3 h 6
     assert SISAD(sigma=30).started(start) == SISAD(sigma=30, rho=570, eps=1e-4)
+    assert number(SISAD(rho=0).started(Start(50, 0.1)).sigma) == 78  # as much as with rho = 19 sigma
     assert SISAD(eps=0.5).started(Start(50, 0.1)) == SISAD(sigma=2, rho=38, eps=0.5)
     assert NSISA().started(start) == NSISA(sigma=20, rho=80)
     assert not any(method.probes for method in (NSISA(), SISAD(sigma=3), SISA(sigma=1, rho=1), PISA(sigma=1, rho=0)))
     assert all(method.probes for method in (SISAD(), SISA(sigma=1), PISA(rho=1)))
 
 
-@given(hint=st.floats(1e-6, 1e6), h=st.floats(1e-3, 1e3), rho=st.sampled_from([0.0, 10.0]))
-def test_hints_are_kept_within_the_bounds(hint: float, h: float, rho: float) -> None:
-    """[1.5 h, 3 h] where sigma alone stabilises, else [0.3 h, 3 h]."""
-    sigma = number(PISA(sigma=Auto(hint), rho=rho).started(Start(h, 1.0)).sigma)
-    least = 0.3 * h if rho else 1.5 * h
-    assert sigma == pytest.approx(np.clip(hint, least, 3 * h), rel=0.006)
+hints = st.floats(1e-6, 1e6).map(Auto)
+
+
+@given(sigma=hints, rho=st.one_of(st.floats(0, 1e4, allow_subnormal=False), hints), h=st.floats(1e-3, 1e3))
+def test_whatever_is_hinted_at_is_stable(sigma: Auto, rho: float | Auto, h: float) -> None:
+    """2 sigma + 4 rho q >= 3 h, and where hints allow it sigma is what they say."""
+    for method, q in ((PISA(sigma=sigma, rho=rho), 1.0), (SISA(sigma=sigma, rho=rho), 0.1)):
+        now = method.started(Start(h, 0.1))
+        have, weight = number(now.sigma), number(now.rho) * q
+        assert 2 * have + 4 * weight >= 3 * h * 0.99  # three digits are kept
+        least = max(0.3 * h, (3 * h - 4 * weight) / 2)
+        assert sigma.hint is not None
+        assert have == pytest.approx(np.clip(sigma.hint, least, max(3 * h, least)), rel=0.006)
 
 
 def test_wrong_hints_are_refused() -> None:

@@ -149,6 +149,28 @@ def test_it_goes_back_to_the_last_checkpoint(tmp_path):
     assert "going on from round 4 at twice the sigma" in event["message"]
 
 
+@pytest.mark.parametrize(
+    ("shift", "noise"),
+    [(-10.0, 0.0), (0.0, 1e-6)],  # a loss below 0; one that begins next to nothing
+)
+def test_what_is_no_explosion_does_not_end_a_run(tmp_path, shift, noise):
+    def loss(output, target):
+        return torch.nn.functional.cross_entropy(output, target) * (noise or 1) + shift
+
+    result = run(tmp_path / "run", algorithm=SISAD(), sigma_schedule=None, loss=loss)
+    assert result.status == "finished"
+    assert not events(result.path, "backed_off")
+
+
+@pytest.mark.parametrize("method", [SISA(sigma=1, lam=1.0), PISA(sigma=1, lam=1.0)])
+def test_lambda_shrinks_the_initial_weights_once(method):
+    job = small_job(algorithm=method)
+    fleet = LocalFleet(job)
+    found, _, _ = measured(fleet, job)
+    fleet.start(found)
+    np.testing.assert_allclose(fleet.published(), job.build_model().published() / 2, rtol=1e-6)
+
+
 def test_a_given_sigma_is_not_touched(tmp_path):
     with pytest.raises(NonFiniteError):
         misled(tmp_path / "run", algorithm=PISA(sigma=0.1, rho=0))

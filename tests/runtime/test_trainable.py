@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import METHODS, plain_net, run, uneven
 
-from pisa_ray import SISA, SISAD, ConfigError, Constant, Data, Geometric, SyncOptimizer
+from pisa_ray import PISA, SISA, SISAD, Asynchronous, Auto, ConfigError, Constant, Data, Geometric, SyncOptimizer
 from pisa_ray.tuning import PisaTrainable
 
 DATA = Data(train="digits", test="digits:test", validation=0.1)
@@ -154,10 +154,69 @@ def test_states_of_another_problem_are_refused(tmp_path, trial):
     one.save_checkpoint(str(tmp_path / "saved"))
     with pytest.raises(ConfigError, match="is of other data, or another model"):
         trial(other).load_checkpoint(str(tmp_path / "saved"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no complete checkpoint"):
-        one.load_checkpoint(str(tmp_path / "nowhere"))
+        one.load_checkpoint(str(tmp_path / "empty"))
 
 
 def test_without_a_build_it_says_so():
     with pytest.raises(ConfigError, match="has no build"):
         PisaTrainable({})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"rho": 1.0}, {"rho": 0.0}),
+        ({"sigma": Auto(1e-3)}, {"sigma": Auto(1e3)}),
+        ({"sigma": 0.3, "lam": 0.1}, {"sigma": 3.0, "lam": 0.1}),
+        ({"sigma": 1.0, "rho": 1.0}, {}),
+    ],
+)
+def test_a_trial_that_begins_finds_a_start_of_its_own(tmp_path, trial, before, after):
+    def free(config):
+        return {**build({}), "algorithm": PISA(**config)}
+
+    used, fresh = trial(free, **before), trial(free, **after)
+    used.step()
+    assert used.reset_config(after)
+    assert used.step()["train_loss"] == fresh.step()["train_loss"]
+    assert weights(used, tmp_path) == weights(fresh, tmp_path)
+
+
+def test_what_is_automatic_is_taken_from_the_state(tmp_path, trial):
+    def free(config):
+        return {**build({}), "algorithm": PISA(**config)}
+
+    given, automatic = trial(free, sigma=5.0, rho=1.0), trial(free)
+    given.step()
+    given.save_checkpoint(str(tmp_path / "saved"))
+    automatic.load_checkpoint(str(tmp_path / "saved"))
+    assert automatic._steps.loop.job.method == PISA(sigma=5.0, rho=1.0)
+    assert automatic.step()["train_loss"] == given.step()["train_loss"]
+
+
+def test_metrics_of_a_lost_run_are_the_worst_whatever_they_are_called(trial):
+    def measured(config):
+        return {
+            **build({}),
+            "algorithm": SISA(sigma=1e-30, rho=0.0),
+            "evaluate": lambda output, target: {"f1": output.argmax(1) == target},
+        }
+
+    row = trial(measured).step()
+    assert row["validation_f1"] == -math.inf
+    assert row["validation_loss"] == row["train_loss"] == math.inf
+
+
+def test_a_reason_to_stop_ends_a_trial(trial):
+    def short(config):
+        return {**build({}), "stop_seconds": 1e-9}
+
+    one = trial(short)
+    assert one.step()["done"] or one.step()["done"]
+
+
+def test_asynchronous_rounds_are_refused():
+    with pytest.raises(ConfigError, match="cannot take over a state in asynchronous rounds"):
+        PisaTrainable({}, build=lambda config: {**build({}), "asynchronous": Asynchronous()})

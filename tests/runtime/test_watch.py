@@ -27,6 +27,7 @@ def told(path):
         (SISA(sigma=0.01, rho=0), True),
         (SISA(sigma=1, rho=200), False),
         (SISAD(sigma=0.1, rho=0.9), True),
+        (SISAD(sigma=1e-7), True),  # rho is automatic
         (SISAD(sigma=20, rho=380), False),
         (NSISA(sigma=1e-3, rho=1e-3), False),  # its directions have no curvature
     ],
@@ -60,6 +61,13 @@ def test_growth_that_freezes_is_told_once(tmp_path, schedule, expected, method):
     run(tmp_path / "run", algorithm=method, sigma_schedule=schedule, rounds=60, evaluate_every=5, warn=True)
     assert [text for text in told(tmp_path / "run") if "w is freezing" in text] == told(tmp_path / "run")
     assert len(told(tmp_path / "run")) == expected
+
+
+def test_a_run_that_has_converged_is_not_told_to_freeze():
+    watch = Watch(Constant(), 400, 5.0)
+    moves = [1.0, 1e-2, 1e-4, 1e-6]
+    rows = [{"round": 50 * k, "sigma": 5.0, "consensus_move": move} for k, move in enumerate(moves, 1)]
+    assert [watch.frozen(row) for row in rows] == [None] * 4
 
 
 def test_the_way_is_counted_by_the_sigmas_between_two_evaluations():

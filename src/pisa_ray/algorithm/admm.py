@@ -50,6 +50,9 @@ from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjuga
 from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
 
+#: From here on rho stabilises by itself where Q is a curvature.
+CURVED = 0.75
+
 
 @dataclass(frozen=True)
 class LocalStep:
@@ -160,11 +163,11 @@ class Settings(ABC):
     def started(self, start: Start) -> Self:
         """The same with its numbers set."""
 
-    def _at(self, h: float, rho: float) -> Self:
-        """Sigma about h, above 1.5 h where nothing but sigma stabilises; rho where it is not given."""
-        least, best = (0.3, 1.0) if self.rho else (1.5, 2.0)
-        sigma = choose(self.sigma, least * h, best * h, 3 * h)
-        return replace(self, sigma=sigma, rho=choose(self.rho, rho / 10, rho, 10 * rho))
+    def _at(self, h: float, rho: float, q: float) -> Self:
+        """Sigma about h, and above what stability asks for, (3 h - 4 rho q) / 2; rho where it is not given."""
+        rho = choose(self.rho, rho / 10, rho, 10 * rho)
+        least = max(0.3 * h, (3 * h - 4 * rho * q) / 2)
+        return replace(self, sigma=choose(self.sigma, least, max(h, 4 / 3 * least), max(3 * h, least)), rho=rho)
 
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
         """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once, once sigma is set."""
@@ -230,12 +233,13 @@ class PISA(Settings):
     preconditioner: Preconditioner = field(default_factory=Identity)
 
     def started(self, start: Start) -> Self:
-        """Sigma at h, where 2 sigma + 4 rho q is twice what stability asks for at q = 1 and rho = h.
+        """Sigma = rho = h, so that 2 sigma + 4 rho q is twice what stability asks for; without rho sigma = 2 h.
 
-        Without rho it must be above 1.5 h; Q of the others is a curvature itself, so that rho is 1.
+        Q of the other preconditioners is a curvature itself, so that rho is 1, and enough from 3/4 on.
         """
-        rho = start.h if isinstance(self.preconditioner, Identity) else 1.0
-        return self._at(start.h, rho)
+        if isinstance(self.preconditioner, Identity):
+            return self._at(start.h, start.h, 1.0)
+        return self._at(start.h, 1.0, start.h if isinstance(self.rho, Auto) or self.rho >= CURVED else 0.0)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
         """See Method."""
@@ -284,7 +288,7 @@ class SISA(Settings):
 
     def started(self, start: Start) -> Self:
         """Sigma at h, and rho q as large for an entry of typical size; see PISA."""
-        return self._at(start.h, start.h / start.typical)
+        return self._at(start.h, start.h / start.typical, start.typical)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> SISAState:
         """See Method."""

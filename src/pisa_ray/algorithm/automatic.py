@@ -81,18 +81,20 @@ class Slope:
         mean: g, sum_i alpha_i g_i, [p].
         size: sum_i alpha_i |g_i|, by entry, [p].
         typical: Root mean square entry of the shards' gradients, sqrt(sum_i alpha_i g_i^2 averaged over entries).
+        weight: sum_i alpha_i over the shards that were there.
     """
 
     mean: torch.Tensor
     size: torch.Tensor
     typical: float
+    weight: float
 
     @classmethod
     def of(cls, total: torch.Tensor) -> Slope:
         """From a sum over shards of alpha_i [ g_i | |g_i| | mean of g_i^2 | 1 ], [2 p + 2]."""
         p = (len(total) - 2) // 2
         square, weight = total[2 * p :].tolist()
-        return cls(total[:p] / weight, total[p : 2 * p] / weight, math.sqrt(square / weight))
+        return cls(total[:p] / weight, total[p : 2 * p] / weight, math.sqrt(square / weight), weight)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,10 @@ class SISAD(Settings):
     def _eps(self) -> float:
         return EPS if isinstance(self.eps, Auto) else self.eps
 
+    def _eps_for(self, typical: float) -> float:
+        both = isinstance(self.eps, Auto) and isinstance(self.sigma, Auto)
+        return EPS_SHARE * typical if both else self._eps
+
     @property
     def probes(self) -> bool:
         """Whether sigma is to be found."""
@@ -56,22 +60,22 @@ class SISAD(Settings):
 
     def metric(self, slope: Slope) -> torch.Tensor:
         """The mean of D_i after the first gradients."""
-        eps = EPS_SHARE * slope.typical if isinstance(self.eps, Auto) else self.eps
-        return slope.size + eps
+        return slope.size + self._eps_for(slope.typical)
 
     def started(self, start: Start) -> Self:
-        """Rho = 19 sigma, so b = 1/20, and sigma = h / 25, so 2 sigma + 4 rho is about 3 h.
+        """Rho = 19 sigma, so b = 1/20, and sigma = h / 25, so 2 sigma + 4 rho is about 3 h, also with a given rho.
 
         Found on networks and on least squares, whose results are flat over a factor of two on both sides.
         """
         best = start.h / SHARE
+        if not isinstance(self.rho, Auto):
+            best = max(best, (start.h / SHARE * (2 + 4 * RATIO) - 4 * self.rho) / 2)
         sigma = choose(self.sigma, best / 3, best, 3 * best)
-        eps = rounded(EPS_SHARE * start.typical) if isinstance(self.sigma, Auto) else EPS
         return replace(
             self,
             sigma=sigma,
             rho=choose(self.rho, sigma, RATIO * sigma, 100 * sigma),
-            eps=eps if isinstance(self.eps, Auto) else self.eps,
+            eps=rounded(self._eps_for(start.typical)),
         )
 
     def first_consensus(self, w: torch.Tensor) -> torch.Tensor:

@@ -171,7 +171,7 @@ class SISADSection(MethodSection):
 
     kind: Literal["sisa_d"]
     beta: Decay = SISAD().beta
-    eps: Automatic = "auto"
+    eps: Positive | Literal["auto"] = "auto"
 
     def build(self) -> Method:
         """As the trainer takes it."""

@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, compare, resize, shards, evaluate, report.
+"""The command line: pisa-ray train, compare, tune, resize, shards, evaluate, report.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -73,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--quiet", action="store_true", help="show no progress")
     compare.set_defaults(run=_compare)
 
+    tune = commands.add_parser("tune", help="search for settings with Ray Tune")
+    tune.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to search for; see docs/tuning.md")
+    tune.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. samples=20")
+    tune.add_argument("--out", type=Path, metavar="DIR", help="the folder of the search (default: runs/NAME)")
+    tune.add_argument("--resume", action="store_true", help="go on with a search that was interrupted")
+    tune.add_argument("--quiet", action="store_true", help="show no progress")
+    tune.set_defaults(run=_tune)
+
     resize = commands.add_parser("resize", help="change the number of workers of a run that is going on")
     resize.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     resize.add_argument("workers", type=int, metavar="N", help="how many there should be, as the cluster has room")
@@ -133,6 +141,20 @@ def _compare(options: argparse.Namespace) -> int:
     for failure in result.failures:
         print(f"pisa-ray: {' '.join(failure.split())}", file=sys.stderr)
     return 1 if result.failures else 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.tune import Search, search  # noqa: PLC0415
+
+    spec = Search.load(options.config, options.set)
+    out = options.out or Path("runs") / (spec.file.name or options.config.stem)
+    status = search(spec, out, resume=options.resume, progress=not options.quiet)
+    if status == "interrupted":
+        print(_go_on("tune", options, out))
+        return STATUS[status]
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"best settings: {out / 'best.yaml'}")
+    return 0
 
 
 def _go_on(command: str, options: argparse.Namespace, out: Path) -> str:

@@ -47,7 +47,7 @@ def train(
         checkpoint_every=config.checkpoint.every,
         stop_seconds=config.stop.seconds,
         stop_test_accuracy=config.stop.test_accuracy,
-        scaling_config=_scaling(config),
+        scaling_config=scaling(config),
         run_config=config.checkpoint.build(out, config.max_failures),
         replay=config.asynchronous.replay if config.asynchronous is not None else None,
         resume=resume,
@@ -134,7 +134,8 @@ def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[],
     return checked
 
 
-def _scaling(config: Config) -> Scaling:
+def scaling(config: Config) -> Scaling:
+    """How wide a configuration is run."""
     workers = config.workers
     least, most = (workers.min, workers.max) if isinstance(workers, WorkersSection) else (workers, workers)
     return Scaling(

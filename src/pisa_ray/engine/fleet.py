@@ -216,9 +216,8 @@ class LocalFleet:
     def start(self, job: Job) -> None:
         """See Fleet."""
         self.change(job)
-        model = self._worker.model
-        initial = self._consensus.publish()[: model.layout.size + len(model.buffers)].copy()
-        self._consensus = Consensus(job, model.layout, initial)
+        model = job.build_model()
+        self._consensus = Consensus(job, model.layout, model.published())
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""

@@ -26,8 +26,8 @@ from pisa_ray.trainer.watch import Watch
 #: How often the last checkpoint is written if its writers die.
 LAST_TRIES = 3
 
-#: The first rounds: this share of all, and no fewer than so many; and how many times the loss of the first is too much.
-EARLY_SHARE, EARLY_ROUNDS, EXPLODED = 0.1, 20, 10.0
+#: A rise of the loss by so many times the first round's size, or so much where that is less than 1, is an explosion.
+EXPLODED = 9.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Loop:
         changes: Shards that the user wants to join or leave.
         progress: How far it is; start with a checkpoint's to resume.
         watch: Warns of a w that freezes, or None.
+        may_explode: Whether a loss far above the first round's ends the run with ExplodedError.
     """
 
     job: Job
@@ -90,6 +91,7 @@ class Loop:
     changes: Changes
     progress: Progress
     watch: Watch | None = None
+    may_explode: bool = False
     last_row: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,8 +108,7 @@ class Loop:
             "finished", "stopped" or "interrupted".
 
         Raises:
-            NonFiniteError: A loss, message or w is not finite, or with an automatic start the loss of an early round is
-                far above the first; no checkpoint of it is written.
+            NonFiniteError: A loss, message or w is not finite, or the loss has exploded; that is not saved.
         """
         try:
             status = self.advance()
@@ -354,12 +355,12 @@ class Loop:
         )
 
     def _check_exploded(self, round_: int, sigma: float, loss: float) -> None:
-        """Whether an automatic start was too bold: the loss of an early round is many times the first one's."""
+        """Whether an automatic start was too bold: the loss is far above the first round's."""
         if round_ == 1:
             self.progress.first_loss = loss
-        early = max(EARLY_SHARE * self.schedule.rounds, EARLY_ROUNDS)
-        if "sigma" in self.progress.start and round_ <= early and loss > EXPLODED * self.progress.first_loss:
+        first = self.progress.first_loss
+        if self.may_explode and loss - first > EXPLODED * max(abs(first), 1.0):
             raise ExplodedError(
-                f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {self.progress.first_loss:.3g} "
-                f"in round 1: {self.job.method.remedy} usually helps."
+                f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {first:.3g} in round 1: "
+                f"{self.job.method.remedy} usually helps."
             )

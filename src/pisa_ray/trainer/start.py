@@ -17,6 +17,13 @@ from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Matched, Trapezoid
 
+#: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
+TRIES = 5
+
+
+class _OtherShardsError(Exception):
+    """A difference of gradients would be one of different shards."""
+
 
 def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
     """How sigma goes where nothing is said of it: constant, but after an automatic start what that was tried with."""
@@ -79,23 +86,29 @@ def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps
     Raises:
         ConfigError: The loss has no curvature there, or is not finite.
     """
-    published = fleet.published()
-    asked = 0
+    published, asked, h = fleet.published(), 0, 0.0
 
     def slope(published: np.ndarray) -> Slope:
         nonlocal asked
         asked += 1
         return fleet.slope(published)
 
-    first = slope(published)
-    p = len(first.mean)
+    for _ in range(TRIES):
+        first = slope(published)
+        p = len(first.mean)
 
-    def gradient(point: torch.Tensor) -> torch.Tensor:
-        return slope(np.concatenate([point.numpy(), published[p:]])).mean
+        def gradient(point: torch.Tensor, first: Slope = first, p: int = p) -> torch.Tensor:
+            there = slope(np.concatenate([point.numpy(), published[p:]]))
+            if there.weight != first.weight:
+                raise _OtherShardsError
+            return there.mean
 
-    h = 0.0
-    if 0 < first.typical < np.inf:
-        h = curvature(gradient, borrowed_tensor(published)[:p], first.mean, metric(first), steps)
+        try:
+            if 0 < first.typical < np.inf:
+                h = curvature(gradient, borrowed_tensor(published)[:p], first.mean, metric(first), steps)
+            break
+        except _OtherShardsError:
+            continue
     if not 0 < h < np.inf:
         raise ConfigError(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,9 @@ from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.checkpoint import Keep, Progress
 from pisa_ray.trainer.loop import Loop
 from pisa_ray.trainer.start import with_numbers
+
+#: Numbers of a method that the automatic start may set.
+NUMBERS = ("sigma", "rho", "eps")
 
 
 @dataclass
@@ -28,10 +30,18 @@ class Steps:
     loop: Loop
     rounds: int
 
+    def __post_init__(self) -> None:
+        self._stopped = False
+
     @property
     def progress(self) -> Progress:
         """How far it is."""
         return self.loop.progress
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last round is done, or there was a reason to stop."""
+        return self._stopped or self.progress.round >= self.rounds
 
     def advance(self, rounds: int) -> dict[str, Any]:
         """Go so many rounds further, but not beyond the end; returns the last one's row.
@@ -42,13 +52,13 @@ class Steps:
         """
         until = min(self.progress.round + rounds, self.rounds)
         self.loop.schedule = replace(self.loop.schedule, rounds=until)
-        self.loop.advance()
+        self._stopped = self.loop.advance() != "finished"
         return self.loop.last_row
 
     def save(self, folder: Path) -> None:
         """Write the whole state: a checkpoint of its own in a folder."""
         loop = self.loop
-        first = {"first_sigma": number(loop.job.method.sigma)}
+        first = {f"first_{name}": getattr(loop.job.method, name, None) for name in NUMBERS}
         environment = loop.fleet.workers()[0].environment
         draft = checkpoint.begin(
             folder, loop.progress, loop.identity, environment, {**loop.last_row, **first}, Keep(None)
@@ -58,8 +68,8 @@ class Steps:
     def load(self, folder: Path, method: Method, schedule: SigmaSchedule) -> None:
         """Go on from a state that a run of the same data and model has saved, with settings that may be others.
 
-        Where sigma^0 is another one, sigma is what it was times the ratio of the two. What the automatic start had
-        found, and is not given now, stays.
+        Where sigma^0 is another one, sigma is what it was times the ratio of the two. What would be automatic is as it
+        was there.
 
         Raises:
             ConfigError: There is none in the folder, or it is of another problem.
@@ -70,12 +80,12 @@ class Steps:
         for key in ("data_sha256", "parameters"):
             if saved.manifest["identity"].get(key) != loop.identity[key]:
                 raise ConfigError(f"{saved.folder} is of other data, or another model: use the states of this problem.")
-        found = {f.name for f in fields(method) if isinstance(getattr(method, f.name), Auto)}  # type: ignore[arg-type]
-        start = {name: value for name, value in saved.progress.start.items() if name in found}
+        row: dict[str, Any] = dict(saved.manifest["metrics"])
+        numbers = {name: row.pop(f"first_{name}") for name in NUMBERS if f"first_{name}" in row}
+        start = {k: v for k, v in numbers.items() if isinstance(getattr(method, k), Auto)}
         job = with_numbers(replace(loop.job, method=method), start)
         loop.fleet.change(job)
         progress = saved.restore(loop.fleet)
-        progress.sigma *= number(job.method.sigma) / saved.manifest["metrics"]["first_sigma"]
-        row: Mapping[str, Any] = saved.manifest["metrics"]
+        progress.sigma *= number(job.method.sigma) / numbers["sigma"]
         planned = replace(loop.schedule, sigma=schedule)
-        self.loop = replace(loop, job=job, progress=progress, schedule=planned, last_row=dict(row))
+        self.loop = replace(loop, job=job, progress=progress, schedule=planned, last_row=row)

@@ -296,6 +296,11 @@ class PisaTrainer:
         if label in self._scaling.labels:
             raise ConfigError(f"the label {label} is in worker_labels and in pin_to: leave it out of worker_labels.")
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all that tells how good a round's model is."""
+        return self._prepared.metrics
+
     def _directory(self) -> RunDirectory:
         return RunDirectory(self._run.path, self._run.storage)
 
@@ -455,7 +460,7 @@ class PisaTrainer:
                 job = with_numbers(job, last.progress.start if last else {})
                 self._changes.settle(job, [])
                 with make_fleet(job, events, stop_requested) as fleet:
-                    return self._attempt(directory, fleet, events, stop_requested, last, resuming, 2.0**doublings)
+                    return self._attempt(directory, fleet, events, stop_requested, last, resuming, doublings)
             except StatesLostError as error:
                 last = checkpoint.latest(directory.checkpoints)
                 progress = last.progress.round if last else 0
@@ -487,15 +492,16 @@ class PisaTrainer:
         stop_requested: Callable[[], bool],
         last: Checkpoint | None,
         resuming: bool,
-        factor: float,
+        doublings: int,
     ) -> Result:
-        """Run the loop on a fleet, from a checkpoint where there is one, with sigma times a factor."""
+        """Run the loop on a fleet, from a checkpoint where there is one, with sigma doubled so many times."""
         schedule = self._schedule
         now = fleet.workers()[0].environment
         differing = check_environment(last.manifest["environment"], now, exact=self._exact) if last else []
+        events.round = last.progress.round if last else 0
         progress = last.restore(fleet) if last else self._start(fleet, events)
         job = self._changes.job
-        progress.sigma *= factor
+        progress.sigma *= 2.0**doublings
         progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet, penalty=job.method.duals)
         events.display = display
@@ -527,6 +533,8 @@ class PisaTrainer:
             self._changes,
             progress,
             Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
+            # In the end let it be: a loss that rises at any sigma is not a matter of sigma.
+            "sigma" in progress.start and doublings < DOUBLINGS,
             row,
         )
         try:
@@ -567,7 +575,7 @@ class PisaTrainer:
             fleet.start(job)
             self._changes.settle(job, [])
             events("started", numbers=", ".join(f"{name} {value:g}" for name, value in found.items()), **found)
-        elif self._warn and (warning := below_the_edge(fleet, job)):
+        if self._warn and "sigma" not in found and (warning := below_the_edge(fleet, job)):
             events("warning", message=warning)
         return Progress(sigma=number(job.method.sigma), start=found, sample_gradients=samples)
 

@@ -26,6 +26,9 @@ FAR = 20.0
 #: A run is freezing if it can go less than this share of the way so far in all that is left of it.
 IDLE = 0.02
 
+#: Without growth by more than one over this a w that rests has converged.
+GROWN = 0.1
+
 #: The share of the rounds at the end in which a run may well come to rest.
 END = 0.25
 
@@ -35,13 +38,13 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
 
     2 sigma + 4 rho q > 3 h holds along all eigenvectors where the largest curvature is below 1 in the metric
     (2 sigma + 4 rho q) / 3, and below D where sigma and rho are multiplied by that. NSISA's directions have no
-    curvature, and preconditioners that are curvatures themselves stabilise from rho = 3/4 on.
+    curvature, and preconditioners that are curvatures themselves are not looked at.
     """
     method = job.method
     if not isinstance(method, Settings) or isinstance(method, NSISA):
         return None
     sigma, rho = number(method.sigma), number(method.rho)
-    if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity) and rho >= 0.75:
+    if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity):
         return None
 
     def metric(slope: Slope) -> torch.Tensor:
@@ -55,7 +58,7 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
     if start.h <= (1 if isinstance(method, PISA) else FAR):
         return None
     return (
-        f"sigma {sigma:g} with rho {rho:g} is {start.h:.2g} times below the edge of stability at the initial model; "
+        f"sigma {sigma:g} with rho {rho:g} is {start.h:.3g} times below the edge of stability at the initial model; "
         "raise algorithm.sigma or algorithm.rho, or leave both out."
     )
 
@@ -77,7 +80,7 @@ class Watch:
     round: int = 0
 
     def __post_init__(self) -> None:
-        self._way, self._told = 0.0, False
+        self._first, self._way, self._told = self.sigma, 0.0, False
 
     def frozen(self, row: Mapping[str, Any]) -> str | None:
         """What to tell of an evaluated round: the way that is left against the way so far.
@@ -90,8 +93,10 @@ class Watch:
             return None
         self._way += move * self._steps(self.sigma, self.round, round_)
         self.round, self.sigma = round_, sigma
-        left = move * self._steps(sigma, round_, self.rounds)
-        if self._told or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
+        steps = self._steps(sigma, round_, self.rounds)
+        left = move * steps
+        grows = steps < GROWN * (self.rounds - round_) / sigma or sigma > self._first / GROWN
+        if self._told or not grows or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
             return None
         self._told = True
         return (

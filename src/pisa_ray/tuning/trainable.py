@@ -17,6 +17,7 @@ from pisa_ray.algorithm import SISAD, Method
 from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import Geometric, SigmaSchedule
 from pisa_ray.trainer import PisaTrainer
+from pisa_ray.trainer.prepare import RESIDUALS
 
 #: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -79,6 +80,8 @@ class PisaTrainable(Trainable):
         self._open({"scaling_config": 0, **build(config)})
 
     def _open(self, arguments: Mapping[str, Any]) -> None:
+        if arguments.get("asynchronous") is not None:
+            raise ConfigError("a trial cannot take over a state in asynchronous rounds: leave asynchronous out.")
         self._folder = Path(tempfile.mkdtemp(prefix="pisa-ray-trial-"))
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -94,11 +97,18 @@ class PisaTrainable(Trainable):
         except BaseException:
             self._stack.close()
             raise
-        self._method, self._schedule = self._steps.loop.job.method, self._steps.loop.schedule.sigma
+        self._names = trainer.metrics
+        self._method: Method = arguments.get("algorithm") or SISAD()
+        self._schedule = self._steps.loop.schedule.sigma
         self._lost: int | None = None  # the round that it would be in, had it not gone to NaN
+        self._taken: Path | None = None  # the state that was loaded last
+        self._anew: Mapping[str, Any] | None = None  # arguments that a run should be opened with before the next step
 
     def step(self) -> dict[str, Any]:
         """See Trainable: so many rounds, and the last one's row."""
+        if self._anew is not None:
+            self._stack.close()
+            self._open(self._anew)
         if self._lost is None:
             try:
                 row = self._steps.advance(self._every)
@@ -106,12 +116,12 @@ class PisaTrainable(Trainable):
                 self._lost = self._steps.progress.round // self._every * self._every
         if self._lost is not None:
             self._lost = min(self._lost + self._every, self._steps.rounds)
-            row = {name: _worst(name) for name in self._steps.loop.last_row} | {"round": self._lost}
-        growth = (
-            {"k0": self._schedule.k0, "gamma": self._schedule.gamma} if isinstance(self._schedule, Geometric) else {}
-        )
-        numbers = {key: value for key, value in row.items() if value is not None}
-        return {**numbers, **growth, "diverged": self._lost is not None, "done": row["round"] >= self._steps.rounds}
+            row = {name: _worst(name) for name in self._names} | {"round": self._lost}
+        schedule, numbers = self._schedule, {key: value for key, value in row.items() if value is not None}
+        if isinstance(schedule, Geometric):
+            numbers |= {"k0": schedule.k0, "gamma": schedule.gamma}
+        done = self._steps.ended or row["round"] >= self._steps.rounds
+        return {**numbers, "diverged": self._lost is not None, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """See Trainable."""
@@ -122,14 +132,17 @@ class PisaTrainable(Trainable):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
         """See Trainable; the settings are this trial's, which may be others than those of the state."""
-        self._load(Path(str(checkpoint)))
-
-    def _load(self, folder: Path) -> None:
-        self._steps.load(folder, self._method, self._schedule)
-        self._lost = None
+        taken = Path(tempfile.mkdtemp(dir=self._folder))  # Tune may delete its own before all is read
+        shutil.copytree(str(checkpoint), taken, dirs_exist_ok=True)
+        self._steps.load(taken, self._method, self._schedule)
+        if self._taken is not None:
+            shutil.rmtree(self._taken)
+        self._lost, self._anew, self._taken = None, None, taken
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """See Trainable: take over settings, at the first state, so that nothing of another trial is left.
+        """See Trainable: take over settings, so that nothing of another trial is left.
+
+        What follows is another's checkpoint, or a step of a trial that begins: only that opens the run anew.
 
         Returns:
             True.
@@ -142,8 +155,7 @@ class PisaTrainable(Trainable):
             self._stack.close()
             self._open(new)
             return True
-        self._method, self._schedule = method, _schedule(new, method)
-        self._load(self._first)
+        self._method, self._schedule, self._anew = method, _schedule(new, method), new
         return True
 
     def cleanup(self) -> None:
@@ -156,7 +168,11 @@ def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
 
 
 def _worst(name: str) -> float:
-    return 0.0 if name.endswith("accuracy") else math.inf
+    """The worst that a metric can be: what is no loss or residual should be large."""
+    if name.endswith("accuracy"):
+        return 0.0
+    small = name.endswith("loss") or name in ("augmented_lagrangian", "consensus_move", *RESIDUALS)
+    return math.inf if small else -math.inf
 
 
 def reserve(workers: int = 0, cpus: float = 1.0, gpus: float = 0.0) -> PlacementGroupFactory:
