@@ -48,7 +48,7 @@ class DomainSection(Section):
         for name in ("uniform", "loguniform", "whole"):
             span = getattr(self, name)
             if span is not None and not (span[0] < span[1] and (name != "loguniform" or span[0] > 0)):
-                raise ValueError(f"must have a {name} of two numbers, the smaller one first")
+                raise ValueError(f"must be a {name} of two numbers, the smaller one first")
         return self
 
     def build(self) -> Any:
@@ -155,13 +155,10 @@ class Search:
         with tempfile.TemporaryDirectory() as folder:
             trainer = PisaTrainer(**self.arguments(chosen), run_config=Path(folder) / "run", progress=False)
         if self.file.metric not in trainer.metrics:
+            remedy = ", or set base.data.validation." if self.file.metric.startswith("validation") else "."
             raise ConfigError(
-                f"metric is {self.file.metric}, but the runs do not measure it: use one of {', '.join(trainer.metrics)}"
-                + (
-                    "."
-                    if any(name.startswith("validation") for name in trainer.metrics)
-                    else ", or set data.validation."
-                )
+                f"metric is {self.file.metric}, but the runs do not measure it: use one of "
+                f"{', '.join(trainer.metrics)}{remedy}"
             )
         if self.file.metric.startswith("test"):
             raise ConfigError("metric is of test rows, by which nothing should be chosen: set base.data.validation.")
