@@ -3,7 +3,7 @@
 1. search   for each data set, on its first partition and a seed of its own: the settings of SISA-D, synchronous Adam
             and synchronous SGD, each from five, by held-out rows (10 % of each shard) after the last round. What was
             found, and all that was tried, is in settings.json.
-2. final    on other seeds, on all partitions: SISA-D with nothing set, and what was found.
+2. final    on other seeds, on all partitions: nothing set (SISA-D; for the GPT that is NSISA), and what was found.
 
 All compute as many gradients of rows, in as many exchanges. Rivals may use the schedule that the untouched run has.
 Everything is a `pisa-ray compare` in a folder of its own; what has ended is not run again when the script is.

@@ -31,7 +31,7 @@ def _cells(out: Path) -> Any:
                 x = value(by.get((partition, algorithm)), dataset.metric)
                 if x is not None:
                     hollow = algorithm == OURS
-                    tint = colour(algorithm.partition(",")[0])
+                    tint = colour("SISA-D" if algorithm == UNTOUCHED else algorithm.partition(",")[0])
                     (dots[algorithm],) = ax.plot(
                         x, y, marker, color=tint, mfc="none" if hollow else tint, ms=5, ls="none"
                     )

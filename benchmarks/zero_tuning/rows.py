@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from studies.rows import BASES, PARTITIONS, SGD, TRAPEZOID, Row, row
 
-UNTOUCHED = {"SISA-D, untouched": row("sisa_d")}
+#: What a file without any setting of an optimizer means.
+UNTOUCHED = {"untouched": row("auto")}
 
 SHORT_RISE = {"sigma_schedule": {"kind": "trapezoid", "warmup": 0.1, "cooldown": 0.4}}
 
@@ -101,7 +102,7 @@ DATASETS = {
         },
         {"in order": {"kind": "by_column", "column": "part"}, "IID": {"kind": "iid", "shards": 4}},
         LANGUAGE,
-        UNTOUCHED | {"NSISA, untouched": row("nsisa")},
+        UNTOUCHED | {"SISA-D, untouched": row("sisa_d")},
         "loss",
         made=True,
     ),

@@ -110,16 +110,7 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         | {"dataset": "digits"},
         "partition": {"distort": None, "kind": "iid", "shards": 2},
         "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
-        "algorithm": {
-            "kind": "sisa_d",
-            "sigma": "auto",
-            "rho": "auto",
-            "beta": 0.99,
-            "eps": "auto",
-            "lambda": 0,
-            "reset_duals": False,
-            "local_steps": 1,
-        },
+        "algorithm": {"kind": "auto"},
         "sigma_schedule": None,
         "rounds": 200,
         "batch_size": 64,
@@ -145,9 +136,28 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "checkpoint": {"every": 50, "keep": 2, "best_by": None, "order": "max", "storage": None},
         "ray": {"address": None},
     }
-    assert config.algorithm.build() == SISAD()
     note_planned_rounds(config)
+    assert config.algorithm.build() == SISAD()
     assert config.sigma_schedule.build() == Trapezoid(rounds=200)
+
+
+def test_the_method_follows_the_model(read: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models_of_test_config.py").write_text(
+        "from torch import nn\n"
+        "def transformer(width=4):\n    return nn.Sequential(nn.Embedding(3, width), nn.LayerNorm(width))\n"
+        "def plain():\n    return nn.Linear(3, 4)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = "model={factory: 'models_of_test_config:%s'}"
+    for settings, kind in (
+        ([factory % "transformer", "model.args={width: 8}"], "nsisa"),
+        ([factory % "plain"], "sisa_d"),
+        ([factory % "transformer", "algorithm.kind=sisa_d"], "sisa_d"),
+        (["algorithm.kind=auto"], "sisa_d"),
+    ):
+        config = read(*settings)
+        note_planned_rounds(config)
+        assert config.algorithm.kind == kind
 
 
 def test_a_number_for_sigma_means_a_constant_one(read: Load) -> None:

@@ -18,7 +18,7 @@ from pisa_ray.algorithm import Auto, number
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.gradient import gradient
-from pisa_ray.trainer.start import automatic_schedule, measured
+from pisa_ray.trainer.start import automatic_schedule, default_method, measured
 
 NOWHERE = Sites("", {})
 
@@ -243,3 +243,29 @@ def test_slopes_are_means_over_the_shards():
     np.testing.assert_allclose(found.mean, (alpha * g).sum(0), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.size, (alpha * abs(g)).sum(0), rtol=1e-4, atol=1e-7)
     assert found.typical == pytest.approx(np.sqrt((alpha * g**2).sum(0).mean()), rel=1e-4)
+
+
+class Transformer(torch.nn.Module):
+    def __init__(self, norm=torch.nn.LayerNorm):
+        super().__init__()
+        self.table, self.norm, self.out = torch.nn.Embedding(20, 8), norm(8), torch.nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.out(self.norm(self.table((x * 16).long()).mean(1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Transformer, "NSISA"),
+        (Transformer(torch.nn.RMSNorm), "NSISA"),
+        (lambda: Transformer(torch.nn.Identity), "SISAD"),
+        (lambda: torch.nn.Sequential(torch.nn.LayerNorm(64), torch.nn.Linear(64, 10)), "SISAD"),
+    ],
+)
+def test_transformers_get_nsisa_where_no_method_is_named(tmp_path, model, expected):
+    before = torch.random.get_rng_state()
+    assert type(default_method(model)).__name__ == expected
+    assert torch.equal(torch.random.get_rng_state(), before)
+    result = run(tmp_path / "run", model=model, algorithm=None, sigma_schedule=None, rounds=2)
+    assert f"kind: {expected}" in (result.path / "config.yaml").read_text()

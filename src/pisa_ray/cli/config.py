@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
-from pisa_ray.cli.config_methods import Algorithm
+from pisa_ray.cli.config_methods import Algorithm, AutoSection, resolved
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, SigmaSchedule, TrapezoidSection, section_of
@@ -255,7 +256,7 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         ConfigError: The first thing that is wrong, in one sentence.
     """
     values = {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
-    values = {"algorithm": {"kind": "sisa_d"}} | values
+    values = {"algorithm": {"kind": "auto"}} | values
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -273,8 +274,21 @@ def checked(values: dict[str, Any], base: Path) -> Config:
     return config
 
 
+def resolve(config: Config) -> None:
+    """Write down the method, where that is to suit the model.
+
+    Raises:
+        ConfigError: model.factory cannot be imported.
+    """
+    if isinstance(config.algorithm, AutoSection):
+        factory = imported(config.model.factory, "model.factory") if config.model.factory is not None else None
+        make = None if factory is None else partial(factory, **config.model.args)
+        config.algorithm = resolved(config.algorithm, make)
+
+
 def note_planned_rounds(config: Config) -> None:
-    """Write down what is planned over the run's rounds, so that it is recorded and compared on a resume."""
+    """Write down the method, and what is planned over the run's rounds, to be recorded and compared on a resume."""
+    resolve(config)
     if config.sigma_schedule is None:
         config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
     if isinstance(config.sigma_schedule, MatchedSection | TrapezoidSection) and config.sigma_schedule.rounds is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
+from torch import nn
 
 from pisa_ray.algorithm import (
     AUTO,
@@ -36,6 +38,7 @@ from pisa_ray.cli.config_baselines import (
     SyncSection,
 )
 from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
+from pisa_ray.trainer.start import default_method
 
 
 class HintSection(Section):
@@ -90,6 +93,16 @@ class PreconditionerSection(Section):
             "hessian_diagonal": HessianDiagonal(self.probes, eta),
         }
         return plain[self.kind]
+
+
+class AutoSection(Section):
+    """`algorithm: {kind: auto}`: what suits the model; see `resolved`."""
+
+    kind: Literal["auto"]
+
+    def build(self) -> Method:
+        """Nothing: a configuration that was checked has none of it any more."""
+        raise RuntimeError("algorithm.kind auto has not been resolved")
 
 
 class PISASection(MethodSection):
@@ -188,6 +201,21 @@ Algorithm = Annotated[
     | FedProxSection
     | ScaffoldSection
     | MOONSection
-    | FedAdamSection,
+    | FedAdamSection
+    | AutoSection,
     Field(discriminator="kind"),
 ]
+
+
+def resolved(algorithm: Algorithm, factory: Callable[[], nn.Module] | None) -> Algorithm:
+    """The section itself, or in place of `auto` what suits a model.
+
+    Args:
+        algorithm: The section.
+        factory: Makes the model; None: it is one of this library's, none of which is a transformer.
+    """
+    if not isinstance(algorithm, AutoSection):
+        return algorithm
+    if factory is not None and isinstance(default_method(factory), NSISA):
+        return NSISASection(kind="nsisa")
+    return SISADSection(kind="sisa_d")

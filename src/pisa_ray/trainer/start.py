@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pisa_ray.algorithm import NSISA, SISAD, Auto, Method, Slope, Start, curvature
 from pisa_ray.algorithm.admm import Settings
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.numerics import borrowed_tensor
+from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Matched, Trapezoid
 
@@ -23,6 +24,19 @@ TRIES = 5
 
 class _OtherShardsError(Exception):
     """A difference of gradients would be one of different shards."""
+
+
+def default_method(model: nn.Module | Callable[[], nn.Module]) -> Method:
+    """The method where none is named: NSISA for transformers, whose matrices it is made for, else SISA-D.
+
+    A transformer is what has an embedding and layers that are normalised each by itself.
+    """
+    if not isinstance(model, nn.Module):
+        with borrowed_process(threads=1):
+            model = model()
+    kinds = {type(part) for part in model.modules()}
+    embeds = any(issubclass(kind, nn.Embedding) for kind in kinds)
+    return NSISA() if embeds and any("LayerNorm" in k.__name__ or "RMSNorm" in k.__name__ for k in kinds) else SISAD()
 
 
 def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:

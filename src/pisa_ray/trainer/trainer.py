@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from pisa_ray.algorithm import SISAD, Method, Robust, number
+from pisa_ray.algorithm import Method, Robust, number
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet, LocalFleet
@@ -30,7 +30,7 @@ from pisa_ray.trainer.prepare import Data, Opened, PinTo, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
-from pisa_ray.trainer.start import automatic_schedule, is_automatic, measured, with_numbers
+from pisa_ray.trainer.start import automatic_schedule, default_method, is_automatic, measured, with_numbers
 from pisa_ray.trainer.steps import Steps
 from pisa_ray.trainer.watch import Watch, below_the_edge
 
@@ -54,10 +54,11 @@ class PisaTrainer:
         data: Where training, validation and test rows are.
         partition: How training rows are cut into shards: IID, LabelSkew, Dirichlet, QuantitySkew, ByColumn,
             ByFeature, FeatureNoise or Indices; or one of them Distorted by Noise, ShiftLabels, Rotate or Recolour.
-        algorithm: The method and its settings; None: SISAD(), which needs none. What is left out of sigma and rho is
-            set by the automatic start: before round 1 the curvature of the loss is measured, at the cost of two to
-            nine gradients of each shard's first mini-batch. Where sigma is and the loss explodes all the same, the run
-            goes back to its last checkpoint or its start, with sigma doubled.
+        algorithm: The method and its settings; None: NSISA() for transformers (an embedding and layer norms), SISAD()
+            for others, which need none. What is left out of sigma and rho is set by the automatic start: before round 1
+            the curvature of the loss is measured, at the cost of two to nine gradients of each shard's first
+            mini-batch. Where sigma is and the loss explodes all the same, the run goes back to its last checkpoint or
+            its start, with sigma doubled.
         rounds: Length of the run.
         loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.
         evaluate: (model output, targets) -> name -> one value a row; None: accuracy for integer targets.
@@ -160,7 +161,8 @@ class PisaTrainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
-        sigma_schedule = self.schedule_of(sigma_schedule, algorithm or SISAD(), rounds)
+        algorithm = default_method(model) if algorithm is None else algorithm
+        sigma_schedule = self.schedule_of(sigma_schedule, algorithm, rounds)
         self._schedule = Schedule(
             rounds,
             sigma_schedule,

@@ -13,11 +13,12 @@ from typing import Any
 import ray
 from ray.tune import PlacementGroupFactory, Trainable
 
-from pisa_ray.algorithm import SISAD, Method
+from pisa_ray.algorithm import Method
 from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import Geometric, SigmaSchedule
 from pisa_ray.trainer import PisaTrainer
 from pisa_ray.trainer.prepare import RESIDUALS
+from pisa_ray.trainer.start import default_method
 
 #: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -98,7 +99,7 @@ class PisaTrainable(Trainable):
             self._stack.close()
             raise
         self._names = trainer.metrics
-        self._method: Method = arguments.get("algorithm") or SISAD()
+        self._method: Method = arguments.get("algorithm") or default_method(arguments["model"])
         self._schedule = self._steps.loop.schedule.sigma
         self._lost: int | None = None  # the round that it would be in, had it not gone to NaN
         self._taken: Path | None = None  # the state that was loaded last
@@ -149,7 +150,7 @@ class PisaTrainable(Trainable):
         """
         new, old = {"scaling_config": 0, **self._build(new_config)}, self._config
         self._config = dict(new_config)
-        method: Method = new.get("algorithm") or SISAD()
+        method: Method = new.get("algorithm") or default_method(new["model"])
         others = {*new_config, *old} - {*self._changing}
         if type(method) is not type(self._method) or any(new_config.get(k) != old.get(k) for k in others):
             self._stack.close()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from pisa_ray.cli.config import Config, RaySection, checked, read
+from pisa_ray.cli.config import Config, RaySection, checked, read, resolve
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_section import Section
 from pisa_ray.errors import ConfigError
@@ -95,6 +95,7 @@ class Spec:
         values |= {"seed": seed, "name": f"{algorithm}, {partition}, seed {seed}"}
         try:
             config = checked(deepcopy(values), self.folder)
+            resolve(config)
             if config.stop.seconds is not None:
                 raise ConfigError("stop.seconds would end cells by the clock, not by their work: leave it out.")
             if config.checkpoint.storage is not None:
