@@ -25,7 +25,7 @@ def twice(study: str, out: Path) -> tuple[str, dict[str, Any]]:
         runs.append({p: p.stat().st_mtime_ns for p in out.glob("**/metrics.jsonl")})
     assert tables[0] == tables[1]
     assert runs[0] == runs[1]
-    assert "| SISA-D | " in tables[0]
+    assert "SISA-D" in tables[0]
     return tables[0], json.loads((out / "settings.json").read_text())["digits"]
 
 
@@ -66,6 +66,33 @@ def test_participation(tmp_path: Path) -> None:
         assert scores == last[name]
     for name, column in raced.items():
         assert column["SISA-D"] == first_round(folders[name] / "runs" / "sisa-d" / "one-label" / "seed-0")
+
+
+def test_zero_tuning(tmp_path: Path) -> None:
+    tables, found = twice("zero_tuning", tmp_path)
+    assert (tmp_path / "zero-tuning.png").stat().st_size > 1000
+    assert found.keys() == {"one label"}  # one search for all partitions
+    assert found["one label"].keys() == {"SISA-D", "sync Adam", "sync SGD"}
+    check_search(found["one label"], 2)
+    lines = [line for line in tables.splitlines() if line.startswith(("| one label", "| IID"))]
+    assert len(lines) == 2
+    for line in lines:  # the untouched run, SISA-D, Adam and SGD, and two differences
+        ours, tuned, adam, _, against_adam, against_ours = (float(c.split()[0]) for c in line.split("|")[2:-1])
+        assert against_adam == pytest.approx(ours - adam, abs=0.11)
+        assert against_ours == pytest.approx(ours - tuned, abs=0.11)
+
+
+def test_robustness(tmp_path: Path) -> None:
+    """Few rounds of one problem: an automatic start at least does not explode."""
+    options = ["--rounds", "60", "--problems", "1", "--many", "2", "--out", str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / "robustness.py"), *options]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    found = {tuple(place): error for *place, error in json.loads((tmp_path / "map.json").read_text())}
+    assert len(found) == 4 * 9 * 11
+    errors = [error for place, error in found.items() if place[0].startswith("automatic")]
+    assert all(error is not None and error < 1 for error in errors)
+    assert any(error is None for place, error in found.items() if place[0] == "constant")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"robustness-map.png", "robustness-many.png"}
 
 
 def table(tables: str, title: str) -> dict[str, dict[str, str]]:

@@ -13,6 +13,7 @@ from pisa_ray.cli.config import load
 from pisa_ray.cli.main import main
 from pisa_ray.cli.tune import Search
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tune" / "digits.yaml"
 FILE: dict[str, Any] = {
     "name": "little",
     "base": {
@@ -77,6 +78,12 @@ def test_what_is_refused_before_anything_starts(
 def test_a_search_to_go_on_with_must_be_there(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", write(), "--out", str(tmp_path / "out"), "--resume"]) == 2
     assert "holds no search: leave --resume out." in capsys.readouterr().err
+
+
+def test_the_example_is_sound() -> None:
+    spec = Search.load(EXAMPLE)
+    spec.check()
+    assert spec.config({"model.hidden": [64, 64]}).model.hidden == [64, 64]
 
 
 def test_domains(write: Any) -> None:
