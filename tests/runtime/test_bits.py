@@ -210,7 +210,7 @@ def test_the_initial_model_is_what_torch_makes_of_the_seed(tmp_path):
     """One round of SISA with a huge penalty leaves w at the initial model: the user can make it outside the library."""
     from pisa_ray import SISA
 
-    result = run(tmp_path / "run", rounds=1, algorithm=SISA(sigma=1e20), seed=5)
+    result = run(tmp_path / "run", rounds=1, algorithm=SISA(sigma=1e20, rho=200), seed=5)
     torch.manual_seed(5)
     from runs import plain_net
     from safetensors.torch import load_file

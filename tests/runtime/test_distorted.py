@@ -132,7 +132,7 @@ def test_rows_tell_of_the_worst_shard(tmp_path):
         model=Right,
         data=data,
         partition=Distorted(IID(4), ShiftLabels(shards=(2,))),
-        algorithm=SISA(sigma=1e20),  # w stays where it is
+        algorithm=SISA(sigma=1e20, rho=200),  # w stays where it is
         rounds=1,
     )
     row = result.history[-1]

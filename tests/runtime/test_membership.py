@@ -151,7 +151,7 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
 
     def fresh():
         job = SimpleNamespace(
-            method=SISA(),
+            method=SISA(sigma=1, rho=200),
             shards=range(shards),
             present=range(shards),
             robust=None,
@@ -209,7 +209,11 @@ def test_an_error_in_user_code_names_shard_and_row_groups(tmp_path):
 def test_an_update_that_waited_for_what_is_fenced_off_changes_nothing():
     """A frozen worker wakes: its delivery is refused, and so is the update that was asked for with it."""
     job = prepare(
-        model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISA(sigma=0.3), participation=0.5
+        model=plain_net,
+        data=Data(train="digits"),
+        partition=uneven(),
+        algorithm=SISA(sigma=0.3, rho=200),
+        participation=0.5,
     ).job
     worker = Worker(job, process_is_ours=False)
     worker.host(range(len(job.shards)))

@@ -129,7 +129,9 @@ class _Grouped:
         return np.arange(0, self.source.rows + self.size, self.size)
 
 
-@pytest.mark.parametrize("method", [FedAvg(lr=0.1, steps=20), SISAD(local_steps=20)], ids=["fedavg", "sisa_d"])
+@pytest.mark.parametrize(
+    "method", [FedAvg(lr=0.1, steps=20), SISAD(sigma=60, rho=540, local_steps=20)], ids=["fedavg", "sisa_d"]
+)
 def test_a_report_keeps_one_batch_however_many_it_draws(method):
     of = job(method)
     worker, consensus = hosting(of)

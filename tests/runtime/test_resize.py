@@ -115,7 +115,9 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
     """References, threads and open files of the driver after 40 rounds and after 160, with a resize every ten."""
     from ray._private.worker import global_worker
 
-    job = prepare(model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISAD()).job
+    job = prepare(
+        model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISAD(sigma=60, rho=540)
+    ).job
     it = RayFleet(job, Wanted(1, 2, look_every=0.0), RayResources())
     counts = []
     try:

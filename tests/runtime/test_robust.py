@@ -100,7 +100,7 @@ def accuracy(path, method, **more):
     [
         (SISA(sigma=0.3, rho=30.0), noise, 0.3, 0.9),
         (SISA(sigma=0.3, rho=30.0), flip, 0.3, 0.9),
-        (SISAD(), constant, 0.3, 0.8),
+        (SISAD(sigma=60, rho=540), constant, 0.3, 0.8),
         (FedAvg(lr=0.1, steps=4), constant, 0.3, 0.7),
     ],
     ids=["sisa-noise", "sisa-flip", "sisa_d-constant", "fedavg-constant"],
@@ -248,7 +248,7 @@ def test_no_dual_moves_farther_than_the_published_limit(share):
 @pytest.mark.parametrize("fault", [float("inf"), float("nan")])
 def test_a_message_that_is_not_finite_is_refused_by_the_shards_name(tmp_path, fault, more):
     """Its loss is finite, and a robust mean would leave it out."""
-    method = Bad(SISA(), gradient=lambda g, generator: g.fill_(fault), reports=(0,))
+    method = Bad(SISA(sigma=1, rho=200), gradient=lambda g, generator: g.fill_(fault), reports=(0,))
     with pytest.raises(NonFiniteError, match=r"^round 1 .*shard 3 has loss \d\S+, but its message is not finite\."):
         run(tmp_path / "run", algorithm=method, partition=IID(SHARDS), **more)
 
@@ -261,12 +261,12 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ConfigError, match="limits how shards' duals change, but SyncOptimizer has none"):
         job(SyncOptimizer(), Clip())
     with pytest.raises(ConfigError, match=r"SISA forgets them \(reset_duals\): use trimmed_mean or median"):
-        job(SISA(reset_duals=True), Clip())
+        job(SISA(sigma=1, rho=200, reset_duals=True), Clip())
     with pytest.raises(ConfigError, match="leaves out no shard on either side, as a round has messages of 7 shards"):
-        job(SISA(), TrimmedMean(0.1))
+        job(SISA(sigma=1, rho=200), TrimmedMean(0.1))
     with pytest.raises(ConfigError, match="a round has messages of 2 shards"):  # all seven stand for SISA
         job(SyncOptimizer(), Median(), 0.3)
-    job(SISA(), Median(), 0.3)
+    job(SISA(sigma=1, rho=200), Median(), 0.3)
 
 
 @pytest.mark.parametrize(
