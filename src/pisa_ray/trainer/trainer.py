@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,9 +13,8 @@ from torch import nn
 from pisa_ray.algorithm import Method, Robust, number
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
-from pisa_ray.engine.fleet import Fleet, LocalFleet
-from pisa_ray.engine.job import Job, Loss, Metrics
-from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Adaptive, Matched, SigmaSchedule, Trapezoid
 from pisa_ray.trainer import checkpoint
@@ -26,6 +25,7 @@ from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
+from pisa_ray.trainer.places import FleetFactory, Places
 from pisa_ray.trainer.prepare import Data, Opened, PinTo, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 #: Losses of states, and doublings of sigma, in a row without a newer checkpoint after which a run is given up.
 PATIENCE, DOUBLINGS = 3, 10
-
-#: Starts the processes of a run.
-FleetFactory = Callable[[Job, Events, Callable[[], bool]], AbstractContextManager[Fleet]]
 
 
 class PisaTrainer:
@@ -243,7 +240,16 @@ class PisaTrainer:
             "shards": len(job.shards),
             "settings": settings(self._config),
         }
-        self._resume, self._exact, self._address, self._quiet = resume, exact, ray_address, not progress
+        self._resume, self._exact, self._quiet = resume, exact, not progress
+        self._places = Places(
+            self._scaling,
+            job.threads,
+            self._pins,
+            self._run.max_failures,
+            exact,
+            ray_address,
+            self._replay,
+        )
         self._resize: int | None = None
         self._warn = warn
         self._changes = Changes(self._prepared, replaying=replay is not None)
@@ -324,7 +330,7 @@ class PisaTrainer:
             return self._fit(directory)
 
     def _fit(self, directory: RunDirectory) -> Result:
-        with StopRequests() as stop_requests, self._session(directory) as make_fleet:
+        with StopRequests() as stop_requests, self._places.session(directory.add_arrivals) as make_fleet:
             stop_requests.arm()
             resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
@@ -359,7 +365,7 @@ class PisaTrainer:
         directory = self._directory()
         with directory.lock():
             self._check_directory(directory)
-            with self._session(directory) as make_fleet:
+            with self._places.session(directory.add_arrivals) as make_fleet:
                 directory.create(self._config)
                 events = Events(directory, quiet=True)
                 events.accept(0)
@@ -585,56 +591,6 @@ class PisaTrainer:
         """The size asked for since the last time, by `resize` or `pisa-ray resize`."""
         asked, self._resize = self._resize, None
         return directory.take_resize() if asked is None else asked
-
-    @contextmanager
-    def _session(self, directory: RunDirectory) -> Iterator[FleetFactory]:
-        """Where the processes will be; yields what starts them, again after a loss of states."""
-        scaling, threads = self._scaling, self._prepared.job.threads
-        if scaling.most == 0:
-
-            def local(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-                fleet = LocalFleet(job, gpu=scaling.gpus > 0, log=directory.add_arrivals, replay=self._replay)
-                (info,) = fleet.workers()
-                events("worker_started", worker=0, pid=info.pid, node=info.node, device=info.device)
-                return nullcontext(fleet)
-
-            with borrowed_process(threads):
-                yield local
-            return
-        # Here, so that a run without workers needs no Ray.
-        from pisa_ray.actors import (  # noqa: PLC0415
-            AsynchronousFleet,
-            RayFleet,
-            RayResources,
-            Sites,
-            Wanted,
-            ray_session,
-        )
-
-        resources = RayResources(
-            scaling.cpus, scaling.gpus, scaling.other, scaling.labels, scaling.accelerator, scaling.spread
-        )
-
-        wanted = Wanted(
-            scaling.least,
-            scaling.most,
-            scaling.patience,
-            scaling.frozen_after,
-            self._run.max_failures,
-            self._exact,
-            scaling.look_every,
-        )
-
-        sites = Sites(*self._pins)
-
-        def remote(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-            arguments = job, wanted, resources, events, stop_requested
-            if job.asynchronous is None:
-                return closing(RayFleet(*arguments, sites))
-            return closing(AsynchronousFleet(*arguments, directory.add_arrivals, self._replay, sites))
-
-        with ray_session(scaling.least, scaling.most, resources, self._address):
-            yield remote
 
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
