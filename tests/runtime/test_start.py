@@ -149,6 +149,15 @@ def test_it_goes_back_to_the_last_checkpoint(tmp_path):
     assert "going on from round 4 at twice the sigma" in event["message"]
 
 
+def test_a_run_of_which_nothing_was_said_can_be_prolonged(tmp_path):
+    """Its sigma goes as it was planned at first, and then stays."""
+    automatic(tmp_path / "run", "sisa_d", rounds=4)
+    longer = automatic(tmp_path / "run", "sisa_d", rounds=9, resume=True, evaluate_every=1)
+    sigmas = [row["sigma"] for row in longer.history]
+    assert longer.history[-1]["round"] == 9
+    assert sigmas[-1] == sigmas[-5] == pytest.approx(10 * started(tmp_path / "run")["sigma"])
+
+
 @pytest.mark.parametrize(
     ("shift", "noise"),
     [(-10.0, 0.0), (0.0, 1e-6)],  # a loss below 0; one that begins next to nothing

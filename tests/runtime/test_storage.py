@@ -254,6 +254,7 @@ CONFIG = """
 data: {dataset: digits}
 partition: {kind: iid, shards: 3}
 model: {kind: mlp, hidden: [8]}
+algorithm: {kind: sisa, sigma: 0.3, rho: 30}
 workers: 0
 evaluate_every: 2
 """

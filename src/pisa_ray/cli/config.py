@@ -286,13 +286,18 @@ def resolve(config: Config) -> None:
         config.algorithm = resolved(config.algorithm, make)
 
 
-def note_planned_rounds(config: Config) -> None:
-    """Write down the method, and what is planned over the run's rounds, to be recorded and compared on a resume."""
+def note_planned_rounds(config: Config, planned: int | None = None) -> None:
+    """Write down the method, and what is planned over the run's rounds, to be recorded and compared on a resume.
+
+    Args:
+        config: Changed in place.
+        planned: The rounds that a run which is resumed was planned over; None: `rounds`.
+    """
     resolve(config)
     if config.sigma_schedule is None:
         config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
     if isinstance(config.sigma_schedule, MatchedSection | TrapezoidSection) and config.sigma_schedule.rounds is None:
-        config.sigma_schedule.rounds = config.rounds
+        config.sigma_schedule.rounds = planned or config.rounds
 
 
 def plain(config: Config) -> dict[str, Any]:

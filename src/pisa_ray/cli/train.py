@@ -16,6 +16,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model
 from pisa_ray.trainer import PisaTrainer, Result
 from pisa_ray.trainer.prepare import Opened
+from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Scaling
 
 
@@ -38,7 +39,9 @@ def train(
         ConfigError: Something in it cannot be used; nothing has been started.
         PisaError: The run failed.
     """
-    note_planned_rounds(config)
+    run = config.checkpoint.build(out, config.max_failures)
+    known = resume and config.sigma_schedule is None
+    note_planned_rounds(config, RunDirectory(run.path, run.storage).planned_rounds() if known else None)
     return PisaTrainer(
         **job_arguments(config, data),
         rounds=config.rounds,
@@ -48,7 +51,7 @@ def train(
         stop_seconds=config.stop.seconds,
         stop_test_accuracy=config.stop.test_accuracy,
         scaling_config=scaling(config),
-        run_config=config.checkpoint.build(out, config.max_failures),
+        run_config=run,
         replay=config.asynchronous.replay if config.asynchronous is not None else None,
         resume=resume,
         exact=config.exact,

@@ -103,6 +103,12 @@ class RunDirectory:
                 "permissions and the network, or use a local folder."
             ) from error
 
+    def planned_rounds(self) -> int | None:
+        """The rounds that the recorded run's sigma schedule is planned over; None: there is none."""
+        self.fetch()
+        schedule = self.config().get("sigma_schedule") if self.holds_a_run() else None
+        return schedule.get("rounds") if isinstance(schedule, dict) else None
+
     def holds_a_run(self) -> bool:
         """Whether there is a run in this folder."""
         return (self.path / "config.yaml").exists()

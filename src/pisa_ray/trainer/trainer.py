@@ -159,7 +159,9 @@ class PisaTrainer:
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
         algorithm = default_method(model) if algorithm is None else algorithm
-        sigma_schedule = self.schedule_of(sigma_schedule, algorithm, rounds)
+        # What nobody has named stays as it was planned when the run began, also where it is prolonged.
+        planned = self._directory().planned_rounds() if resume and sigma_schedule is None else None
+        sigma_schedule = self.schedule_of(sigma_schedule, algorithm, planned or rounds)
         self._schedule = Schedule(
             rounds,
             sigma_schedule,
