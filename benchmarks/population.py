@@ -2,10 +2,10 @@
 
     python benchmarks/population.py [--method sisa_d] [--rounds 200] [--members 2 5 10 25] [--seed 0]
 
-MNIST, ten shards of one digit, LeNet, SISA (1, 200) or SISA-D (20, 380), gamma 0.95. First a run for each fixed k0, then as
-many members of a population that begin at the same k0s and may change them every 20 rounds (the worse half takes over
-states of the better), two at work at a time. Chosen by held-out rows, reported on test rows. A population computes as many
-gradients as all fixed runs together.
+MNIST, ten shards of one digit, LeNet, SISA (1, 200) or SISA-D (20, 380), gamma 0.95. First a run for each fixed k0,
+then as many members of a population that begin at the same k0s and may change them every 20 rounds (the worse half
+takes over states of the better), two at work at a time. Chosen by held-out rows, reported on test rows. A population
+computes as many gradients as all fixed runs together.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def main() -> None:
                     f"test {100 * last['test_accuracy']:.2f}  changed at {', '.join(changes) or '-'}"
                 )
             found[name] = results.get_best_result("validation_accuracy", "max").metrics
-        best, online = (100 * found[name]["test_accuracy"] for name in ("fixed", "population"))
-        print(f"chosen by held-out rows: fixed k0 {best:.2f}, population {online:.2f}, {online - best:+.2f}")
+        best, reached = (100 * found[name]["test_accuracy"] for name in ("fixed", "population"))
+        print(f"chosen by held-out rows: fixed k0 {best:.2f}, population {reached:.2f}, {reached - best:+.2f}")
 
 
 if __name__ == "__main__":
