@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -255,8 +256,13 @@ def _write(spec: Search, results: Any, out: Path) -> None:
         rows.append(
             {"settings": dict(result.config or {}), "rounds": numbers.get("round"), metric: numbers.get(metric)} | test
         )
-    worst = float("inf")
-    rows.sort(key=lambda row: sign * row[metric] if isinstance(row[metric], int | float) else worst)
+
+    def place(row: dict[str, Any]) -> tuple[float, str]:  # of equals always the same first
+        value = row[metric]
+        worth = sign * value if isinstance(value, int | float) else math.inf
+        return worth, json.dumps(row["settings"], sort_keys=True)
+
+    rows.sort(key=place)
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     names = [*spec.file.space, "rounds", metric, *(key for key in rows[0] if key.startswith("test_"))]
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
