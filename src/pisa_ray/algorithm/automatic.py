@@ -102,7 +102,7 @@ class Start:
     """What a method sets its numbers by.
 
     Attributes:
-        h: Largest curvature of the mean loss at w^init in the method's metric, above 0.
+        h: Curvature of the mean loss at w^init in the method's metric, after its number of power steps, above 0.
         typical: See Slope, above 0.
     """
 

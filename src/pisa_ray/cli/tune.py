@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from pisa_ray.cli.config import Config, RaySection, checked, note_planned_rounds, plain, read
 from pisa_ray.cli.config_errors import sentence, shown
@@ -213,14 +214,12 @@ def _tuner(file: TuneSection, trainable: Any, out: Path, *, progress: bool) -> t
     searcher: Any = None
     if file.searcher == "optuna":
         try:
-            from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415
+            from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415  (an extra)
 
             searcher = OptunaSearch(metric=file.metric, mode=file.mode, seed=file.seed)
         except ImportError as error:
             raise ConfigError("searcher is optuna, but that is not installed: pip install 'pisa-ray[tune]'.") from error
     elif file.searcher == "random":
-        from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: PLC0415
-
         searcher = BasicVariantGenerator(random_state=file.seed)
     scheduler = None
     if file.scheduler == "asha":

@@ -81,6 +81,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._first, self._way, self._told = self.sigma, 0.0, False
+        self._left: float | None = None  # sum of 1 / sigma over the rounds to come
 
     def frozen(self, row: Mapping[str, Any]) -> str | None:
         """What to tell of an evaluated round: the way that is left against the way so far.
@@ -91,9 +92,13 @@ class Watch:
         move, round_, sigma = row.get("consensus_move"), int(row["round"]), float(row["sigma"])
         if move is None:
             return None
-        self._way += move * self._steps(self.sigma, self.round, round_)
+        passed = self._steps(self.sigma, self.round, round_)
+        if self._left is None:  # once: later only what has passed is counted
+            self._left = passed + self._steps(sigma, round_, self.rounds)
+        self._way += move * passed
+        self._left -= passed
         self.round, self.sigma = round_, sigma
-        steps = self._steps(sigma, round_, self.rounds)
+        steps = (self.rounds - round_) / sigma if isinstance(self.schedule, Adaptive) else self._left
         left = move * steps
         grows = steps < GROWN * (self.rounds - round_) / sigma or sigma > self._first / GROWN
         if self._told or not grows or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
@@ -106,8 +111,10 @@ class Watch:
 
     def _steps(self, sigma: float, after: int, until: int) -> float:
         """Sum of 1 / sigma_r over the rounds after one until another."""
+        if isinstance(self.schedule, Adaptive):
+            return (until - after) / sigma
         total = 0.0
         for round_ in range(after + 1, until + 1):
-            sigma = sigma if isinstance(self.schedule, Adaptive) else self.schedule.grow(sigma, round_)
+            sigma = self.schedule.grow(sigma, round_)
             total += 1 / sigma
         return total
