@@ -203,8 +203,9 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
     else:
         tuner = _tuner(file, trainable, out, progress=progress)
     results = tuner.fit()
-    unfinished = [t for t in results._experiment_analysis.trials if t.status not in ("TERMINATED", "ERROR")]
-    if unfinished:
+    trials = results._experiment_analysis.trials
+    # After a SIGINT Tune calls all trials terminated; those that were not done say so themselves.
+    if any(trial.status != "ERROR" and not (trial.last_result or {}).get("done") for trial in trials):
         return "interrupted"
     _write(spec, results, out)
     return "finished"
