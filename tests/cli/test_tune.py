@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +135,23 @@ def test_a_search_ends_in_a_table_and_a_training_file(
     assert "holds a search: use --resume." in capsys.readouterr().err
     assert main(["tune", write(), "--out", str(out), "--resume", "--quiet"]) == 0
     assert json.loads((out / "table.json").read_text()) == rows
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_an_interrupted_search_says_so_and_goes_on(write: Any, tmp_path: Path) -> None:
+    """Tune calls trials that it ended on a SIGINT terminated, like those that are done."""
+    out = tmp_path / "out"
+    more = {"base": base(rounds=1500), "samples": 2, "scheduler": None, "every": 20}
+    command = [sys.executable, "-m", "pisa_ray", "tune", write(**more), "--out", str(out), "--quiet"]
+    with subprocess.Popen(command, start_new_session=True) as first:
+        until = time.monotonic() + 240
+        while not list(out.glob("*/result.json")):
+            assert first.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(120) == 130
+    assert not (out / "best.yaml").exists()
+    subprocess.run([*command, "--resume"], check=True, timeout=400)
+    assert {row["rounds"] for row in json.loads((out / "table.json").read_text())} == {1500}
