@@ -44,7 +44,6 @@ class WorkerActor:
     """A Worker in a Ray process."""
 
     def __init__(self, path: list[str]) -> None:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on GPUs
         _import_from(path)
         self._worker: Worker | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 
@@ -16,6 +18,8 @@ def choose_device(gpu: bool) -> torch.device:
     """
     if gpu and not torch.cuda.is_available():
         raise PisaError("a GPU was asked for, but torch sees none: install a CUDA build of torch, or use gpus 0.")
+    if gpu:  # repeatable matrix products; read when the first of them is made
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if gpu else "cpu")
 
 
@@ -25,6 +29,9 @@ def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def to_host(x: torch.Tensor) -> np.ndarray:
-    """A tensor as a numpy array; on the CPU a view of it."""
-    array: np.ndarray = x.detach().cpu().numpy()
+    """A tensor as a numpy array: on the CPU a view of it, from a GPU a copy in pinned memory, which is used again."""
+    x = x.detach()
+    if x.device.type != "cpu":
+        x = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x)
+    array: np.ndarray = x.numpy()
     return array
