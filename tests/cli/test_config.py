@@ -59,6 +59,7 @@ from pisa_ray.schedulers import (
     Geometric,
     LagrangianDescent,
     Matched,
+    OnlineK0,
     Plateau,
     ResidualBalancing,
     Shape,
@@ -278,6 +279,7 @@ def test_sigma_schedules(read: Load) -> None:
     assert read("sigma_schedule={kind: trapezoid, cooldown: 0.5}").sigma_schedule.build() == Trapezoid(cooldown=0.5)
     assert read("sigma_schedule.kind=residual_balancing").sigma_schedule.build() == ResidualBalancing()
     assert read("sigma_schedule.kind=lagrangian_descent").sigma_schedule.build() == LagrangianDescent()
+    assert read("sigma_schedule={kind: online_k0, k0: 5}").sigma_schedule.build() == OnlineK0(k0=5)
     assert read("sigma_schedule={kind: plateau, patience: 5}").sigma_schedule.build() == Plateau(patience=5)
 
 
@@ -718,6 +720,11 @@ WRONG = [
         "a section of `key: value` lines",
     ),
     ("sigma_schedule={kind: shape, name: a, warmup: -1}", "sigma_schedule.warmup", "-1", "at least 0"),
+    ("sigma_schedule={kind: online_k0, longer: 1}", "sigma_schedule.longer", "1", "below 1"),
+    ("sigma_schedule={kind: online_k0, shorter: -1}", "sigma_schedule.shorter", "-1", "at least 0"),
+    ("sigma_schedule={kind: online_k0, length: 1}", "sigma_schedule.length", "1", "at least 2"),
+    ("sigma_schedule={kind: online_k0, share: 0}", "sigma_schedule.share", "0", "above 0"),
+    ("sigma_schedule={kind: online_k0, most: 1}", "sigma_schedule.most", "1", "above 1"),
     ("sigma_schedule={kind: plateau, factor: 1}", "sigma_schedule.factor", "1", "above 1"),
     ("sigma_schedule={kind: plateau, most: 0}", "sigma_schedule.most", "0", "at least 1"),
     ("sigma_schedule={kind: plateau, every: 0}", "sigma_schedule.every", "0", "at least 1"),

@@ -150,6 +150,13 @@ def test_whole_run(tmp_path: Path) -> None:
     assert page.stat().st_size < 200_000
 
 
+def test_the_period_is_drawn_where_it_was_chosen(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=[few(at) | {"k0": 10 if at < 9 else 30} for at in range(1, 31)])
+    assert "Period k0" in write_report([run], tmp_path / "a.html").read_text(encoding="utf-8")
+    plain = make_run(tmp_path / "plain")
+    assert "Period k0" not in write_report([plain], tmp_path / "b.html").read_text(encoding="utf-8")
+
+
 def test_same_run_same_bytes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     first = write_report([run], tmp_path / "new" / "a.html").read_bytes()

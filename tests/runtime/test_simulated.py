@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import small_job as job
 from runs import uneven
-from simulated import Simulation
+from simulated import Simulation, get
 
 from pisa_ray import Asynchronous
 from pisa_ray.actors.sites import Sites
@@ -73,6 +73,69 @@ def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
             alone.begin(round_, 10.0, round_ % 3 == 0)
             alone.end()
         assert np.array_equal(alone._consensus.publish(), w)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "participation"])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_what_happened_before_going_back_has_not_happened(free, mode, seed):
+    """Whoever dies meanwhile."""
+    luck, rounds = random.Random(seed), 14
+
+    def fault(share):
+        run.kill_some(luck, share)
+        if len(run.members) < 4 and luck.random() < 0.3:
+            run.fleet._elastic.arrived = [run.member(None)]
+
+    def step(round_, sigma):
+        fault(0.05)
+        run.fleet.tend()
+        fault(0.05)
+        run.fleet.begin(round_, sigma, round_ % 3 == 0)
+        fault(0.05)
+        run.fleet.end()
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = Simulation(free[mode], Sites(), [None, None, None], monkeypatch, luck)
+        for round_ in range(rounds + 1):
+            if luck.random() < 0.4:
+                run.fleet.tend()
+                fork = run.fleet.fork(round_)
+                for _ in range(luck.randint(1, 3)):
+                    for later in range(luck.randint(0, 3)):
+                        step(round_ + later + 1, 40.0)
+                    fault(0.05)
+                    run.fleet.back(fork)
+            if round_ < rounds:
+                step(round_ + 1, 10.0)
+        run.fleet.tend()
+        w = np.array(ray.get(run.fleet._published))
+    with borrowed_process(1):
+        alone = LocalFleet(free[mode])
+        for round_ in range(1, rounds + 1):
+            alone.begin(round_, 10.0, round_ % 3 == 0)
+            alone.end()
+        assert np.array_equal(alone._consensus.publish(), w)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "participation"])
+def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
+    """A frozen worker may send in the end, to a round whose number comes again."""
+    run = Simulation(free[mode], Sites(), [None, None], monkeypatch)
+    play(run, 1)
+    fork = run.fleet.fork(1)
+    run.fleet.begin(2, 40.0, diagnose=False)
+    late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet._round.deliveries.items()]
+    run.fleet.end()
+    run.fleet.back(fork)
+    run.fleet.tend()
+    assert not any(run.consensus.add(2, ticket, payload) for ticket, payload in late)
+    play(run, 2)
+    alone = LocalFleet(free[mode])
+    for round_ in (1, 2):
+        alone.begin(round_, 10.0, diagnose=False)
+        alone.end()
+    assert np.array_equal(alone._consensus.publish(), run.consensus.publish())
 
 
 def play(run, round_, diagnose=False):

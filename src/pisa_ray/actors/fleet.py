@@ -35,7 +35,7 @@ from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
 from pisa_ray.algorithm import Slope
 from pisa_ray.engine.consensus import ConsensusReport, read_published
 from pisa_ray.engine.files import Folder
-from pisa_ray.engine.fleet import Pending, RoundReport, Saving, added
+from pisa_ray.engine.fleet import Fork, Pending, RoundReport, Saving, added
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.states import StoredStates
 from pisa_ray.engine.worker import PastRound, WorkerInfo, WorkerReport
@@ -220,27 +220,52 @@ class RayFleet:
         self._finished(round_, self._kept(round_))
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
-    def evaluate(self, split: str) -> Pending:
+    def fork(self, round_: int) -> Fork:
+        """See Fleet; references to safe states."""
+        for _ in range(RECOVERIES):
+            parts = self._take_snapshot()
+            states = {i: part.states for part in parts for i in part.shards}
+            with suppress(GoneError):
+                self._wait([part.states for part in parts], "take a snapshot")
+                if len(states) == len(self._shards):
+                    return Fork(round_, states, self._published)
+            self._recover()
+        raise StatesLostError("processes die faster than their states can be kept.")
+
+    def back(self, fork: Fork) -> None:
+        """See Fleet; each worker goes on with the shards that it has."""
+        self._done, self._published, self._untold = fork.round, fork.published, True
+        self._hosting.rewind(fork.round, fork.states)
+        restored = self._consensus.actor.restore.remote(fork.published, fork.round + 1, next(self._tickets))
+        with suppress(GoneError):  # between two rounds it is looked into
+            self._wait([restored], "go back")
+
+    def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
-        source = self._job.test if split == "test" else self._job.validation
-        blocks = range(self._job.evaluation_blocks(source)) if source else range(0)
+        blocks = self._job.blocks(split, rows)
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
             members = self._evaluators()[: len(wanted)]
             return [(member, wanted[k :: len(members)]) for k, member in enumerate(members)]
 
-        return self._gather(blocks, shares, lambda m, w, part: m.actor.call.remote("evaluate", w, split, part))
+        return self._gather(
+            blocks,
+            shares,
+            lambda m, w, part: m.actor.call.remote("evaluate", w, split, part),
+            None if at is None else ray.put(at),
+        )
 
     def _evaluators(self) -> list[Member]:
         return self._crew.members
 
-    def evaluate_shards(self, *, held_out: bool) -> Pending:
+    def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
         absent = self._hosting.absent()
         return self._gather(
             [i for i in self._shards if i not in absent],
             self._at_home,
-            lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out),
+            lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out, rows=rows),
+            None if at is None else ray.put(at),
         )
 
     def _at_home(self, wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:

@@ -79,6 +79,23 @@ class Hosting:
         for member in self._crew.members if by is None else [by]:
             member.shards = [i for i in member.shards if i not in shards]
 
+    def rewind(self, round_: int, states: dict[int, Any]) -> None:
+        """Have every worker go back with the shards that it has, to their states after an earlier round.
+
+        Args:
+            round_: The round.
+            states: References to the states, by shard.
+        """
+        hosted = [(member, list(member.shards)) for member in self._crew.members]
+        self.lose(self.shards)
+        self.adopting.clear()
+        self._snapshots.rest_on(round_, states)
+        self._snapshots.urgent = bool(self._sites)  # else they are as safe as any snapshot
+        for member, shards in hosted:
+            self.adopt(member, [i for i in shards if self.is_home(member, i)], [])
+            if away := [i for i in shards if not self.is_home(member, i)]:
+                self.keep(member, away, None)
+
     def homes(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
         """Who should take in which lost shards, all of which are at home there or none: who has least.
 

@@ -135,6 +135,10 @@ class ConsensusActor:
         self._it.restore(published, round_)
         return None, None
 
+    def restore(self, published: np.ndarray, round_: int, since: int) -> None:
+        """See Consensus.restore."""
+        self._it.restore(published, round_, since)
+
     def change(self, job: Job) -> None:
         """See Consensus.change."""
         self._it.change(job)

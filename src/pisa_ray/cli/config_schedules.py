@@ -14,6 +14,7 @@ from pisa_ray.schedulers import (
     Geometric,
     LagrangianDescent,
     Matched,
+    OnlineK0,
     Plateau,
     ResidualBalancing,
     Shape,
@@ -137,6 +138,26 @@ class PlateauSection(AdaptiveSection):
         return Plateau(**self.shared(), patience=self.patience, threshold=self.threshold, smoothing=self.smoothing)
 
 
+class OnlineK0Section(Section):
+    """`sigma_schedule: {kind: online_k0}`."""
+
+    kind: Literal["online_k0"]
+    k0: Annotated[int, Field(ge=1)] = OnlineK0.k0
+    gamma: Annotated[float, Field(gt=0, lt=1)] = OnlineK0.gamma
+    warmup: Annotated[float, Field(ge=0, le=1)] = OnlineK0.warmup
+    factor: Annotated[float, Field(gt=1)] = OnlineK0.factor
+    length: Annotated[int, Field(ge=2)] = OnlineK0.length
+    share: Annotated[float, Field(gt=0, le=1)] = OnlineK0.share
+    longer: Annotated[float, Field(ge=0, lt=1)] = OnlineK0.longer
+    shorter: Annotated[float, Field(ge=0, lt=1)] = OnlineK0.shorter
+    most: Annotated[float, Field(gt=1)] = OnlineK0.most
+    rounds: Annotated[int, Field(ge=1)] | None = None
+
+    def build(self) -> Schedule:
+        """As the trainer takes it."""
+        return OnlineK0(**self.model_dump(exclude={"kind"}))
+
+
 SigmaSchedule = Annotated[
     ConstantSection
     | GeometricSection
@@ -145,7 +166,8 @@ SigmaSchedule = Annotated[
     | TrapezoidSection
     | ResidualBalancingSection
     | LagrangianDescentSection
-    | PlateauSection,
+    | PlateauSection
+    | OnlineK0Section,
     Field(discriminator="kind"),
 ]
 

@@ -55,7 +55,7 @@ class Consensus:
 
     def __init__(self, job: Job, layout: Layout, initial: np.ndarray) -> None:
         self._job, self._layout = job, layout
-        self._sum: TreeSum | StandingSum = (StandingSum if job.keeps_messages else TreeSum)(len(job.shards))
+        self._sum = self._empty_sum()
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
         self._rows = job.rows(layout.size, len(buffers))
@@ -64,12 +64,15 @@ class Consensus:
         self._published = torch.cat([job.method.first_consensus(w), buffers, *memory])
         self._memory = len(memory[0])
         self._next = torch.empty_like(self._published)  # the two change places every round
-        self._round = 1
+        self._round, self._since = 1, -1
         self._accepted: set[int] = set()
         self._fenced: set[int] = set()
         self._report: ConsensusReport | None = None
         self._seconds = 0.0
         self._begin(1)
+
+    def _empty_sum(self) -> TreeSum | StandingSum:
+        return (StandingSum if self._job.keeps_messages else TreeSum)(len(self._job.shards))
 
     def _dual_tree(self) -> TreeSum:
         tree = TreeSum(len(self._job.shards))
@@ -108,7 +111,7 @@ class Consensus:
         Returns:
             Whether it counts: not if it is of another round, was there before, or is fenced off.
         """
-        if round_ != self._round or ticket in self._accepted or ticket in self._fenced:
+        if round_ != self._round or ticket < self._since or ticket in self._accepted or ticket in self._fenced:
             return False
         start = time.perf_counter()
         for node, array in payload.messages:
@@ -200,9 +203,19 @@ class Consensus:
         speakers = self._sum.heard() if job.method.remembers else job.reporters(self._round)
         return trimmed([self._rows.split(self._sum.row(i)) for i in speakers], robust.dropped(len(speakers)))
 
-    def restore(self, published: np.ndarray, round_: int) -> np.ndarray:
-        """Take over a published vector, [p + b + e], with which a round is to begin; returns it."""
+    def restore(self, published: np.ndarray, round_: int, since: int = -1) -> np.ndarray:
+        """Take over a published vector, with which a round is to begin, perhaps once more; messages are forgotten.
+
+        Args:
+            published: The vector, [p + b + e].
+            round_: The round.
+            since: Deliveries with lower tickets are of the time before, and never count.
+
+        Returns:
+            The vector.
+        """
         self._published.copy_(borrowed_tensor(published))
+        self._sum, self._since, self._report = self._empty_sum(), since, None
         self._begin(round_)
         return self.publish()
 

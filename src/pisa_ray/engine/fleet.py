@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -68,6 +69,21 @@ def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]
     return Slope.of(tree.total())
 
 
+@dataclass(frozen=True)
+class Fork:
+    """What a fleet can go back to: all there is between two rounds, or references to it.
+
+    Attributes:
+        round: The round that is done.
+        states: The shards' states.
+        published: The published vector.
+    """
+
+    round: int
+    states: Any
+    published: Any
+
+
 class Saving(Protocol):
     """The files of a checkpoint while they are being written."""
 
@@ -122,11 +138,23 @@ class Fleet(Protocol):
     def end(self) -> RoundReport:
         """Wait for the round; the next w is published."""
 
-    def evaluate(self, split: str) -> Pending:
-        """Evaluate "test" or "validation" (a separate source) at the w published when this is called."""
+    def fork(self, round_: int) -> Fork:
+        """Between two rounds, when it is settled: what there is, to go back to, after so many rounds."""
 
-    def evaluate_shards(self, *, held_out: bool) -> Pending:
-        """Evaluate each shard's own rows, held-out or training ones, at the w published when this is called."""
+    def back(self, fork: Fork) -> None:
+        """Between two rounds, when it is settled: go back, as often as one likes; what has happened since is undone."""
+
+    def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
+        """Evaluate "test" or "validation" (a separate source).
+
+        Args:
+            split: Which.
+            at: The vector, [p + b + e]; None: that published when this is called.
+            rows: Blocks are taken until there are so many; None: all.
+        """
+
+    def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
+        """Evaluate each shard's own rows, held-out or training ones; see `evaluate`, but that rows are each shard's."""
 
     def export(self, rounds: int, path: str) -> str:
         """Write the plain model at the published w; returns its weights_sha256."""
@@ -264,17 +292,27 @@ class LocalFleet:
         versions = groupby(self._replay[round_], key=lambda step: step[1])
         return [(version, [i for i, _ in steps]) for version, steps in versions]
 
-    def evaluate(self, split: str) -> Pending:
+    def fork(self, round_: int) -> Fork:
         """See Fleet."""
-        source = self._job.test if split == "test" else self._job.validation
-        blocks = range(self._job.evaluation_blocks(source)) if source else ()
-        sums = self._worker.evaluate(self._consensus.publish(), split, blocks) if blocks else {}
+        states = deepcopy(self._worker.snapshot(self._job.present))
+        return Fork(round_, states, self._consensus.publish().copy())
+
+    def back(self, fork: Fork) -> None:
+        """See Fleet."""
+        self._worker.host(self._job.present, fork.states)
+        self._consensus.restore(fork.published, fork.round + 1)
+        self._untold = True
+
+    def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
+        """See Fleet."""
+        blocks = self._job.blocks(split, rows)
+        sums = self._worker.evaluate(self._consensus.publish() if at is None else at, split, blocks) if blocks else {}
         return lambda: sums
 
-    def evaluate_shards(self, *, held_out: bool) -> Pending:
+    def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
-        shards = self._job.present
-        sums = self._worker.evaluate_shards(self._consensus.publish(), shards, held_out=held_out)
+        at = self._consensus.publish() if at is None else at
+        sums = self._worker.evaluate_shards(at, self._job.present, held_out=held_out, rows=rows)
         return lambda: sums
 
     def export(self, rounds: int, path: str) -> str:

@@ -205,3 +205,14 @@ class Job:
     def evaluation_blocks(self, source: Source) -> int:
         """Number of blocks that a source is evaluated in."""
         return -(-source.rows // self.evaluation_rows)
+
+    def blocks(self, split: str, rows: int | None = None) -> range:
+        """The blocks of "test" or "validation" (a separate source); rows: those until there are so many, at least one.
+
+        None where there is no such source.
+        """
+        source = self.test if split == "test" else self.validation
+        if source is None:
+            return range(0)
+        blocks = self.evaluation_blocks(source)
+        return range(blocks if rows is None else min(blocks, max(1, -(-rows // self.evaluation_rows))))

@@ -452,17 +452,27 @@ class Worker:
             self._blocks[split, block] = source.read(rows)
         return self._blocks[split, block]
 
-    def evaluate_shards(self, published: np.ndarray, shards: Sequence[int], *, held_out: bool) -> dict[int, Sums]:
-        """Evaluate hosted shards' own rows, held-out or training ones, as distorted as they are there."""
+    def evaluate_shards(
+        self, published: np.ndarray, shards: Sequence[int], *, held_out: bool, rows: int | None = None
+    ) -> dict[int, Sums]:
+        """Evaluate hosted shards' own rows, held-out or training ones, as distorted as they are there.
+
+        Args:
+            published: w and the floating buffers, [p + b + e].
+            shards: Which.
+            held_out: Which rows.
+            rows: The first so many of each shard; None: all.
+        """
         self.model.load(published)
         job = self.job
         homes = {i: self.shards[i].at_home for i in shards}
-        rows = {i: home.held_out if held_out else home.rows for i, home in homes.items()}
+        own = {i: home.held_out if held_out else home.rows for i, home in homes.items()}
+        own = {i: some if rows is None else some.take(np.arange(min(rows, len(some)))) for i, some in own.items()}
 
         def distort(x: torch.Tensor, y: torch.Tensor, positions: np.ndarray, i: int) -> tuple[torch.Tensor, ...]:
             return job.distort(x, y, i, (job.held_out if held_out else job.shards)[i][positions])
 
-        return {i: self._evaluate(rows[i], "shard", i, partial(distort, i=i)) for i in shards}
+        return {i: self._evaluate(own[i], "shard", i, partial(distort, i=i)) for i in shards}
 
     def export(self, published: np.ndarray, rounds: int, path: str) -> str:
         """Write the plain model at a published w as safetensors; returns its weights_sha256."""

@@ -14,7 +14,7 @@ from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaError, WorkerDiedError
-from pisa_ray.schedulers import Adaptive, Seen, SigmaSchedule
+from pisa_ray.schedulers import Adaptive, OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
@@ -125,10 +125,10 @@ class Loop:
         """Run to the end, without the checkpoint that `run` writes there; returns what it does."""
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
+            if status is None and self._is_rung() and not self._choose_k0():
+                continue
             round_ = self.progress.round + 1
-            sigma = self.progress.sigma
-            if not isinstance(self.schedule.sigma, Adaptive):
-                sigma = self.schedule.sigma.grow(sigma, round_)
+            sigma = self._grown(round_)
             if (workers := self.resize_requested()) is not None:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)
@@ -145,6 +145,47 @@ class Loop:
             self._due = self._latest  # the last round is always evaluated
         self._evaluate()
         return status
+
+    def _grown(self, round_: int) -> float:
+        """The penalty of the next round."""
+        schedule, sigma = self.schedule.sigma, self.progress.sigma
+        if isinstance(schedule, Adaptive):
+            return sigma
+        if isinstance(schedule, OnlineK0):
+            return schedule.grow(sigma, round_, self.progress.memory)
+        return schedule.grow(sigma, round_)
+
+    def _is_rung(self) -> bool:
+        schedule = self.schedule.sigma
+        return isinstance(schedule, OnlineK0) and schedule.chooses(self.progress.round, self.progress.memory)
+
+    def _choose_k0(self) -> bool:
+        """Choose k0 by trials; returns whether they came to their end: if not, it is as if none had been."""
+        from pisa_ray.trainer.online import Neighbours, Trials  # noqa: PLC0415 - Tune takes its time
+
+        schedule, progress = self.schedule.sigma, self.progress
+        assert isinstance(schedule, OnlineK0)  # noqa: S101  (for the type checker)
+        self._evaluate()  # the round before
+        start, before = time.perf_counter(), schedule.period(progress.memory)
+        self.fleet.tend()
+        most = schedule.trials - schedule.spent(progress.memory)
+        searcher = Neighbours(schedule, progress.round, before, most)
+        trials = Trials(self.fleet, self.job, schedule, progress.round, progress.sigma)
+        if not trials.choose(searcher, self.stop_requested):
+            return False
+        number = len(searcher.losses)
+        progress.memory = schedule.chosen(searcher.best, progress.round, number, trials.samples, progress.memory)
+        progress.sample_gradients += trials.samples
+        self.events(
+            "k0_chosen",
+            k0=searcher.best,
+            before=before,
+            losses={str(k0): loss for k0, loss in sorted(searcher.losses.items())},
+            trial_seconds=time.perf_counter() - start,
+            tried=", ".join(f"{k0}: {loss:.4g}" for k0, loss in sorted(searcher.losses.items())),
+            cost=100 * progress.memory["samples"] / progress.sample_gradients,
+        )
+        return True
 
     def _change(self) -> None:
         """Let shards join and leave, as the user has asked, and save that at once."""
@@ -243,6 +284,7 @@ class Loop:
             "workers": len(self.fleet.workers()),
             "shards_reporting": len(shards),
             "sample_gradients": progress.sample_gradients,
+            **self._k0(),
             "bytes_sent": progress.bytes_sent,
             "gradient_seconds": progress.gradient_seconds,
             **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
@@ -258,6 +300,13 @@ class Loop:
             if row["augmented_lagrangian"] is not None:
                 row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
         return row
+
+    def _k0(self) -> dict[str, int]:
+        """What is to be told of k0 where it is chosen online."""
+        schedule, memory = self.schedule.sigma, self.progress.memory
+        if not isinstance(schedule, OnlineK0):
+            return {}
+        return {"k0": schedule.period(memory), "trial_gradients": int(memory.get("samples", 0))}
 
     def _evaluate(self) -> None:
         """Complete and write the row that is due, at the w published after its round."""

@@ -16,7 +16,7 @@ from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StatesLostError, StoppedWaitingError
-from pisa_ray.schedulers import Adaptive, Matched, SigmaSchedule, Trapezoid
+from pisa_ray.schedulers import Adaptive, Matched, OnlineK0, SigmaSchedule, Trapezoid
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
@@ -82,8 +82,8 @@ class PisaTrainer:
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
         sigma_schedule: How sigma goes: Constant, Geometric, Matched, Shape, Trapezoid, ResidualBalancing,
-            LagrangianDescent, Plateau; None: with an automatic start Trapezoid (SISA-D, NSISA) or Matched, else
-            Constant.
+            LagrangianDescent, Plateau, OnlineK0; None: with an automatic start Trapezoid (SISA-D, NSISA) or Matched,
+            else Constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
         checkpoint_every: Rounds between checkpoints; None: only at the end.
@@ -198,6 +198,8 @@ class PisaTrainer:
                 f"sigma_schedule {type(sigma_schedule).__name__} looks at residuals of duals, but "
                 f"{type(job.method).__name__} has none: use a planned schedule, or Plateau."
             )
+        if isinstance(sigma_schedule, OnlineK0):
+            self._check_online(sigma_schedule, asynchronous)
         self._pins = pinned(pin_to, len(job.shards))
         self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None
@@ -260,7 +262,7 @@ class PisaTrainer:
     def schedule_of(given: SigmaSchedule | None, method: Method, rounds: int) -> SigmaSchedule:
         """The schedule that a run has where this one, or none, is given."""
         schedule = given or automatic_schedule(method)
-        if isinstance(schedule, Matched | Trapezoid) and schedule.rounds is None:
+        if isinstance(schedule, Matched | Trapezoid | OnlineK0) and schedule.rounds is None:
             return replace(schedule, rounds=rounds)
         return schedule
 
@@ -305,6 +307,25 @@ class PisaTrainer:
             )
         if label in self._scaling.labels:
             raise ConfigError(f"the label {label} is in worker_labels and in pin_to: leave it out of worker_labels.")
+
+    def _check_online(self, schedule: OnlineK0, asynchronous: Asynchronous | None) -> None:
+        """Whether k0 can be chosen while the run goes on."""
+        if asynchronous is not None:
+            raise ConfigError(
+                "sigma_schedule online_k0 goes back after its trials, which a run that does not wait for all shards "
+                "cannot: leave asynchronous out, or use another schedule."
+            )
+        if not schedule.rungs:
+            raise ConfigError(
+                f"sigma_schedule online_k0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
+                f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
+                "schedule, or raise share or rounds."
+            )
+        if "validation_loss" not in self._prepared.metrics:
+            raise ConfigError(
+                "sigma_schedule online_k0 chooses by the held-out loss, but nothing is held out: set data.validation, "
+                "such as 0.1."
+            )
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pisa_ray.algorithm.admm import Settings
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Adaptive, SigmaSchedule
+from pisa_ray.schedulers import Adaptive, OnlineK0, SigmaSchedule
 from pisa_ray.trainer.start import probe
 
 #: Power steps of the look at the edge; few, as it is a warning only.
@@ -98,7 +98,7 @@ class Watch:
         self._way += move * passed
         self._left -= passed
         self.round, self.sigma = round_, sigma
-        steps = (self.rounds - round_) / sigma if isinstance(self.schedule, Adaptive) else self._left
+        steps = (self.rounds - round_) / sigma if isinstance(self.schedule, Adaptive | OnlineK0) else self._left
         left = move * steps
         grows = steps < GROWN * (self.rounds - round_) / sigma or sigma > self._first / GROWN
         if self._told or not grows or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
@@ -111,7 +111,7 @@ class Watch:
 
     def _steps(self, sigma: float, after: int, until: int) -> float:
         """Sum of 1 / sigma_r over the rounds after one until another."""
-        if isinstance(self.schedule, Adaptive):
+        if isinstance(self.schedule, Adaptive | OnlineK0):
             return (until - after) / sigma
         total = 0.0
         for round_ in range(after + 1, until + 1):

@@ -45,6 +45,12 @@ _CHARTS = (
         "Healthy: constant, or growing slowly. Growing too fast freezes the weights before they arrive.",
     ),
     _Chart(
+        "Period k0",
+        (("k0", "k0"),),
+        "Rounds between two growths of sigma, chosen by trials. Healthy: long at first, shorter towards the end.",
+        expected=False,
+    ),
+    _Chart(
         "Primal residual",
         (("primal_residual", "primal residual"),),
         "How far the shards' copies are from the consensus. Healthy: falls. Flat while the loss stalls: "

@@ -1,0 +1,134 @@
+"""k0 that is chosen anew while the run goes on: when it is, what that may cost, and how sigma grows meanwhile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from pisa_ray.schedulers.adaptive import Memory
+from pisa_ray.schedulers.planned import LARGEST, Geometric
+
+#: A row that is evaluated costs so many sample gradients: a forward pass without the backward one.
+EVALUATED = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineK0:
+    """After a warm-up sigma is divided by gamma in every k0-th round, and at some rounds, the rungs, k0 is chosen.
+
+    The choice is made by trials: they go `length` rounds on from the state that the run is in, through all that their
+    k0 makes of sigma until the next rung, and are judged by the held-out loss; then the run goes on from where it was.
+    Rungs lie at T (j / (n + 1))^2, early ones close together. Their number n follows from what all trials may cost.
+    sigma_r is max(W / r, 1) times what it is by growth, W = warmup T.
+
+    Growth lowers a loss at once, since noise dies away, but what it takes from the rest of the run is not seen in a
+    trial. So a shorter period must be better by more, the more of the run is left; and periods that let sigma grow by
+    more than `most` in the rest of the run are not tried, the first one's included: where w is frozen, trials show
+    nothing.
+
+    Attributes:
+        k0: The first period in rounds, at least 1.
+        gamma: In (0, 1).
+        warmup: Share of the warm-up, in [0, 1].
+        factor: Between a period and its neighbours, above 1.
+        length: Rounds of a trial, at least 2.
+        share: Largest cost of all trials and their evaluations, in sample gradients of the run without them; in (0, 1].
+        longer: A longer period is better if its loss is below by more than this share, in [0, 1).
+        shorter: The same for a shorter one, times the share of the rounds that is left.
+        most: Largest growth from a rung to the end, above 1.
+        rounds: T. None: the rounds of the run.
+
+    >>> schedule = OnlineK0(rounds=500)
+    >>> schedule.trials, schedule.rungs
+    (15, (14, 56, 125, 222, 347))
+    """
+
+    k0: int = 10
+    gamma: float = 0.95
+    warmup: float = 0.3
+    factor: float = 3.0
+    length: int = 3
+    share: float = 0.1
+    longer: float = 0.01
+    shorter: float = 0.1
+    most: float = 100.0
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, rule, good in (
+            ("k0", self.k0, "at least 1 round", self.k0 >= 1),
+            ("gamma", self.gamma, "above 0 and below 1", 0 < self.gamma < 1),
+            ("warmup", self.warmup, "at least 0 and at most 1", 0 <= self.warmup <= 1),
+            ("factor", self.factor, "above 1", self.factor > 1),
+            ("length", self.length, "at least 2 rounds", self.length >= 2),
+            ("share", self.share, "above 0 and at most 1", 0 < self.share <= 1),
+            ("longer", self.longer, "at least 0 and below 1", 0 <= self.longer < 1),
+            ("shorter", self.shorter, "at least 0 and below 1", 0 <= self.shorter < 1),
+            ("most", self.most, "above 1", self.most > 1),
+            ("rounds", self.rounds, "at least 1", self.rounds is None or self.rounds >= 1),
+        ):
+            if not good:
+                raise ValueError(f"{name} is {value}, but it must be {rule}")
+
+    @property
+    def planned(self) -> int:
+        """T."""
+        if self.rounds is None:
+            raise ValueError("rounds is not known: the trainer fills it in")
+        return self.rounds
+
+    @property
+    def trials(self) -> int:
+        """How many there may be; a trial is evaluated on as many rows as a round goes through."""
+        return int(self.share * self.planned / (self.length + EVALUATED))
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The rounds after which k0 is chosen; each has a period as it is, a longer and a shorter one to try."""
+        number = self.trials // 3
+        found = {round(self.planned * (j / (number + 1)) ** 2) for j in range(1, number + 1)}
+        return tuple(sorted(found - {0}))
+
+    def until(self, round_: int) -> int:
+        """The rounds from one to the next rung, or the end."""
+        return min([r for r in self.rungs if r > round_], default=self.planned) - round_
+
+    def period(self, memory: Memory) -> int:
+        """k0 as it is now, given what the run remembers."""
+        return int(memory.get("k0", self.k0))
+
+    def spent(self, memory: Memory) -> int:
+        """Trials so far."""
+        return int(memory.get("trials", 0))
+
+    def chooses(self, round_: int, memory: Memory) -> bool:
+        """Whether k0 is to be chosen after a round."""
+        return round_ in self.rungs and memory.get("rung") != round_ and self.spent(memory) + 3 <= self.trials
+
+    def chosen(self, k0: int, round_: int, trials: int, samples: int, memory: Memory) -> dict[str, float]:
+        """What to remember of a choice after a round, which took so many trials and sample gradients."""
+        spent = {"trials": self.spent(memory) + trials, "samples": memory.get("samples", 0) + samples}
+        return {**memory, "k0": k0, "rung": round_, **spent}
+
+    def shortest(self, round_: int) -> int:
+        """The shortest period that is tried after a round."""
+        return max(1, math.ceil((self.planned - round_) * math.log(1 / self.gamma) / math.log(self.most)))
+
+    def needed(self, k0: int, than: int, round_: int) -> float:
+        """By what share of a loss a period must be better than another, after a round."""
+        return self.longer if k0 > than else self.shorter * (1 - round_ / self.planned)
+
+    def _warm(self, round_: int) -> float:
+        return max(self.warmup * self.planned / round_, 1.0) if round_ else 1.0
+
+    def grow(self, sigma: float, round_: int, memory: Memory) -> float:
+        """The penalty of a round, from that of the round before; periods are counted from the last rung on."""
+        grown = Geometric(self.gamma, self.period(memory)).grow(sigma, round_ - int(memory.get("rung", 0)))
+        return min(grown * (self._warm(round_) / self._warm(round_ - 1)), LARGEST)
+
+    def pace(self, k0: int, round_: int) -> float:
+        """The factor of sigma in each round of a trial: in all of them as much as until the next rung."""
+        until = self.until(round_)
+        warmer = self._warm(round_ + until) / self._warm(round_)
+        return float((warmer * self.gamma ** (-until / k0)) ** (1 / self.length))

@@ -1,0 +1,138 @@
+"""The trials of schedulers.OnlineK0: from the state that a run is in, on its own workers, asked for by a Tune searcher.
+
+A trial needs every shard's rows, which are where the workers are, and perhaps must stay there; so trials follow one
+another on the whole fleet, and nothing but numbers and references travels. What Tune has to do with it is its protocol
+of searchers, `suggest` and `on_trial_complete`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ray.tune.search import Searcher
+
+from pisa_ray.engine.evaluation import means
+from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.job import Job
+from pisa_ray.schedulers import LARGEST, OnlineK0
+
+
+class Neighbours(Searcher):
+    """Asks for the period as it is, then for longer ones, each while the one before was better, or for shorter ones.
+
+    Where the period as it is is shorter than what may be tried, the shortest of that takes its place.
+
+    Args:
+        schedule: What is between neighbours, and how much better is better.
+        round: The round that is done.
+        k0: The period as it is.
+        most: How many may be tried.
+
+    Attributes:
+        losses: Held-out losses so far, by period; infinite where a trial went to NaN or infinity.
+        best: The best period so far.
+    """
+
+    def __init__(self, schedule: OnlineK0, round_: int, k0: int, most: int) -> None:
+        super().__init__(metric="loss", mode="min")
+        self._shortest = schedule.shortest(round_)
+        self._schedule, self._round, self._first, self._most = schedule, round_, max(k0, self._shortest), most
+        self._asked: dict[str, int] = {}
+        self.losses: dict[int, float] = {}
+        self.best = self._first
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # as Tune's own searchers do
+        """See Searcher."""
+        k0 = self._next()
+        if k0 is None:
+            return str(Searcher.FINISHED)
+        self._asked[trial_id] = k0
+        return {"k0": k0}
+
+    def _next(self) -> int | None:
+        if not self.losses:
+            return self._first
+        if len(self.losses) >= self._most:
+            return None
+        factor = self._schedule.factor
+        longer = max(self.best + 1, round(self.best * factor))
+        shorter = max(self._shortest, round(self.best / factor))
+        for k0, over in ((longer, self.best >= self._first), (shorter, self.best <= self._first)):
+            if over and k0 not in self.losses and k0 <= self._schedule.planned:
+                return k0
+        return None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """See Searcher."""
+        k0, loss = self._asked.pop(trial_id), (result or {}).get("loss", math.inf)
+        self.losses[k0] = loss if math.isfinite(loss) and not error else math.inf
+        bar = self.losses.get(self.best, math.inf)
+        needed = self._schedule.needed(k0, self.best, self._round)
+        if self.losses[k0] < bar - needed * abs(bar) or (bar == math.inf > self.losses[k0]):
+            self.best = k0
+
+
+class Trials:
+    """Trials from the state that a fleet is in, which it has again after each.
+
+    Args:
+        fleet: Between two rounds, settled.
+        job: What is trained.
+        schedule: What is tried.
+        round: The round that is done.
+        sigma: Its penalty.
+
+    Attributes:
+        samples: Sample gradients so far.
+    """
+
+    def __init__(self, fleet: Fleet, job: Job, schedule: OnlineK0, round_: int, sigma: float) -> None:
+        self._fleet, self._job, self._schedule = fleet, job, schedule
+        self._round, self._sigma = round_, sigma
+        self._fork = fleet.fork(round_)
+        self.samples = 0
+
+    def choose(self, searcher: Neighbours, stop_requested: Callable[[], bool]) -> bool:
+        """Run what the searcher asks for; returns whether it has come to its end."""
+        number = 0
+        while (config := searcher.suggest(f"{self._round}-{number}")) != Searcher.FINISHED:
+            if stop_requested():
+                return False
+            assert isinstance(config, dict)  # noqa: S101  (for the type checker)
+            try:
+                loss = self._loss(config["k0"])
+            finally:
+                self._fleet.back(self._fork)
+            searcher.on_trial_complete(f"{self._round}-{number}", {"loss": loss})
+            number += 1
+        return True
+
+    def _loss(self, k0: int) -> float:
+        """The held-out loss at the mean of the w's of the second half: where a trial goes, without its last noise."""
+        pace, sigma, length = self._schedule.pace(k0, self._round), self._sigma, self._schedule.length
+        total: np.ndarray | None = None
+        for number in range(1, length + 1):
+            sigma = min(sigma * pace, LARGEST)
+            self._fleet.tend()
+            self._fleet.begin(self._round + number, sigma, diagnose=False, settle=number == length)
+            report = self._fleet.end()
+            self.samples += sum(shard.samples for shard in report.shards.values())
+            if not report.consensus.finite or not all(shard.finite for shard in report.shards.values()):
+                return math.inf
+            if number > length // 2:
+                w = self._fleet.published()
+                total = w.copy() if total is None else total + w
+        assert total is not None  # noqa: S101  (for the type checker)
+        return self._held_out(total / np.float32(length - length // 2))
+
+    def _held_out(self, w: np.ndarray) -> float:
+        """The held-out loss at a vector, on about as many rows as a round goes through."""
+        each = [self._job.batch_rows(i) for i in self._job.present]
+        if self._job.validation is not None:
+            pending = self._fleet.evaluate("validation", at=w, rows=sum(each))
+        else:
+            pending = self._fleet.evaluate_shards(held_out=True, at=w, rows=max(each))
+        return float(means(pending().values()).get("loss", math.inf))
