@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.spec import CompareSection
 from pisa_ray.cli.compare.tables import comma_separated, markdown
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
+from pisa_ray.cli.config_schedules import OnlineK0Section
 from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main
 from pisa_ray.cli.report import write_report
@@ -198,6 +200,7 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
     ("equal", "method", "row", "shards", "rounds"),
     [
         ("gradients", SISA(), {}, [100, 100], 200),
+        ("gradients", SISA(), {"sigma_schedule": OnlineK0Section(kind="online_k0", share=0.25)}, [100, 100], 160),
         ("gradients", SISA(), {"participation": 0.25}, [100] * 4, 797),
         ("gradients", SISA(), {"participation": 0.1}, [100] * 4, 797),  # at least one
         ("gradients", SISA(), {"batch_size": 20}, [100, 100], 100),
@@ -218,7 +221,7 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
 def test_every_row_gets_the_rounds_that_fit(
     equal: str, method: Any, row: dict[str, Any], shards: list[int], rounds: int
 ) -> None:
-    base: Any = SimpleNamespace(rounds=200, batch_size=10, participation=1.0)
+    base: Any = SimpleNamespace(rounds=200, batch_size=10, participation=1.0, sigma_schedule=None)
     assert rounds_at_equal_work(equal, base, SimpleNamespace(**{**vars(base), **row}), method, shards) == rounds
 
 
@@ -356,20 +359,50 @@ def second_is_under_way(out: Path) -> bool:
     return bool(list(out.glob("runs/sisa/*/*/result.json")) and list(out.glob("runs/sisa-d/*/*/metrics.jsonl")))
 
 
-@pytest.mark.ray
-def test_after_a_kill_it_goes_on_to_the_same_tables(folder: Path, undisturbed: dict[str, bytes]) -> None:
+def under_way(folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """The comparison in a process with a Ray of its own, in the middle of its second row."""
     (folder / "c.yaml").write_text(yaml.safe_dump(LONG, sort_keys=False))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-m", "pisa_ray", "compare", "c.yaml", "--out", "out"]
-    driver = subprocess.Popen(command, text=True, env=environment, start_new_session=True)
+    driver = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **options)
     until = time.monotonic() + 120
     while not second_is_under_way(folder / "out"):
         assert driver.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
+    return driver
+
+
+def raylet_of(driver: subprocess.Popen[str]) -> int:
+    """The process id of the raylet that a driver has started."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = re.search(r"PPid:\s+(\d+)", (place / "status").read_text())
+            if parent and int(parent[1]) == driver.pid and b"raylet/raylet" in (place / "cmdline").read_bytes():
+                return int(place.name)
+    raise AssertionError("there is no raylet")
+
+
+@pytest.mark.ray
+def test_after_a_kill_it_goes_on_to_the_same_tables(folder: Path, undisturbed: dict[str, bytes]) -> None:
+    driver = under_way(folder)
     driver.kill()
     driver.wait()
     assert not (folder / "out" / "table.md").exists()
+
+    assert compare(LONG, "out", resume=True, progress=False).status == "finished"
+
+    assert tables(folder / "out") == undisturbed
+
+
+@pytest.mark.ray
+def test_where_ray_dies_what_is_left_is_not_failed(folder: Path, undisturbed: dict[str, bytes]) -> None:
+    driver = under_way(folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.kill(raylet_of(driver), signal.SIGKILL)
+    _, told = driver.communicate(timeout=120)
+    assert driver.returncode == 1
+    assert "Ray has died on this machine: --resume goes on with what is left." in told
+    assert "Traceback" not in told
 
     assert compare(LONG, "out", resume=True, progress=False).status == "finished"
 

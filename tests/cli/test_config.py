@@ -303,8 +303,9 @@ def test_shapes_that_are_none(read: Load, section: str, why: str) -> None:
         read(f"sigma_schedule={section}").sigma_schedule.build()
 
 
-def test_what_is_planned_over_the_rounds_is_written_down(read: Load) -> None:
-    config = read("sigma_schedule.kind=matched", "rounds=70")
+@pytest.mark.parametrize("kind", ["matched", "trapezoid", "online_k0"])
+def test_what_is_planned_over_the_rounds_is_written_down(read: Load, kind: str) -> None:
+    config = read(f"sigma_schedule.kind={kind}", "rounds=70")
     note_planned_rounds(config)
     assert plain(config)["sigma_schedule"]["rounds"] == 70
 

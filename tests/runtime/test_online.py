@@ -17,6 +17,7 @@ from pisa_ray import Asynchronous, ConfigError, Data, Geometric, OnlineK0, SyncO
 from pisa_ray.algorithm import StandingSum
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.fleet import LocalFleet
+from pisa_ray.engine.worker import spaced
 from pisa_ray.trainer.online import Neighbours, Trials
 
 DATA = Data(train="digits", test="digits:test", validation=0.1)
@@ -54,15 +55,26 @@ def test_rungs_lie_within_the_run_and_trials_cost_no_more_than_their_share(round
 
 def test_sigma_grows_by_the_period_that_was_chosen_counted_from_the_rung():
     schedule = OnlineK0(k0=2, gamma=0.5, warmup=0.0, rounds=100)
+    assert [schedule.grow(1.0, r, schedule.chosen(2, 5, 4, 10, {})) for r in (6, 7)] == [2, 1]  # as it was
     memory = schedule.chosen(3, 5, trials=4, samples=10, memory={})
     assert [schedule.grow(1.0, r, {}) for r in (1, 2, 3, 4)] == [1, 2, 1, 2]
     assert [schedule.grow(1.0, r, memory) for r in (6, 7, 8, 9, 10, 11)] == [1, 1, 2, 1, 1, 2]
-    assert schedule.chosen(9, 20, trials=3, samples=5, memory=memory) == {
-        "k0": 9,
-        "rung": 20,
-        "trials": 7,
-        "samples": 15,
-    }
+    later = schedule.chosen(9, 20, trials=3, samples=5, memory=memory)
+    assert later == {"k0": 9, "begun": 20, "rung": 20, "trials": 7, "samples": 15}
+    assert schedule.chosen(9, 30, 3, 5, later) == {**later, "rung": 30, "trials": 10, "samples": 20}
+    assert schedule.grow(5.0, 101, {"k0": 1}) == 5.0  # after the planned rounds
+
+
+@given(rounds=st.integers(40, 2000), greed=st.integers(3, 50))
+@settings(deadline=None)
+def test_every_rung_has_its_three_trials(rounds, greed):
+    schedule, memory = OnlineK0(rounds=rounds), {}
+    for rung in schedule.rungs:
+        assert schedule.chooses(rung, memory)
+        left = schedule.left(rung, memory)
+        memory = schedule.chosen(5, rung, min(left, greed), 1, memory)
+        assert not schedule.chooses(rung, memory)
+    assert schedule.spent(memory) <= schedule.trials
 
 
 def test_the_warm_up_is_the_trapezoids():
@@ -158,14 +170,58 @@ def test_a_fleet_is_where_it_was(method, share):
     assert np.array_equal(*vectors)
 
 
-def test_a_run_that_keeps_its_period_has_the_bits_of_one_without_trials(tmp_path):
-    keeps = replace(ONLINE, longer=0.99)
+@pytest.mark.parametrize("k0", [1, 5])
+def test_a_run_that_keeps_its_period_has_the_bits_of_one_without_trials(tmp_path, k0):
+    keeps = replace(ONLINE, k0=k0, longer=0.99, shorter=0.999)
     chosen = online(tmp_path / "chosen", keeps)
-    plain = online(tmp_path / "plain", Geometric(0.8, 1))
-    assert [event["k0"] for event in events(chosen.path, "k0_chosen")] == [1, 1]
+    plain = online(tmp_path / "plain", Geometric(0.8, k0))
+    assert [event["k0"] for event in events(chosen.path, "k0_chosen")] == [k0, k0]
     assert chosen.weights_sha256 == plain.weights_sha256
     assert states(chosen) == states(plain)
     assert [row["train_loss"] for row in chosen.history] == [row["train_loss"] for row in plain.history]
+
+
+def test_losses_of_other_shards_are_not_compared(monkeypatch):
+    job = small_job()
+    fleet, schedule = LocalFleet(job), OnlineK0(rounds=100)
+    evaluate, asked = LocalFleet.evaluate_shards, []
+
+    def without_one(self, **options):
+        asked.append(1)
+        sums = evaluate(self, **options)()
+        return lambda: dict(list(sums.items())[len(asked) == 2 :])
+
+    for alike in (True, False):
+        trials = Trials(fleet, job, schedule, 0, 60.0)
+        assert trials.choose(Neighbours(schedule, 0, 10, most=3), lambda: False)
+        assert trials.alike == alike
+        monkeypatch.setattr(LocalFleet, "evaluate_shards", without_one)
+
+
+def test_trials_are_judged_on_rows_from_all_over_and_on_no_more_than_a_round_goes_through(monkeypatch):
+    assert list(spaced(10, 4)) == [0, 2, 5, 7]
+    assert list(spaced(3, 4)) == list(spaced(3, None)) == [0, 1, 2]
+    seen = []
+    separate = small_job(data=Data(train="digits", validation="digits:test"), batch_size=4)
+    for job in (small_job(batch_size=4), separate, small_job(batch_size=4, participation=0.3)):
+        trials = Trials(LocalFleet(job), job, OnlineK0(rounds=100), 0, 60.0)
+        held_out = Trials._held_out
+
+        def counted(self, w, rows, held_out=held_out):
+            loss, shards = held_out(self, w, rows)
+            if self._job.validation is not None:
+                sums = self._fleet.evaluate("validation", at=w, rows=rows)()
+            else:
+                sums = self._fleet.evaluate_shards(held_out=True, at=w, rows=max(1, rows // len(shards)))()
+            seen.append((rows, sum(some["rows"] for some in sums.values())))
+            return loss, shards
+
+        monkeypatch.setattr(Trials, "_held_out", counted)
+        trials.choose(Neighbours(OnlineK0(rounds=100), 0, 10, most=3), lambda: False)
+        monkeypatch.setattr(Trials, "_held_out", held_out)
+    assert len(seen) == 9
+    assert all(0 < judged <= max(rows, 7) for rows, judged in seen)  # one of each of the seven shards, at the least
+    assert {rows for rows, _ in seen[:6]} == {28}
 
 
 # Everybody's choice

@@ -188,6 +188,18 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
         assert fleet._hosting.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
 
 
+def test_the_last_to_be_alive_does_not_leave(free, monkeypatch):
+    """One is about to leave, and the one who was to stay dies."""
+    run = Simulation(free["synchronous"], Sites(), [None, None], monkeypatch)
+    play(run, 1)
+    leaving, staying = run.members
+    run.fleet._elastic.leaving = [leaving]
+    run.kill(staying)
+    play(run, 2)
+    assert run.members == [leaving]
+    assert sorted(run.hosted()) == list(range(SHARDS))
+
+
 @pytest.fixture
 def three(jobs, monkeypatch):
     return Simulation(jobs["synchronous"], SITES, ["bonn", "lyon", None], monkeypatch)

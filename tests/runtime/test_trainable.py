@@ -8,7 +8,19 @@ import pytest
 import torch
 from runs import METHODS, plain_net, run, uneven
 
-from pisa_ray import PISA, SISA, SISAD, Asynchronous, Auto, ConfigError, Constant, Data, Geometric, SyncOptimizer
+from pisa_ray import (
+    PISA,
+    SISA,
+    SISAD,
+    Asynchronous,
+    Auto,
+    ConfigError,
+    Constant,
+    Data,
+    Geometric,
+    OnlineK0,
+    SyncOptimizer,
+)
 from pisa_ray.tuning import PisaTrainable
 
 DATA = Data(train="digits", test="digits:test", validation=0.1)
@@ -88,6 +100,22 @@ def test_settings_change_with_the_state_of_another(tmp_path, trial):
     assert (after["k0"], after["gamma"]) == (4, 0.5)
     assert after["sigma"] == pytest.approx(2 * row["sigma"] / 0.5)  # doubled, and grown in round 4
     assert bad._steps.loop.job.method == SISA(sigma=0.6, rho=60.0, lam=1e-3)
+
+
+def test_a_period_that_was_chosen_goes_with_the_state_but_a_mutated_one_takes_its_place(tmp_path, trial):
+    def online(config):
+        schedule = OnlineK0(k0=config["k0"], gamma=0.8, share=1.0, longer=0.0, shorter=0.0, most=1e9)
+        return {**build(config), "sigma_schedule": schedule, "rounds": 24}
+
+    donor, taker = trial(online, k0=1), trial(online, k0=1)
+    chosen = donor.step()["k0"], donor.step()["k0"]
+    assert chosen[1] > 1
+    donor.save_checkpoint(str(tmp_path))
+    taker.load_checkpoint(str(tmp_path))
+    assert taker.step()["k0"] == chosen[1]
+    assert taker.reset_config({"k0": 17})
+    taker.load_checkpoint(str(tmp_path))
+    assert taker.step()["k0"] == 17
 
 
 def test_what_the_automatic_start_found_goes_with_the_state(tmp_path, trial):

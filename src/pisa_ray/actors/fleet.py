@@ -251,7 +251,7 @@ class RayFleet:
         return self._gather(
             blocks,
             shares,
-            lambda m, w, part: m.actor.call.remote("evaluate", w, split, part),
+            lambda m, w, part: m.actor.call.remote("evaluate", w, split, part, rows),
             None if at is None else ray.put(at),
         )
 
@@ -583,7 +583,8 @@ class RayFleet:
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self._crew.members if m.shards]
-        stay = [m for m in self._crew.members if m not in leaving]
+        # Where all who were to stay have died meanwhile, who leaves does not yet.
+        stay = [m for m in self._crew.members if m not in leaving] or self._crew.members
         self._hosting.place(stay, self._done)
         try:
             self._wait([a.done for a in self._hosting.adopting], "take in shards")

@@ -94,7 +94,7 @@ class Hosting:
         for member, shards in hosted:
             self.adopt(member, [i for i in shards if self.is_home(member, i)], [])
             if away := [i for i in shards if not self.is_home(member, i)]:
-                self.keep(member, away, None)
+                self.keep(member, away, None, told=True)
 
     def homes(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
         """Who should take in which lost shards, all of which are at home there or none: who has least.
@@ -125,7 +125,7 @@ class Hosting:
         )
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
 
-    def keep(self, member: Member, shards: Sequence[int], said: Any) -> None:
+    def keep(self, member: Member, shards: Sequence[int], said: Any, *, told: bool = False) -> None:
         """Have a worker elsewhere keep the last safe states of shards whose place is away.
 
         The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
@@ -135,12 +135,14 @@ class Hosting:
             member: The worker.
             shards: The shards.
             said: Reference to their messages that stand, by shard; None: their states know them.
+            told: Whether it has been told already.
         """
         done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False, said=said)
         # What is lost on the way, as the consensus may die, is asked for again like shards that move.
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), moved=said is not None))
         self._orphans -= set(shards)
-        self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
+        if not told:
+            self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
 
     def _take_in(self, member: Member, shards: Iterable[int], adoption: Adoption) -> None:
         member.shards = sorted([*member.shards, *shards])

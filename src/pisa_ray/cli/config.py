@@ -16,7 +16,7 @@ from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm, AutoSection, resolved
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
-from pisa_ray.cli.config_schedules import MatchedSection, SigmaSchedule, TrapezoidSection, section_of
+from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
 from pisa_ray.cli.config_section import Section
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
@@ -296,8 +296,9 @@ def note_planned_rounds(config: Config, planned: int | None = None) -> None:
     resolve(config)
     if config.sigma_schedule is None:
         config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
-    if isinstance(config.sigma_schedule, MatchedSection | TrapezoidSection) and config.sigma_schedule.rounds is None:
-        config.sigma_schedule.rounds = planned or config.rounds
+    schedule = config.sigma_schedule
+    if isinstance(schedule, MatchedSection | TrapezoidSection | OnlineK0Section) and schedule.rounds is None:
+        schedule.rounds = planned or config.rounds
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Fleet(Protocol):
         Args:
             split: Which.
             at: The vector, [p + b + e]; None: that published when this is called.
-            rows: Blocks are taken until there are so many; None: all.
+            rows: So many, evenly spaced; None: all.
         """
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
@@ -306,7 +306,8 @@ class LocalFleet:
     def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
         blocks = self._job.blocks(split, rows)
-        sums = self._worker.evaluate(self._consensus.publish() if at is None else at, split, blocks) if blocks else {}
+        at = self._consensus.publish() if at is None else at
+        sums = self._worker.evaluate(at, split, blocks, rows) if blocks else {}
         return lambda: sums
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:

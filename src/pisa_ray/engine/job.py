@@ -207,12 +207,10 @@ class Job:
         return -(-source.rows // self.evaluation_rows)
 
     def blocks(self, split: str, rows: int | None = None) -> range:
-        """The blocks of "test" or "validation" (a separate source); rows: those until there are so many, at least one.
+        """The blocks that "test" or "validation" (a separate source), or so many of its rows, are evaluated in.
 
         None where there is no such source.
         """
         source = self.test if split == "test" else self.validation
-        if source is None:
-            return range(0)
-        blocks = self.evaluation_blocks(source)
-        return range(blocks if rows is None else min(blocks, max(1, -(-rows // self.evaluation_rows))))
+        number = 0 if source is None else source.rows if rows is None else min(rows, source.rows)
+        return range(-(-number // self.evaluation_rows))

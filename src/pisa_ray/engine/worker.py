@@ -154,7 +154,7 @@ class Worker:
         self._tree, self._duals = self._trees()
         self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
-        self._blocks: dict[tuple[str, int], Rows] = {}
+        self._blocks: dict[tuple[str, int, int | None], Rows] = {}
         self._ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}  # the next mini-batches, by shard
 
     def _trees(self) -> tuple[TreeSum, TreeSum]:
@@ -430,12 +430,12 @@ class Worker:
         x = job.preprocess(to_device(x, device), training=True)
         return job.distort(x, to_device(y, device), i, job.shards[i][positions], count)
 
-    def evaluate(self, published: np.ndarray, split: str, blocks: Sequence[int]) -> dict[int, Sums]:
-        """Evaluate blocks of a split ("test" or "validation", a separate source) at a published w."""
+    def evaluate(
+        self, published: np.ndarray, split: str, blocks: Sequence[int], rows: int | None = None
+    ) -> dict[int, Sums]:
+        """Evaluate blocks of a split ("test" or "validation", a separate source), or of so many of its rows."""
         self.model.load(published)
-        source = self.job.test if split == "test" else self.job.validation
-        assert source is not None  # noqa: S101  (for the type checker)
-        return {block: self._evaluate(self._block(split, source, block), split, block) for block in blocks}
+        return {block: self._evaluate(self._block(split, block, rows), split, block) for block in blocks}
 
     def _evaluate(self, rows: Rows, split: str, number: int, distort: Distort | None = None) -> Sums:
         self.model.reset(0)
@@ -445,12 +445,13 @@ class Worker:
         except Exception as error:
             raise user_error(error, f"{split} {number}") from error
 
-    def _block(self, split: str, source: Source, block: int) -> Rows:
-        if (split, block) not in self._blocks:
-            start = block * self.job.evaluation_rows
-            rows = np.arange(start, min(start + self.job.evaluation_rows, source.rows))
-            self._blocks[split, block] = source.read(rows)
-        return self._blocks[split, block]
+    def _block(self, split: str, block: int, rows: int | None) -> Rows:
+        if (split, block, rows) not in self._blocks:
+            source = self.job.test if split == "test" else self.job.validation
+            assert source is not None  # noqa: S101  (for the type checker)
+            start, chosen = block * self.job.evaluation_rows, spaced(source.rows, rows)
+            self._blocks[split, block, rows] = source.read(chosen[start : start + self.job.evaluation_rows])
+        return self._blocks[split, block, rows]
 
     def evaluate_shards(
         self, published: np.ndarray, shards: Sequence[int], *, held_out: bool, rows: int | None = None
@@ -461,16 +462,17 @@ class Worker:
             published: w and the floating buffers, [p + b + e].
             shards: Which.
             held_out: Which rows.
-            rows: The first so many of each shard; None: all.
+            rows: So many of each shard, evenly spaced; None: all.
         """
         self.model.load(published)
         job = self.job
         homes = {i: self.shards[i].at_home for i in shards}
         own = {i: home.held_out if held_out else home.rows for i, home in homes.items()}
-        own = {i: some if rows is None else some.take(np.arange(min(rows, len(some)))) for i, some in own.items()}
+        places = {i: spaced(len(some), rows) for i, some in own.items()}
+        own = {i: some if rows is None else some.take(places[i]) for i, some in own.items()}
 
         def distort(x: torch.Tensor, y: torch.Tensor, positions: np.ndarray, i: int) -> tuple[torch.Tensor, ...]:
-            return job.distort(x, y, i, (job.held_out if held_out else job.shards)[i][positions])
+            return job.distort(x, y, i, (job.held_out if held_out else job.shards)[i][places[i][positions]])
 
         return {i: self._evaluate(own[i], "shard", i, partial(distort, i=i)) for i in shards}
 
@@ -479,6 +481,12 @@ class Worker:
         self.model.load(published)
         self.model.reset(rounds)
         return self.model.save(Path(path))
+
+
+def spaced(number: int, rows: int | None) -> np.ndarray:
+    """So many of a number of rows, evenly spaced, as files may be sorted; None, or more than there are: all."""
+    some = number if rows is None else min(rows, number)
+    return np.arange(some) * number // max(some, 1)
 
 
 def _on_host(nodes: dict[Node, torch.Tensor]) -> Nodes:

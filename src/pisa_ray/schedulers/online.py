@@ -33,7 +33,8 @@ class OnlineK0:
         warmup: Share of the warm-up, in [0, 1].
         factor: Between a period and its neighbours, above 1.
         length: Rounds of a trial, at least 2.
-        share: Largest cost of all trials and their evaluations, in sample gradients of the run without them; in (0, 1].
+        share: Largest cost of all trials and their evaluations, in sample gradients of the run without them, a row that
+            is evaluated counted as a third; in (0, 1].
         longer: A longer period is better if its loss is below by more than this share, in [0, 1).
         shorter: The same for a shorter one, times the share of the rounds that is left.
         most: Largest growth from a rung to the end, above 1.
@@ -104,12 +105,17 @@ class OnlineK0:
 
     def chooses(self, round_: int, memory: Memory) -> bool:
         """Whether k0 is to be chosen after a round."""
-        return round_ in self.rungs and memory.get("rung") != round_ and self.spent(memory) + 3 <= self.trials
+        return round_ in self.rungs and memory.get("rung") != round_ and self.left(round_, memory) >= 3
+
+    def left(self, round_: int, memory: Memory) -> int:
+        """How many trials there may be at a rung; each that is to come keeps three."""
+        return self.trials - self.spent(memory) - 3 * sum(rung > round_ for rung in self.rungs)
 
     def chosen(self, k0: int, round_: int, trials: int, samples: int, memory: Memory) -> dict[str, float]:
         """What to remember of a choice after a round, which took so many trials and sample gradients."""
         spent = {"trials": self.spent(memory) + trials, "samples": memory.get("samples", 0) + samples}
-        return {**memory, "k0": k0, "rung": round_, **spent}
+        begun = {"k0": k0, "begun": round_} if k0 != self.period(memory) else {}
+        return {**memory, **begun, "rung": round_, **spent}
 
     def shortest(self, round_: int) -> int:
         """The shortest period that is tried after a round."""
@@ -123,8 +129,13 @@ class OnlineK0:
         return max(self.warmup * self.planned / round_, 1.0) if round_ else 1.0
 
     def grow(self, sigma: float, round_: int, memory: Memory) -> float:
-        """The penalty of a round, from that of the round before; periods are counted from the last rung on."""
-        grown = Geometric(self.gamma, self.period(memory)).grow(sigma, round_ - int(memory.get("rung", 0)))
+        """The penalty of a round, from that of the round before; periods are counted from where they were chosen on.
+
+        Constant after T.
+        """
+        if round_ > self.planned:
+            return sigma
+        grown = Geometric(self.gamma, self.period(memory)).grow(sigma, round_ - int(memory.get("begun", 0)))
         return min(grown * (self._warm(round_) / self._warm(round_ - 1)), LARGEST)
 
     def pace(self, k0: int, round_: int) -> float:

@@ -68,7 +68,7 @@ _SENTENCES = {
     "robust": "{message}",
     "started": "automatic start: {numbers}",
     "backed_off": "{message}",
-    "k0_chosen": "k0 {k0}, before {before}; held-out losses {tried}; trials are {cost:.1f} % of all gradients so far",
+    "k0_chosen": "k0 {k0}, before {before}; held-out losses {tried}; trials so far cost {cost:.1f} % of the run",
     "warning": "{message}",
     "inexact": "not exact: {message}",
     "waiting": "{message}",

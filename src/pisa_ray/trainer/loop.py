@@ -168,24 +168,32 @@ class Loop:
         self._evaluate()  # the round before
         start, before = time.perf_counter(), schedule.period(progress.memory)
         self.fleet.tend()
-        most = schedule.trials - schedule.spent(progress.memory)
-        searcher = Neighbours(schedule, progress.round, before, most)
+        searcher = Neighbours(schedule, progress.round, before, schedule.left(progress.round, progress.memory))
         trials = Trials(self.fleet, self.job, schedule, progress.round, progress.sigma)
         if not trials.choose(searcher, self.stop_requested):
             return False
-        number = len(searcher.losses)
-        progress.memory = schedule.chosen(searcher.best, progress.round, number, trials.samples, progress.memory)
+        k0, number = searcher.best if trials.alike else before, len(searcher.losses)
+        progress.memory = schedule.chosen(k0, progress.round, number, trials.samples, progress.memory)
         progress.sample_gradients += trials.samples
+        progress.bytes_sent += trials.bytes_sent
+        progress.gradient_seconds += trials.gradient_seconds
         self.events(
             "k0_chosen",
-            k0=searcher.best,
+            k0=k0,
             before=before,
             losses={str(k0): loss for k0, loss in sorted(searcher.losses.items())},
             trial_seconds=time.perf_counter() - start,
             tried=", ".join(f"{k0}: {loss:.4g}" for k0, loss in sorted(searcher.losses.items())),
-            cost=100 * progress.memory["samples"] / progress.sample_gradients,
+            cost=100 * progress.memory["samples"] / self._planned_gradients(),
         )
         return True
+
+    def _planned_gradients(self) -> float:
+        """What the planned run costs without trials, if rounds go on as they were."""
+        progress, schedule = self.progress, self.schedule.sigma
+        assert isinstance(schedule, OnlineK0)  # noqa: S101  (for the type checker)
+        so_far = progress.sample_gradients - progress.memory.get("samples", 0)
+        return so_far / progress.round * schedule.planned
 
     def _change(self) -> None:
         """Let shards join and leave, as the user has asked, and save that at once."""

@@ -27,7 +27,7 @@ class Neighbours(Searcher):
 
     Args:
         schedule: What is between neighbours, and how much better is better.
-        round: The round that is done.
+        round_: The round that is done.
         k0: The period as it is.
         most: How many may be tried.
 
@@ -82,18 +82,23 @@ class Trials:
         fleet: Between two rounds, settled.
         job: What is trained.
         schedule: What is tried.
-        round: The round that is done.
+        round_: The round that is done.
         sigma: Its penalty.
 
     Attributes:
         samples: Sample gradients so far.
+        bytes_sent: Bytes of messages so far.
+        gradient_seconds: Time in gradients so far.
+        alike: Whether the same shards have had a say in all trials; else losses cannot be compared.
     """
 
     def __init__(self, fleet: Fleet, job: Job, schedule: OnlineK0, round_: int, sigma: float) -> None:
         self._fleet, self._job, self._schedule = fleet, job, schedule
         self._round, self._sigma = round_, sigma
         self._fork = fleet.fork(round_)
-        self.samples = 0
+        self.samples, self.bytes_sent, self.gradient_seconds = 0, 0, 0.0
+        self._shards: list[set[int]] | None = None  # of the first trial: who reported, round by round, and was judged
+        self.alike = True
 
     def choose(self, searcher: Neighbours, stop_requested: Callable[[], bool]) -> bool:
         """Run what the searcher asks for; returns whether it has come to its end."""
@@ -102,37 +107,49 @@ class Trials:
             if stop_requested():
                 return False
             assert isinstance(config, dict)  # noqa: S101  (for the type checker)
-            try:
-                loss = self._loss(config["k0"])
-            finally:
-                self._fleet.back(self._fork)
+            loss, shards = self._loss(config["k0"])
+            self._fleet.back(self._fork)
+            if self._shards is None:
+                self._shards = shards
+            if math.isfinite(loss) and len(self._shards) == len(shards):
+                self.alike = self.alike and shards == self._shards
             searcher.on_trial_complete(f"{self._round}-{number}", {"loss": loss})
             number += 1
         return True
 
-    def _loss(self, k0: int) -> float:
-        """The held-out loss at the mean of the w's of the second half: where a trial goes, without its last noise."""
+    def _loss(self, k0: int) -> tuple[float, list[set[int]]]:
+        """The held-out loss at the mean of the w's of the second half: where a trial goes, without its last noise.
+
+        Returns:
+            The loss, infinite where something is not finite; and which shards had a say.
+        """
         pace, sigma, length = self._schedule.pace(k0, self._round), self._sigma, self._schedule.length
         total: np.ndarray | None = None
+        shards: list[set[int]] = []
         for number in range(1, length + 1):
             sigma = min(sigma * pace, LARGEST)
             self._fleet.tend()
             self._fleet.begin(self._round + number, sigma, diagnose=False, settle=number == length)
             report = self._fleet.end()
-            self.samples += sum(shard.samples for shard in report.shards.values())
+            shards.append(set(report.shards))
+            samples = sum(shard.samples for shard in report.shards.values())
+            self.samples += samples
+            self.bytes_sent += report.bytes_sent
+            self.gradient_seconds += report.gradient_seconds
             if not report.consensus.finite or not all(shard.finite for shard in report.shards.values()):
-                return math.inf
+                return math.inf, shards
             if number > length // 2:
                 w = self._fleet.published()
                 total = w.copy() if total is None else total + w
         assert total is not None  # noqa: S101  (for the type checker)
-        return self._held_out(total / np.float32(length - length // 2))
+        loss, judged = self._held_out(total / np.float32(length - length // 2), samples)
+        return loss, [*shards, judged]
 
-    def _held_out(self, w: np.ndarray) -> float:
-        """The held-out loss at a vector, on about as many rows as a round goes through."""
-        each = [self._job.batch_rows(i) for i in self._job.present]
+    def _held_out(self, w: np.ndarray, rows: int) -> tuple[float, set[int]]:
+        """The held-out loss at a vector, on so many rows, and whose rows they were."""
         if self._job.validation is not None:
-            pending = self._fleet.evaluate("validation", at=w, rows=sum(each))
+            sums = self._fleet.evaluate("validation", at=w, rows=rows)()
         else:
-            pending = self._fleet.evaluate_shards(held_out=True, at=w, rows=max(each))
-        return float(means(pending().values()).get("loss", math.inf))
+            each = max(1, rows // len(self._job.present))
+            sums = self._fleet.evaluate_shards(held_out=True, at=w, rows=each)()
+        return float(means(sums.values()).get("loss", math.inf)), set(sums)

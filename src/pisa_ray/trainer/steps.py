@@ -59,6 +59,7 @@ class Steps:
         """Write the whole state: a checkpoint of its own in a folder."""
         loop = self.loop
         first = {f"first_{name}": getattr(loop.job.method, name, None) for name in NUMBERS}
+        first["first_k0"] = getattr(loop.schedule.sigma, "k0", None)
         environment = loop.fleet.workers()[0].environment
         draft = checkpoint.begin(
             folder, loop.progress, loop.identity, environment, {**loop.last_row, **first}, Keep(None)
@@ -82,10 +83,13 @@ class Steps:
                 raise ConfigError(f"{saved.folder} is of other data, or another model: use the states of this problem.")
         row: dict[str, Any] = dict(saved.manifest["metrics"])
         numbers = {name: row.pop(f"first_{name}") for name in NUMBERS if f"first_{name}" in row}
+        other_k0 = row.pop("first_k0", None) != getattr(schedule, "k0", None)
         start = {k: v for k, v in numbers.items() if isinstance(getattr(method, k), Auto)}
         job = with_numbers(replace(loop.job, method=method), start)
         loop.fleet.change(job)
         progress = saved.restore(loop.fleet)
+        if other_k0:
+            progress.memory.pop("k0", None)  # now it is the schedule's
         progress.sigma *= number(job.method.sigma) / numbers["sigma"]
         planned = replace(loop.schedule, sigma=schedule)
         self.loop = replace(loop, job=job, progress=progress, schedule=planned, last_row=row)

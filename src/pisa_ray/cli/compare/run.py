@@ -139,6 +139,8 @@ def _outcome(ref: Any) -> Outcome:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.TaskCancelledError:
         return Outcome("interrupted")
+    except ray.exceptions.LocalRayletDiedError as error:  # so would all that are to come
+        raise PisaError("Ray has died on this machine: --resume goes on with what is left.") from error
     except ray.exceptions.RayError as error:  # the process died, and died again when it was tried again
         return Outcome("failed", str(error))
     return outcome

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from pisa_ray.algorithm import Method
 from pisa_ray.cli.config import Config
+from pisa_ray.cli.config_schedules import OnlineK0Section
 from pisa_ray.engine.participation import Participation, share_reporting
 
 
 def samples(config: Config, method: Method | None, shards: Sequence[int]) -> float:
-    """Gradients of single rows in a report, on average over shards.
+    """Gradients of single rows in a report, on average over shards, with the share of the trials of online_k0.
 
     Args:
         config: Its batch size.
@@ -21,7 +22,8 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
     each = [
         batch * (method.gradients(rows, batch) if method else 1) for rows, batch in zip(shards, batches, strict=True)
     ]
-    return sum(each) / len(shards)
+    trials = config.sigma_schedule.share if method and isinstance(config.sigma_schedule, OnlineK0Section) else 0
+    return sum(each) / len(shards) * (1 + trials)
 
 
 def reports(config: Config, shards: int) -> float:
