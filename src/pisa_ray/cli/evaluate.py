@@ -43,7 +43,7 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
         worker.host(job.present)
         test: Mapping[str, float] = {}
         if job.test is not None:
-            test = means(worker.evaluate(published, "test", range(job.evaluation_blocks(job.test))).values())
+            test = means(worker.evaluate(published, "test", job.blocks("test")).values())
         shards = worker.evaluate_shards(published, job.present, held_out=False)
     return {
         "weights_sha256": weights_sha256(worker.model.module),

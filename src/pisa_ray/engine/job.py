@@ -202,10 +202,6 @@ class Job:
             x, y = distortion(x, y, origin)
         return x, y
 
-    def evaluation_blocks(self, source: Source) -> int:
-        """Number of blocks that a source is evaluated in."""
-        return -(-source.rows // self.evaluation_rows)
-
     def blocks(self, split: str, rows: int | None = None) -> range:
         """The blocks that "test" or "validation" (a separate source), or so many of its rows, are evaluated in.
 

@@ -449,6 +449,8 @@ class Worker:
         if (split, block, rows) not in self._blocks:
             source = self.job.test if split == "test" else self.job.validation
             assert source is not None  # noqa: S101  (for the type checker)
+            if rows is not None:  # of such selections the last is kept, not all there ever were
+                self._blocks = {key: kept for key, kept in self._blocks.items() if key[2] in (None, rows)}
             start, chosen = block * self.job.evaluation_rows, spaced(source.rows, rows)
             self._blocks[split, block, rows] = source.read(chosen[start : start + self.job.evaluation_rows])
         return self._blocks[split, block, rows]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pisa_ray.schedulers.adaptive import Memory
-from pisa_ray.schedulers.planned import LARGEST, Geometric
+from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
 
 #: A row that is evaluated costs so many sample gradients: a forward pass without the backward one.
 EVALUATED = 1 / 3
@@ -20,7 +20,7 @@ class OnlineK0:
     The choice is made by trials: they go `length` rounds on from the state that the run is in, through all that their
     k0 makes of sigma until the next rung, and are judged by the held-out loss; then the run goes on from where it was.
     Rungs lie at T (j / (n + 1))^2, early ones close together. Their number n follows from what all trials may cost.
-    sigma_r is max(W / r, 1) times what it is by growth, W = warmup T.
+    The warm-up is Trapezoid's.
 
     Growth lowers a loss at once, since noise dies away, but what it takes from the rest of the run is not seen in a
     trial. So a shorter period must be better by more, the more of the run is left; and periods that let sigma grow by
@@ -126,7 +126,7 @@ class OnlineK0:
         return self.longer if k0 > than else self.shorter * (1 - round_ / self.planned)
 
     def _warm(self, round_: int) -> float:
-        return max(self.warmup * self.planned / round_, 1.0) if round_ else 1.0
+        return Trapezoid(self.warmup, cooldown=0.0, rounds=self.planned).factor(round_)
 
     def grow(self, sigma: float, round_: int, memory: Memory) -> float:
         """The penalty of a round, from that of the round before; periods are counted from where they were chosen on.

@@ -1,8 +1,8 @@
 """The trials of schedulers.OnlineK0: from the state that a run is in, on its own workers, asked for by a Tune searcher.
 
 A trial needs every shard's rows, which are where the workers are, and perhaps must stay there; so trials follow one
-another on the whole fleet, and nothing but numbers and references travels. What Tune has to do with it is its protocol
-of searchers, `suggest` and `on_trial_complete`.
+another on the whole fleet, and states stay where they are or are passed by reference. What Tune has to do with it is
+its protocol of searchers, `suggest` and `on_trial_complete`.
 """
 
 from __future__ import annotations

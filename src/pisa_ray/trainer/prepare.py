@@ -35,6 +35,7 @@ from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_me
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.schedulers import OnlineK0
 
 #: How far a round is from a solution, in metrics.jsonl.
 RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
@@ -306,6 +307,30 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     if kind != "size":
         raise ConfigError(f"shard_weights is {kind!r}, but it must be 'size' (n_i / n) or 'uniform' (1 / m).")
     return tuple(size / sum(sizes) for size in sizes)
+
+
+def check_online(schedule: OnlineK0, job: Job, metrics: Sequence[str]) -> None:
+    """Whether k0 can be chosen while the run goes on.
+
+    Raises:
+        ConfigError: The run does not wait for all shards, is too short, or holds nothing out.
+    """
+    if job.asynchronous is not None:
+        raise ConfigError(
+            "sigma_schedule online_k0 goes back after its trials, which a run that does not wait for all shards "
+            "cannot: leave asynchronous out, or use another schedule."
+        )
+    if not schedule.rungs:
+        raise ConfigError(
+            f"sigma_schedule online_k0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
+            f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
+            "schedule, or raise share or rounds."
+        )
+    if "validation_loss" not in metrics:
+        raise ConfigError(
+            "sigma_schedule online_k0 chooses by the held-out loss, but nothing is held out: set data.validation, "
+            "such as 0.1."
+        )
 
 
 def check_robust(job: Job) -> None:

@@ -26,7 +26,7 @@ from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
 from pisa_ray.trainer.places import FleetFactory, Places
-from pisa_ray.trainer.prepare import Data, Opened, PinTo, pinned, prepare
+from pisa_ray.trainer.prepare import Data, Opened, PinTo, check_online, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
@@ -199,7 +199,7 @@ class PisaTrainer:
                 f"{type(job.method).__name__} has none: use a planned schedule, or Plateau."
             )
         if isinstance(sigma_schedule, OnlineK0):
-            self._check_online(sigma_schedule, asynchronous)
+            check_online(sigma_schedule, job, self._prepared.metrics)
         self._pins = pinned(pin_to, len(job.shards))
         self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None
@@ -307,25 +307,6 @@ class PisaTrainer:
             )
         if label in self._scaling.labels:
             raise ConfigError(f"the label {label} is in worker_labels and in pin_to: leave it out of worker_labels.")
-
-    def _check_online(self, schedule: OnlineK0, asynchronous: Asynchronous | None) -> None:
-        """Whether k0 can be chosen while the run goes on."""
-        if asynchronous is not None:
-            raise ConfigError(
-                "sigma_schedule online_k0 goes back after its trials, which a run that does not wait for all shards "
-                "cannot: leave asynchronous out, or use another schedule."
-            )
-        if not schedule.rungs:
-            raise ConfigError(
-                f"sigma_schedule online_k0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
-                f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
-                "schedule, or raise share or rounds."
-            )
-        if "validation_loss" not in self._prepared.metrics:
-            raise ConfigError(
-                "sigma_schedule online_k0 chooses by the held-out loss, but nothing is held out: set data.validation, "
-                "such as 0.1."
-            )
 
     @property
     def metrics(self) -> tuple[str, ...]:
