@@ -23,7 +23,7 @@ from ray import tune
 
 from pisa_ray import SISA, SISAD, Geometric, LabelSkew
 from pisa_ray.models import lenet
-from pisa_ray.tuning import PisaTrainable, population, reserve
+from pisa_ray.tuning import History, PisaTrainable, population, reserve
 
 METHODS = {"sisa": SISA(sigma=1.0, rho=200.0), "sisa_d": SISAD(sigma=20.0, rho=380.0)}
 
@@ -50,7 +50,11 @@ def search(folder: Path, name: str, options: argparse.Namespace, scheduler: Any)
         param_space={"k0": tune.grid_search(options.members)},
         tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=scheduler is not None),
         run_config=tune.RunConfig(
-            name=name, storage_path=str(folder), verbose=0, checkpoint_config=tune.CheckpointConfig(num_to_keep=4)
+            name=name,
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[History()],
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4),
         ),
     ).fit()
 

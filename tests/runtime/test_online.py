@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 from runs import METHODS, Rich, events, run, small_job, states, trajectory
 
-from pisa_ray import Asynchronous, ConfigError, Data, Geometric, OnlineK0, SyncOptimizer, Trapezoid
-from pisa_ray.algorithm import StandingSum
+from pisa_ray import SISAD, Asynchronous, ConfigError, Data, Geometric, OnlineK0, SyncOptimizer, Trapezoid
+from pisa_ray.algorithm import Auto, StandingSum
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.worker import spaced
@@ -25,8 +25,12 @@ DATA = Data(train="digits", test="digits:test", validation=0.1)
 ONLINE = OnlineK0(k0=1, gamma=0.8, warmup=0.0, share=1.0, longer=0.0, shorter=0.0, most=1e9)
 
 
+#: A hint that is taken as it is.
+HINTED = SISAD(sigma=Auto(hint=20.0), rho=580.0)
+
+
 def online(path, schedule=ONLINE, **changes):
-    return run(path, **{"data": DATA, "sigma_schedule": schedule, "rounds": 24, "method": "sisa_d", **changes})
+    return run(path, **{"data": DATA, "sigma_schedule": schedule, "rounds": 24, "algorithm": HINTED, **changes})
 
 
 # The plan
@@ -245,7 +249,7 @@ def test_what_was_chosen_is_told(straight):
     assert by_round[24]["k0"] == told[1]["k0"]
     trials = straight.metrics["trial_gradients"]
     assert 0 < trials <= straight.metrics["sample_gradients"] - trials  # the share is 1
-    plain = run(straight.path.parent / "plain", model=Rich, data=DATA, rounds=24, method="sisa_d")
+    plain = run(straight.path.parent / "plain", model=Rich, data=DATA, rounds=24, algorithm=HINTED)
     assert straight.metrics["sample_gradients"] - trials == plain.metrics["sample_gradients"]
 
 
@@ -302,8 +306,25 @@ def test_a_run_that_is_stopped_in_a_trial_has_not_chosen(tmp_path, straight, mon
     assert states(online(tmp_path / "run", model=Rich, resume=True)) == states(straight)
 
 
+def test_a_sigma_that_is_given_is_a_hint(tmp_path, straight):
+    """No trial of a few rounds can tell that it is wrong, so the automatic start looks at it."""
+    same = online(tmp_path / "same", model=Rich, algorithm=SISAD(sigma=20.0, rho=580.0))
+    assert states(same) == states(straight)
+    [sound] = events(straight.path, "started")
+    for factor in (0.01, 100.0):
+        result = online(tmp_path / str(factor), model=Rich, algorithm=SISAD(sigma=20.0 * factor))
+        hinted = online(tmp_path / f"hint {factor}", model=Rich, algorithm=SISAD(sigma=Auto(hint=20.0 * factor)))
+        assert states(result) == states(hinted)
+        [told] = events(result.path, "started")
+        assert 20 * factor != told["sigma"]
+        assert f"(hint {20 * factor:g})" in told["numbers"]
+    assert "hint" not in sound["numbers"]
+    given = run(tmp_path / "given", algorithm=METHODS["sisa_d"], rounds=1)
+    assert not events(given.path, "started")
+
+
 def test_learning_rates_are_chosen_too(tmp_path):
-    result = online(tmp_path / "run", method="adam")
+    result = online(tmp_path / "run", algorithm=METHODS["adam"])
     assert isinstance(METHODS["adam"], SyncOptimizer)
     assert len(events(result.path, "k0_chosen")) == 2
 

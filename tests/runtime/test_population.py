@@ -5,21 +5,27 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import ray
+from pyarrow.fs import LocalFileSystem
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import PopulationBasedTraining, pbt
 from runs import uneven
 from torch import nn
 
 from pisa_ray import SISA, ConfigError, Data, Geometric
-from pisa_ray.tuning import PisaTrainable, population, reserve
+from pisa_ray.tuning import History, PisaTrainable, population, reserve
 
 K0 = [1, 2, 5, 10]
 
@@ -42,7 +48,7 @@ def trainable():
     return tune.with_resources(tune.with_parameters(PisaTrainable, build=build, every=5), reserve(cpus=0.5))
 
 
-def tuner(folder: Path, **changes) -> tune.Tuner:
+def tuner(folder: Path, *callbacks: tune.Callback, **changes) -> tune.Tuner:
     """Four members that share the cluster, k0 from one to ten."""
     return tune.Tuner(
         trainable(),
@@ -52,15 +58,28 @@ def tuner(folder: Path, **changes) -> tune.Tuner:
             name="pbt",
             storage_path=str(folder),
             verbose=0,
+            callbacks=[History(), *callbacks],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4),
         ),
     )
 
 
+class Reported(tune.Callback):
+    """What trials said, by trial, as the driver heard it."""
+
+    def __init__(self):
+        self.rows = defaultdict(list)
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self.rows[trial.trial_id].append((result["round"], result["k0"]))
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_session")
 def test_k0_changes_while_members_train(tmp_path):
-    results = tuner(tmp_path).fit()
+    """The worse half always draws anew, so that luck does not keep every k0 as it was; the history has every row."""
+    reported = Reported()
+    results = tuner(tmp_path, reported, quantile_fraction=0.5, resample_probability=1.0).fit()
     assert len(results) == len(K0)
     assert not results.errors
     lines = [
@@ -68,6 +87,8 @@ def test_k0_changes_while_members_train(tmp_path):
         for result in results
     ]
     assert all(rows[-1]["round"] == 60 for rows in lines)
+    heard = {rows[0]["trial_id"]: [(row["round"], row["k0"]) for row in rows] for rows in lines}
+    assert heard == reported.rows
     assert any(len({row["k0"] for row in rows}) > 1 for rows in lines)
     assert {row["k0"] for rows in lines for row in rows} <= set(K0)
     assert results.get_best_result("validation_accuracy", "max").metrics["validation_accuracy"] > 0.5
@@ -117,6 +138,36 @@ def test_what_does_not_fit_the_cluster_is_told_and_not_waited_for():
     with pytest.raises(ConfigError, match="1 GPU, but the cluster has 0"):
         reserve(gpus=1)
     assert reserve(workers=2, cpus=0.5).bundles == [{"CPU": 0.5}, {"CPU": 0.5}]
+
+
+def test_a_trial_that_goes_on_keeps_its_rows(tmp_path):
+    """Tune puts the copy in the storage, which may be old, in the place of result.json whenever a trial goes on."""
+
+    class Trial:
+        config: ClassVar = {"k0": 1}
+        checkpoint = "one"
+        local_path = str(tmp_path / "here")
+        storage = SimpleNamespace(trial_fs_path=str(tmp_path / "stored"), storage_filesystem=LocalFileSystem())
+
+        def init_local_path(self):
+            """It is there."""
+
+    def rows():
+        return [json.loads(line)["round"] for line in (tmp_path / "here" / "result.json").read_text().splitlines()]
+
+    trial = Trial()
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "result.json").write_text('{"round": 5}\n')
+    for logger, kept in ((JsonLoggerCallback(), [5, 15]), (History(), [5, 10, 15])):
+        (tmp_path / "here").mkdir()
+        logger.on_trial_start(0, [], trial)
+        assert rows() == [5]  # as after Tuner.restore
+        logger.on_trial_result(0, [], trial, {"round": 10})
+        logger.on_trial_start(0, [], trial)  # paused, and going on
+        logger.on_trial_result(0, [], trial, {"round": 15})
+        assert rows() == kept
+        logger.on_trial_complete(0, [], trial)
+        shutil.rmtree(tmp_path / "here")
 
 
 # What is relied on of Ray Tune

@@ -107,13 +107,16 @@ def test_a_period_that_was_chosen_goes_with_the_state_but_a_mutated_one_takes_it
         schedule = OnlineK0(k0=config["k0"], gamma=0.8, share=1.0, longer=0.0, shorter=0.0, most=1e9)
         return {**build(config), "sigma_schedule": schedule, "rounds": 24}
 
-    donor, taker = trial(online, k0=1), trial(online, k0=1)
+    donor, taker = trial(online, k0=1, sigma=1e4), trial(online, k0=1, sigma=1e4)
+    assert donor._steps.loop.job.method.sigma < 1e4  # only a hint
     chosen = donor.step()["k0"], donor.step()["k0"]
     assert chosen[1] > 1
     donor.save_checkpoint(str(tmp_path))
     taker.load_checkpoint(str(tmp_path))
-    assert taker.step()["k0"] == chosen[1]
-    assert taker.reset_config({"k0": 17})
+    rows = taker.step(), donor.step()
+    assert rows[0]["k0"] == chosen[1]
+    assert rows[0]["sigma"] == rows[1]["sigma"]
+    assert taker.reset_config({"k0": 17, "sigma": 1e4})
     taker.load_checkpoint(str(tmp_path))
     assert taker.step()["k0"] == 17
 

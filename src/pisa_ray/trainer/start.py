@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Constant, Matched, Trapezoid
+from pisa_ray.schedulers import Constant, Matched, OnlineK0, SigmaSchedule, Trapezoid
 
 #: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
 TRIES = 5
@@ -37,6 +37,20 @@ def default_method(model: nn.Module | Callable[[], nn.Module]) -> Method:
     kinds = {type(part) for part in model.modules()}
     embeds = any(issubclass(kind, nn.Embedding) for kind in kinds)
     return NSISA() if embeds and any("LayerNorm" in k.__name__ or "RMSNorm" in k.__name__ for k in kinds) else SISAD()
+
+
+def method_for(
+    algorithm: Method | None, model: nn.Module | Callable[[], nn.Module], schedule: SigmaSchedule | None
+) -> Method:
+    """The method that a run trains with.
+
+    OnlineK0 chooses growth, and no trial of a few rounds can tell a first sigma that is wrong for what comes later; so
+    beside it a sigma that is given is a hint.
+    """
+    method = default_method(model) if algorithm is None else algorithm
+    if isinstance(schedule, OnlineK0) and isinstance(method, Settings) and not isinstance(method.sigma, Auto):
+        return replace(method, sigma=Auto(hint=method.sigma))
+    return method
 
 
 def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
@@ -83,6 +97,15 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     """The job with numbers of its method set."""
     method: Any = job.method
     return replace(job, method=replace(method, **found)) if found else job
+
+
+def found_numbers(method: Method, found: Mapping[str, float]) -> str:
+    """What was found, in words, beside the hints that were not taken as they are."""
+    hints = {name: getattr(getattr(method, name), "hint", None) for name in found}
+    return ", ".join(
+        f"{name} {value:g}" + (f" (hint {hints[name]:g})" if hints[name] not in (None, value) else "")
+        for name, value in found.items()
+    )
 
 
 def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps: int) -> tuple[Start, int]:

@@ -30,7 +30,7 @@ from pisa_ray.trainer.prepare import Data, Opened, PinTo, check_online, pinned, 
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
-from pisa_ray.trainer.start import automatic_schedule, default_method, is_automatic, measured, with_numbers
+from pisa_ray.trainer.start import automatic_schedule, found_numbers, is_automatic, measured, method_for, with_numbers
 from pisa_ray.trainer.steps import Steps
 from pisa_ray.trainer.watch import Watch, below_the_edge
 
@@ -82,8 +82,8 @@ class PisaTrainer:
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
         sigma_schedule: How sigma goes: Constant, Geometric, Matched, Shape, Trapezoid, ResidualBalancing,
-            LagrangianDescent, Plateau, OnlineK0; None: with an automatic start Trapezoid (SISA-D, NSISA) or Matched,
-            else Constant.
+            LagrangianDescent, Plateau, OnlineK0 (beside which a given sigma is a hint, Auto(hint=sigma)); None: with an
+            automatic start Trapezoid (SISA-D, NSISA) or Matched, else Constant.
         seed: Seed of everything: initial weights, partition, batches, dropout.
         evaluate_every: Rounds between evaluations; the last is always evaluated.
         checkpoint_every: Rounds between checkpoints; None: only at the end.
@@ -158,7 +158,7 @@ class PisaTrainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
-        algorithm = default_method(model) if algorithm is None else algorithm
+        algorithm = method_for(algorithm, model, sigma_schedule)
         # What nobody has named stays as it was planned when the run began, also where it is prolonged.
         planned = self._directory().planned_rounds() if resume and sigma_schedule is None else None
         sigma_schedule = self.schedule_of(sigma_schedule, algorithm, planned or rounds)
@@ -584,9 +584,10 @@ class PisaTrainer:
         fleet.tend()  # so that every shard is hosted
         job, found, samples = measured(fleet, self._changes.job)
         if found:
+            numbers = found_numbers(self._changes.job.method, found)
             fleet.start(job)
             self._changes.settle(job, [])
-            events("started", numbers=", ".join(f"{name} {value:g}" for name, value in found.items()), **found)
+            events("started", numbers=numbers, **found)
         if self._warn and "sigma" not in found and (warning := below_the_edge(fleet, job)):
             events("warning", message=warning)
         return Progress(sigma=number(job.method.sigma), start=found, sample_gradients=samples)

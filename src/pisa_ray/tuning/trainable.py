@@ -18,7 +18,7 @@ from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import Geometric, SigmaSchedule
 from pisa_ray.trainer import PisaTrainer
 from pisa_ray.trainer.prepare import RESIDUALS
-from pisa_ray.trainer.start import default_method
+from pisa_ray.trainer.start import method_for
 
 #: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -99,7 +99,7 @@ class PisaTrainable(Trainable):
             self._stack.close()
             raise
         self._names = trainer.metrics
-        self._method: Method = arguments.get("algorithm") or default_method(arguments["model"])
+        self._method = _method(arguments)
         self._schedule = self._steps.loop.schedule.sigma
         self._lost: int | None = None  # the round that it would be in, had it not gone to NaN
         self._taken: Path | None = None  # the state that was loaded last
@@ -150,7 +150,7 @@ class PisaTrainable(Trainable):
         """
         new, old = {"scaling_config": 0, **self._build(new_config)}, self._config
         self._config = dict(new_config)
-        method: Method = new.get("algorithm") or default_method(new["model"])
+        method = _method(new)
         others = {*new_config, *old} - {*self._changing}
         if type(method) is not type(self._method) or any(new_config.get(k) != old.get(k) for k in others):
             self._stack.close()
@@ -162,6 +162,10 @@ class PisaTrainable(Trainable):
     def cleanup(self) -> None:
         """See Trainable."""
         self._stack.close()
+
+
+def _method(arguments: Mapping[str, Any]) -> Method:
+    return method_for(arguments.get("algorithm"), arguments["model"], arguments.get("sigma_schedule"))
 
 
 def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
