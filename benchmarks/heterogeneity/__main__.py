@@ -70,7 +70,8 @@ class Heterogeneity(Study):
             self.search((name, partition), self._base(dataset), partitions, candidates)
         found = self.chosen[name][other or partition]
         rows = {a: found[a]["settings"] for a in candidates}
-        self.compare(f"final/{name}/{partition}", self._base(dataset), partitions, rows)
+        seeds = self.preset.seeds_of.get((name, partition))
+        self.compare(f"final/{name}/{partition}", self._base(dataset), partitions, rows, seeds=seeds)
 
     def _base(self, dataset: Dataset) -> Row:
         """Keys of a training file, with the paths of files that the study has made."""

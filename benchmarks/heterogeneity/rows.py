@@ -158,6 +158,7 @@ class Preset:
         more: Where that number is another one, by (data set, partition).
         fewer: Data sets where only some algorithms run, but for the cells in `whole`.
         whole: (data set, partition) where all run.
+        seeds_of: Seeds of the table by (data set, partition), where they are others.
     """
 
     cells: dict[str, tuple[str, ...]]
@@ -169,6 +170,7 @@ class Preset:
     more: dict[tuple[str, str], int] = field(default_factory=dict)
     fewer: dict[str, tuple[str, ...]] = field(default_factory=dict)
     whole: tuple[tuple[str, str], ...] = ()
+    seeds_of: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
 
     def candidates(self, name: str, partition: str) -> dict[str, list[Row]]:
         """What each algorithm that runs there has to choose from."""
@@ -181,6 +183,8 @@ class Preset:
 SHORT = ("SISA", "SISA-D", "sync Adam", "sync SGD", "FedAvg", "FedProx", "FedNova", "SCAFFOLD", "FedAdam")
 SHORTEST = ("SISA", "SISA-D", "sync Adam", "FedAvg", "SCAFFOLD")
 FOUR = ("one label", "two labels", "Dirichlet(0.1)", "IID")
+#: Cells where seeds are points apart.
+FIVE_SEEDS = dict.fromkeys((("MNIST", "one label"), ("Fashion-MNIST", "one label")), (0, 1, 2, 3, 4))
 EIGHT = (
     "one label",
     "two labels",
@@ -211,10 +215,11 @@ PRESETS = {
             "MNIST": {"two labels": "one label"},
             "Adult": {"two labels": "one label", "IID": "Dirichlet(0.1)"},
         },
-        studies=STUDIES,
+        studies=("authors", "ablations"),
         more=dict.fromkeys((("MNIST", "one label"), ("Fashion-MNIST", "one label"), ("CIFAR-10", "one label")), 6),
         fewer=dict.fromkeys(("MNIST", "Adult"), SHORT) | dict.fromkeys(("Fashion-MNIST", "CIFAR-10"), SHORTEST),
         whole=(("MNIST", "one label"),),
+        seeds_of=FIVE_SEEDS,
     ),
     "full": Preset(
         {
@@ -224,6 +229,7 @@ PRESETS = {
             "Adult": tuple(name for name in EIGHT if name != "three labels"),  # it has two
         },
         (0, 1, 2),
+        seeds_of=FIVE_SEEDS,
         studies=STUDIES,
         budget=6,
     ),

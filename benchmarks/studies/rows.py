@@ -16,6 +16,9 @@ GROWTH = {"sigma_schedule": {"kind": "geometric", "gamma": 0.95, "k0": 10}}  # o
 #: A larger sigma (a smaller rate) in the first and the last rounds.
 TRAPEZOID = {"sigma_schedule": {"kind": "trapezoid"}}
 
+#: The same in the last rounds only.
+COOLDOWN = {"sigma_schedule": {"kind": "trapezoid", "warmup": 0.0}}
+
 
 def row(kind: str, growth: bool = False, **settings: Any) -> Row:
     """A row of a comparison; with growth, the penalty grows (the learning rate falls) 2.8-fold over 200 rounds."""
@@ -33,15 +36,12 @@ FEDADAM = ((0.03, 0.003), (0.03, 0.01), (0.1, 0.01), (0.03, 0.001), (0.01, 0.003
 #: Settings to choose from, on images; the first ones are what earlier short experiments or the papers suggest.
 IMAGES: dict[str, list[Row]] = {
     "SISA": [
-        row("sisa", sigma=s, rho=r, growth=g)
-        for s, r, g in (
-            (1.0, 200, True),
-            (2.0, 100, False),
-            (0.5, 100, True),
-            (2.0, 400, True),
-            (1.5, 150, True),
-            (2.0, 200, False),
-        )
+        row("sisa", True, sigma=1.0, rho=200),
+        row("sisa", sigma=2.0, rho=100),
+        row("sisa", sigma=2.0, rho=200) | COOLDOWN,
+        row("sisa", sigma=1.5, rho=150) | COOLDOWN,
+        row("sisa", True, sigma=1.5, rho=150),
+        row("sisa", sigma=2.0, rho=200),
     ],
     "SISA-D": [
         row("sisa_d", sigma=20, rho=380) | TRAPEZOID,
@@ -61,8 +61,8 @@ IMAGES: dict[str, list[Row]] = {
         row("sync", True, lr=0.01),
     ],
     "sync SGD": [
-        row("sync", g, lr=lr, optimizer="sgd", options=SGD)
-        for lr, g in ((0.03, False), (0.1, False), (0.1, True), (0.06, False), (0.06, True), (0.2, True))
+        row("sync", lr=lr, optimizer="sgd", options=SGD) | shape
+        for lr, shape in ((0.03, {}), (0.1, {}), (0.1, COOLDOWN), (0.06, COOLDOWN), (0.06, GROWTH), (0.1, GROWTH))
     ],
     "FedAvg": [local("fedavg", *pair) for pair in FEDAVG],
     "FedProx": [
