@@ -73,8 +73,6 @@ def rows(options: argparse.Namespace, sigma: float) -> dict[str, tuple[float | A
         ("automatic sigma, k0 1000", AUTO, 1000),
         (f"sigma {10 * sigma:.3g} (x 10), k0 10", 10 * sigma, 10),
         (f"sigma {sigma / 10:.3g} (/ 10), k0 10", sigma / 10, 10),
-        (f"sigma {10 * sigma:.3g} (x 10), k0 1", 10 * sigma, 1),
-        (f"sigma {sigma / 10:.3g} (/ 10), k0 1", sigma / 10, 1),
     ):
         if first != AUTO:
             made[f"{name}, Geometric"] = first, Geometric(0.95, k0)
