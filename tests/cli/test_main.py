@@ -21,7 +21,7 @@ from safetensors import safe_open
 from pisa_ray.cli.main import main
 from pisa_ray.data.digits import digits_table
 from pisa_ray.schedulers import Constant
-from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.requests import Requests
 from pisa_ray.trainer.watch import Watch
 
 CONFIG = """
@@ -516,7 +516,7 @@ def test_what_was_asked_for_outlives_a_driver_that_did_not_see_it(
     run = config.parent / "run"
     during(monkeypatch, 3, lambda: main(["shards", str(run), "--remove", "1"]) and None)
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "asked_shards", lambda _: [])
+        patch.setattr(Requests, "asked_shards", lambda _: [])
         assert train(config, "run", "rounds=3") == 0
     monkeypatch.undo()
     monkeypatch.chdir(config.parent)

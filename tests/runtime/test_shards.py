@@ -302,7 +302,7 @@ def test_what_is_not_saved_is_done_again_when_states_are_lost(tmp_path, extra, m
     saved = checkpoint.latest(result.path / "checkpoints").progress.changes
     assert [(c["round"], c["kind"], c["shard"]) for c in saved] == [(2, "shard_removed", 2), (2, "shard_added", 7)]
     assert [event["round"] for event in events(result.path, "shard_added")] == [3, 2]
-    assert [change["round"] for change in RunDirectory(result.path).changes()] == [2, 2]
+    assert [change["round"] for change in RunDirectory(result.path).records.changes()] == [2, 2]
     assert {key.partition("/")[0] for key in states(result)} == {*"0134567", "w"}
 
 
@@ -489,7 +489,7 @@ def test_what_cannot_be_is_refused_where_it_is_asked_for(tmp_path, extra):
 def test_what_another_process_asks_for_is_refused_in_the_log(tmp_path):
     it = trainer(tmp_path / "run", rounds=3)
     (tmp_path / "run").mkdir()
-    RunDirectory(tmp_path / "run").ask_shards(Asked(remove=70))
+    RunDirectory(tmp_path / "run").requests.ask_shards(Asked(remove=70))
     RunDirectory(tmp_path / "run").write("shards-0.json", {"nonsense": 1})
     assert it.fit().status == "finished"
     (event,) = events(tmp_path / "run", "shards_refused")

@@ -35,7 +35,7 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
         )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    job = Changes(prepared(recorded, run_dir.resolve())).again(directory.changes())
+    job = Changes(prepared(recorded, run_dir.resolve())).again(directory.records.changes())
     with borrowed_process(job.threads):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)

@@ -175,7 +175,7 @@ def _resize(options: argparse.Namespace) -> int:
         raise ConfigError(f"no run is going on in {directory.path}: start one, or give --set workers=N to a new one.")
     if most == 0:
         raise ConfigError(f"the run in {directory.path} has workers: 0, a single process: it cannot be resized.")
-    directory.ask_resize(options.workers)
+    directory.requests.ask_resize(options.workers)
     print(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")
     return 0
 

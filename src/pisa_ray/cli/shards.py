@@ -35,12 +35,12 @@ def ask(run_dir: Path, asked: Asked) -> RunDirectory:
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None
         changes = Changes(prepared(recorded, directory.path), replaying=replaying)
-        changes.settle(changes.again(directory.changes()), [])
-        for waiting in directory.asked_shards():
+        changes.settle(changes.again(directory.records.changes()), [])
+        for waiting in directory.requests.asked_shards():
             with suppress(ConfigError):  # the run will say so
                 changes.ask(waiting)
         changes.ask(asked)
-    directory.ask_shards(asked)
+    directory.requests.ask_shards(asked)
     return directory
 
 

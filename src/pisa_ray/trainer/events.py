@@ -33,15 +33,15 @@ class Events:
         """Write down what has happened so far: only now is it sure that the run goes on here, after a round."""
         self.round, held, self._held = round_, self._held or [], None
         for kind, fields in held:
-            self._directory.add_event(kind, round_, **fields)
+            self._directory.records.add_event(kind, round_, **fields)
 
     def __call__(self, kind: str, **fields: Any) -> None:
         """Record an event, and say what it means if the user would want to know."""
         self.inexact = self.inexact or kind == "inexact"
-        if kind == "shards_away" and self._directory.arrivals.exists():
-            self._directory.end_arrivals(self.round)
+        if kind == "shards_away" and self._directory.records.has_arrivals():
+            self._directory.records.end_arrivals(self.round)
         if self._held is None:
-            self._directory.add_event(kind, self.round, **fields)
+            self._directory.records.add_event(kind, self.round, **fields)
         else:
             self._held.append((kind, fields))
         if kind in _SENTENCES:

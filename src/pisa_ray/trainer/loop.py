@@ -133,7 +133,7 @@ class Loop:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)
             self.fleet.tend()
-            self.changes.receive(self.directory.asked_shards())
+            self.changes.receive(self.directory.requests.asked_shards())
             if self.changes.waiting and self.fleet.is_settled():
                 self._change()
             settle = status is not None or round_ == self.schedule.rounds or self._is_saved(round_)
@@ -216,12 +216,12 @@ class Loop:
             for change in made:
                 self.events(**{key: value for key, value in change.items() if key not in ("round", "name")})
             if job.asynchronous is not None:
-                self.directory.end_arrivals(self.progress.round)
+                self.directory.records.end_arrivals(self.progress.round)
             self._save(LAST_TRIES)
             self._finish_saving(LAST_TRIES)
         self.changes.settle(job, waiting)
         for asked in waiting:
-            self.directory.forget_shards(asked)
+            self.directory.requests.forget_shards(asked)
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
@@ -343,7 +343,7 @@ class Loop:
                 better = min if name.endswith("loss") else max
                 best[f"best_{name}"] = better(best.get(f"best_{name}", value), value)
         self.last_row = row
-        self.directory.add_row(row)
+        self.directory.records.add_row(row)
         seconds = self.progress.seconds - self._before
         if self.watch is not None and (warning := self.watch.frozen(row)):
             self.events("warning", message=warning)

@@ -30,7 +30,7 @@ class Result:
     @property
     def history(self) -> list[dict[str, Any]]:
         """All evaluated rounds' rows, read from metrics.jsonl."""
-        return list(RunDirectory(self.path).rows())
+        return list(RunDirectory(self.path).records.rows())
 
     @property
     def weights_sha256(self) -> str:

@@ -334,12 +334,12 @@ class PisaTrainer:
             return self._fit(directory)
 
     def _fit(self, directory: RunDirectory) -> Result:
-        with StopRequests() as stop_requests, self._places.session(directory.add_arrivals) as make_fleet:
+        with StopRequests() as stop_requests, self._places.session(directory.records.add_arrivals) as make_fleet:
             stop_requests.arm()
             resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
             directory.write("partition.json", self._prepared.partition)
-            directory.take_resize()  # one that an earlier run did not live to see
+            directory.requests.take_resize()  # one that an earlier run did not live to see
             try:
                 return self._attempts(directory, make_fleet, stop_requests, resuming)
             except StoppedWaitingError as error:
@@ -369,7 +369,7 @@ class PisaTrainer:
         directory = self._directory()
         with directory.lock():
             self._check_directory(directory)
-            with self._places.session(directory.add_arrivals) as make_fleet:
+            with self._places.session(directory.records.add_arrivals) as make_fleet:
                 directory.create(self._config)
                 events = Events(directory, quiet=True)
                 events.accept(0)
@@ -531,7 +531,7 @@ class PisaTrainer:
         first = self._prepared.job
         if unused := first.train.rows - sum(len(rows) for rows in (*first.shards, *first.held_out)):
             display.say(f"{unused} of {first.train.rows} training rows belong to no shard")
-        *_, row = [{}, *directory.rows()]
+        *_, row = [{}, *directory.records.rows()]
         loop = Loop(
             job,
             fleet,
@@ -595,12 +595,12 @@ class PisaTrainer:
     def _take_resize(self, directory: RunDirectory) -> int | None:
         """The size asked for since the last time, by `resize` or `pisa-ray resize`."""
         asked, self._resize = self._resize, None
-        return directory.take_resize() if asked is None else asked
+        return directory.requests.take_resize() if asked is None else asked
 
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
         directory.write("result.json", metrics)
-        directory.add_event(status, int(fields.get("rounds", self._last_round(directory))))
+        directory.records.add_event(status, int(fields.get("rounds", self._last_round(directory))))
         directory.publish(results=True)
         return metrics
 
@@ -609,8 +609,8 @@ class PisaTrainer:
         kind = type(error).__name__
         message = str(error) if isinstance(error, PisaError | OSError) else kind
         with suppress(OSError, PisaError):
-            *_, last = [{}, *directory.rows()]
+            *_, last = [{}, *directory.records.rows()]
             self._end(directory, status, {"error": kind, "message": message, "rounds": last.get("round", 0), **last})
 
     def _last_round(self, directory: RunDirectory) -> int:
-        return max((int(row["round"]) for row in directory.rows()), default=0)
+        return max((int(row["round"]) for row in directory.records.rows()), default=0)

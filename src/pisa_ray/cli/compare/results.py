@@ -88,7 +88,7 @@ def read_result(cell: Cell, outcome: Outcome | None = None) -> CellResult | None
         return None if outcome is None else CellResult(cell, outcome)
     status = "diverged" if end.get("error") == "NonFiniteError" else str(end.get("status"))
     outcome = outcome or Outcome(status, str(end.get("message", "")))
-    return CellResult(cell, outcome, end, list(directory.rows()), shards)
+    return CellResult(cell, outcome, end, list(directory.records.rows()), shards)
 
 
 def larger_is_better(key: str) -> bool:
