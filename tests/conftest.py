@@ -1,9 +1,15 @@
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from warm import Warm
 
 _HERE = Path(__file__).resolve()
 
@@ -23,10 +29,28 @@ def vectors(shared: Path) -> dict:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray of our own for all tests that need one; its cores are logical, so that five workers fit."""
-    import ray
+def ray_session() -> Iterator[Warm]:
+    """One Ray of our own for all tests that need one; its cores are logical, so that five workers fit.
 
+    Processes are used again from run to run.
+    """
+    import ray
+    from warm import Warm
+
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (else workers wait for whatever else runs here)
     ray.init(address="local", num_cpus=8, include_dashboard=False)
-    yield
+    warm = Warm()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        warm.install(monkeypatch)
+        yield warm
+        warm.close()
     ray.shutdown()
+
+
+@pytest.fixture
+def fresh_processes(ray_session: Warm) -> Iterator[None]:
+    """Within a test, processes begin and end as they do for users."""
+    ray_session.close()
+    ray_session.keeps = False
+    yield
+    ray_session.keeps = True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 
 import pisa_ray.actors.fleet as fleets
-from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, Wanted
+from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, Wanted, processes
 from pisa_ray.actors.crew import Member
 from pisa_ray.actors.processes import ConsensusActor, WorkerActor
 from pisa_ray.engine.consensus import Consensus
@@ -146,27 +145,17 @@ class Simulation:
             done = [r for r in references if luck is None or luck.random() < 0.5]
             return done, [r for r in references if r not in done]
 
-        class Class:
-            def __init__(self, kind: Callable[[list[str]], Any]) -> None:
-                self.kind = kind
-
-            def options(self, **_: Any) -> Class:
-                return self
-
-            def remote(self, path: list[str]) -> Actor:
-                return Actor(self.kind(path))
-
         for name, fake in {
             "wait": wait,
             "get": get,
             "put": Ref,
             "nodes": lambda: [1],
             "cluster_resources": lambda: {"object_store_memory": 1e9},
-            "kill": lambda actor: setattr(actor, "dead", True),
             "get_runtime_context": lambda: SimpleNamespace(get_node_id=lambda: NODE),
         }.items():
             monkeypatch.setattr(ray, name, fake)
-        monkeypatch.setattr(fleets, "remote_class", Class)
+        monkeypatch.setattr(processes, "start_consensus", lambda node: Actor(ConsensusActor([])))
+        monkeypatch.setattr(processes, "end", lambda actor: setattr(actor, "dead", True))
         monkeypatch.setattr(fleets, "Crew", Crew)
         self._job, self._ids = job, itertools.count()
         first = [self.member(site) for site in at]

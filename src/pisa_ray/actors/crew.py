@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
 
+from pisa_ray.actors import processes
 from pisa_ray.actors.calls import GoneError, answer, is_ready
-from pisa_ray.actors.processes import WorkerActor, remote_class
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.engine.job import Job
@@ -136,8 +134,7 @@ class Crew:
         """Start a process for each plan."""
         for plan in plans:
             resources = self._resources.on(self._sites.selector(plan.site))
-            actor: Any = remote_class(WorkerActor).options(max_restarts=0, **resources.options())
-            handle = actor.remote(sys.path)
+            handle = processes.start_worker(resources)
             ready = handle.set_up.remote(self.reference, list(plan.shards), self._resources.gpus > 0)
             self.starting.append(Member(handle, ready, id=next(self._ids), site=plan.site))
 
@@ -220,12 +217,12 @@ class Crew:
         """End a process, whether it lives or not."""
         self.members = [m for m in self.members if m is not member]
         self.starting = [m for m in self.starting if m is not member]
-        end(member.actor)
+        processes.end(member.actor)
 
     def close(self) -> None:
         """End all."""
         for member in [*self.members, *self.starting]:
-            end(member.actor)
+            processes.end(member.actor)
         self.members, self.starting = [], []
 
     def feel(self, others: Sequence[Holder] = ()) -> bool:
@@ -254,12 +251,6 @@ class Crew:
         asked = [(h, _ask(h)) for h in holders if h not in frozen and is_ready([h.ready])]
         ray.wait([pulse for _, pulse in asked], num_returns=len(asked), timeout=PROBE) if asked else None
         return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]
-
-
-def end(actor: Any) -> None:
-    """Kill an actor; one that is gone already is no error."""
-    with suppress(RayError, ValueError):
-        ray.kill(actor)
 
 
 def _ask(holder: Holder) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,13 +19,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pisa_ray.actors import processes
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell, end
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell
 from pisa_ray.actors.elastic import Elastic, Wanted
 from pisa_ray.actors.hosting import Hosting
-from pisa_ray.actors.processes import ConsensusActor, remote_class
 from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
@@ -306,7 +304,7 @@ class RayFleet:
     def close(self) -> None:
         """See Fleet."""
         self._crew.close()
-        end(self._consensus.actor)
+        processes.end(self._consensus.actor)
         self._round, self._hosting.adopting, self._published = None, [], None  # so that Ray can free what they refer to
         with suppress(RayError):
             self._elastic.close()
@@ -315,11 +313,7 @@ class RayFleet:
 
     def _new_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
         """A consensus actor about to begin a round with a published vector (None: the initial one), and that vector."""
-        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        actor: Any = remote_class(ConsensusActor).options(
-            num_cpus=0, scheduling_strategy=here, allow_out_of_order_execution=True, max_restarts=0
-        )
-        handle = actor.remote(sys.path)
+        handle = processes.start_consensus(self._node)
         made, ready = handle.set_up.options(num_returns=2).remote(self._crew.reference, round_, published)
         return Holder(handle, ready), made if published is None else published
 
@@ -448,7 +442,7 @@ class RayFleet:
             )
             self._hosting.lose(list(member.shards), by=member)
         if self._consensus in gone:
-            end(self._consensus.actor)
+            processes.end(self._consensus.actor)
             self._tell("consensus_died")
             self._consensus, self._published = self._new_consensus(self._done + 1, self._published)
             self._consensus_deaths += 1

@@ -10,12 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pisa_ray.actors.session import RayResources
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
@@ -174,8 +178,29 @@ class ConsensusActor:
         return os.getpid()
 
 
-def remote_class(kind: type) -> Any:
-    """One of the classes above for Ray."""
+# How processes are started and ended. All of a run's come from these three, so another way of having processes
+# (a simulated one, or processes that are used again) is put in their places.
+
+
+def start_worker(resources: RayResources) -> Any:
+    """Ray's handle of a new WorkerActor, which reserves some resources."""
+    return _remote(WorkerActor).options(max_restarts=0, **resources.options()).remote(sys.path)
+
+
+def start_consensus(node: str) -> Any:
+    """Ray's handle of a new ConsensusActor on a node, by Ray's id."""
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    options = {"num_cpus": 0, "scheduling_strategy": here, "allow_out_of_order_execution": True, "max_restarts": 0}
+    return _remote(ConsensusActor).options(**options).remote(sys.path)
+
+
+def end(actor: Any) -> None:
+    """Kill an actor; one that is gone already is no error."""
+    with suppress(RayError, ValueError):
+        ray.kill(actor)
+
+
+def _remote(kind: type) -> Any:
     remote: Any = ray.remote  # its types do not know concurrency groups
     return remote(concurrency_groups=_GROUPS)(kind)
 
