@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 import pisa_ray.actors
-from pisa_ray.actors import RayFleet
+from pisa_ray.actors import RayFleet, RayResources
 from pisa_ray.actors.session import room
 
 #: What can happen without more than one node.
@@ -74,21 +74,21 @@ class Chaos:
         return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
 
     def strike(self, fleet: RayFleet, moment: str = "begin") -> None:
-        round_ = fleet._round.number if fleet._round is not None else fleet._done
+        round_ = fleet.round.number if fleet.round is not None else fleet.done
         done = {(f["round"], f["kind"], f["moment"]) for f in self.happened()}
         for fault in self.faults:
             if (fault.round, fault.moment) == (round_, moment) and (round_, fault.kind, moment) not in done:
-                if moment == "evaluate" and fleet._round is not None:
-                    ray.wait([fleet._round.summary], timeout=60, fetch_local=False)
+                if moment == "evaluate" and fleet.round is not None:
+                    ray.wait([fleet.round.summary], timeout=60, fetch_local=False)
                 self._strike(fault, fleet)
         if moment != "begin":
             return
-        deliveries = list(fleet._round.deliveries.items())
+        deliveries = list(fleet.round.deliveries.items())
         if deliveries:
             self._old = round_, deliveries[0][0], deliveries[0][1].payload
 
     def _strike(self, fault: Fault, fleet: RayFleet) -> None:
-        members = [m for m in fleet._crew.members if m.shards]
+        members = [m for m in fleet.crew.members if m.shards]
         victim = members[fault.luck % len(members)]
         what: dict[str, Any] = {}
         if fault.kind == "kill":
@@ -104,27 +104,27 @@ class Chaos:
             time.sleep(0.5)
             _send(signal.SIGCONT, [victim])
         elif fault.kind == "consensus kill":
-            pid = ray.get(_pulse(fleet._consensus.actor), timeout=30)
+            pid = ray.get(_pulse(fleet.consensus.actor), timeout=30)
             os.kill(pid, signal.SIGKILL)
             what = {"pids": [pid]}
         elif fault.kind == "duplicate":
-            ticket, delivery = next(iter(fleet._round.deliveries.items()))
-            both = [delivery.added, fleet._consensus.actor.add.remote(fault.round, ticket, delivery.payload)]
+            ticket, delivery = next(iter(fleet.round.deliveries.items()))
+            both = [delivery.added, fleet.consensus.actor.add.remote(fault.round, ticket, delivery.payload)]
             self.refused.append((fault.kind, both))
             what = {"ticket": ticket}
         elif fault.kind == "late":
             number, ticket, payload = self._old
-            add = fleet._consensus.actor.add
+            add = fleet.consensus.actor.add
             self.refused.append((fault.kind, [add.remote(number, ticket, payload), add.remote(number, -1, payload)]))
             what = {"of_round": number}
         elif fault.kind.startswith("slow from now on: "):
             Path(fault.kind.partition(": ")[2]).write_text(str(victim.info.pid))
         elif fault.kind == "false alarm":
-            fleet._recover()
+            fleet.recover()
         elif fault.kind in ("shrink", "grow"):
-            size = max(1, len(fleet._crew.members) + (1 if fault.kind == "grow" else -1))
+            size = max(1, len(fleet.crew.members) + (1 if fault.kind == "grow" else -1))
             fleet.resize(size)
-            self.awaited = min(size, len(fleet._shards))
+            self.awaited = min(size, len(fleet.shards))
             what = {"workers": size}
         else:
             assert self._outside is not None, f"nobody to do {fault.kind}"
@@ -155,7 +155,7 @@ def _send(number: int, members: Sequence[Any]) -> list[int]:
 
 def _wake(victim: Any, fleet: RayFleet) -> None:
     until = time.monotonic() + 120
-    while victim in fleet._crew.members and time.monotonic() < until:
+    while victim in fleet.crew.members and time.monotonic() < until:
         time.sleep(0.01)
     _send(signal.SIGCONT, [victim])
 
@@ -168,13 +168,13 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
     class Shaken(base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            move = self._hosting._move
+            move = self.hosting.move
 
             def struck(*args: Any) -> None:
                 move(*args)
                 chaos.strike(self, "move")
 
-            self._hosting._move = struck
+            self.hosting.move = struck
 
         def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
             super().begin(round_, sigma, diagnose, settle)
@@ -194,8 +194,8 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
             chaos.strike(self, "save")
             return saving
 
-        def _take_snapshot(self) -> Any:
-            parts = super()._take_snapshot()
+        def take_snapshot(self) -> Any:
+            parts = super().take_snapshot()
             chaos.strike(self, "snapshot")
             return parts
 
@@ -203,9 +203,7 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
             super().tend()
             until = time.monotonic() + 20  # small runs would end before a new process has started
             while chaos.awaited is not None and time.monotonic() < until:
-                if len(self._crew.members) == chaos.awaited or not (
-                    self._crew.starting or room(self._elastic._resources)
-                ):
+                if len(self.crew.members) == chaos.awaited or not (self.crew.starting or room(RayResources())):
                     chaos.awaited = None
                 time.sleep(0.05)
                 super().tend()

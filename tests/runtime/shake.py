@@ -84,7 +84,7 @@ def child(settings: dict[str, Any], out: Path) -> None:
     from chaos import Chaos, Fault, shaken
 
     def outside(fault: Fault, fleet: Any) -> dict[str, Any]:
-        nodes = [m.node for m in fleet._crew.members if m.shards]
+        nodes = [m.node for m in fleet.crew.members if m.shards]
         print(json.dumps({"kind": fault.kind, "luck": fault.luck, "nodes": nodes}), flush=True)
         if fault.kind == "driver kill":
             os.kill(os.getpid(), signal.SIGKILL)

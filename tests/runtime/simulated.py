@@ -184,24 +184,24 @@ class Simulation:
     def member(self, site: str | None) -> Member:
         """A worker that has just started."""
         actor = Actor(WorkerActor([]))
-        actor.it._worker = Worker(self._job, process_is_ours=False)
+        actor.it.worker = Worker(self._job, process_is_ours=False)
         return Member(actor, Ref(), id=next(self._ids), site=site, node=NODE)
 
     @property
     def members(self) -> list[Member]:
-        return self.fleet._crew.members
+        return self.fleet.crew.members
 
     @property
     def consensus(self) -> Consensus:
-        actor: ConsensusActor = self.fleet._consensus.actor.it
-        return actor._it
+        actor: ConsensusActor = self.fleet.consensus.actor.it
+        return actor.consensus
 
     def hosted(self) -> dict[int, HostedShard]:
         """What the live workers host, by shard; each once."""
         found: dict[int, HostedShard] = {}
         for member in self.members:
             if not member.actor.dead:
-                here = member.actor.it._worker.shards
+                here = member.actor.it.worker.shards
                 assert sorted(here) == member.shards
                 assert not set(here) & set(found)
                 found |= here
@@ -210,7 +210,7 @@ class Simulation:
     def kill(self, holder: Any) -> None:
         """A process dies, and something that was lost with it has been noticed."""
         holder.actor.dead = True
-        self.fleet._suspect = True
+        self.fleet.suspect = True
 
     def kill_some(self, luck: random.Random, share: float) -> None:
         """Each process dies with some probability; if all workers do, another one is about to start."""
@@ -218,6 +218,6 @@ class Simulation:
             if luck.random() < share:
                 self.kill(member)
         if luck.random() < share / 2:
-            self.kill(self.fleet._consensus)
+            self.kill(self.fleet.consensus)
         gone = all(member.actor.dead for member in self.members)
-        self.fleet._elastic.pending = [self.member(luck.choice(["bonn", "lyon"]))] if gone else []
+        self.fleet.elastic.pending = [self.member(luck.choice(["bonn", "lyon"]))] if gone else []

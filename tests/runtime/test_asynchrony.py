@@ -268,12 +268,12 @@ def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
 
     members = [Member(None, None, id=number) for number in range(3)]
     fleet = object.__new__(AsynchronousFleet)
-    fleet._done, fleet._crew = 5, SimpleNamespace(members=members)
-    fleet._flights = {
+    fleet.done, fleet.crew = 5, SimpleNamespace(members=members)
+    fleet.flights = {
         ticket: Flight(member, (ticket,), None, None, None, kept=Kept(PastRound(began, 1.0, set()), None))
         for ticket, (member, began) in enumerate(zip(members, [6, 5, 3], strict=True))
     }
-    assert fleet._evaluators() == members[:1]
+    assert fleet.evaluators() == members[:1]
 
 
 @pytest.mark.ray

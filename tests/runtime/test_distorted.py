@@ -59,7 +59,7 @@ def test_a_moved_shard_sees_the_same_batches_and_evaluates_alike():
     away.host([2])
     published = home.model.published()
     for count in (0, 1, 40):
-        for a, b in zip(home._batch(2, count), away._batch(2, count), strict=True):
+        for a, b in zip(home.batch(2, count), away.batch(2, count), strict=True):
             assert torch.equal(a, b)
     for held_out in (False, True):
         at_home = home.evaluate_shards(published, range(4), held_out=held_out)
@@ -78,7 +78,7 @@ def test_every_row_is_distorted_as_itself():
         x, y = images(x, training=True), y.clone()
         for distortion in job.distortions:
             x, y = distortion(x, y, Origin(job.seed, shard, 3, rows))
-        batch = worker._batch(shard, 5)
+        batch = worker.batch(shard, 5)
         assert torch.equal(batch[0], x)
         assert torch.equal(batch[1], y)
 

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import plain_net, run, uneven
 
 from pisa_ray import SISA, ConfigError, Data, Indices, PisaError
-from pisa_ray.actors import Wanted, elastic
+from pisa_ray.actors import Wanted, elastic, processes
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
@@ -66,11 +67,11 @@ def make(cluster, crew, least, most, stop=lambda: False, **more):
     return Elastic(crew, wanted, RayResources(), tell, stop, lambda sites: [()] * len(sites))
 
 
-def test_as_many_workers_as_there_is_room_for_and_more_when_there_is_more(cluster):
+def test_as_many_workers_as_there_is_room_for_and_more_when_there_is_more(cluster, monkeypatch):
     crew = FakeCrew()
     it = make(cluster, crew, 1, 3)
     cluster.room = 1
-    it._settled = lambda waited: True
+    monkeypatch.setattr(elastic, "SETTLE", 0.0)
     crew.start([()])
     cluster.room = 0
     it.staff()
@@ -107,10 +108,11 @@ def test_workers_of_draining_nodes_go_once_others_can_do_without_them(cluster):
 
 
 def test_patience_is_bounded_and_waiting_can_be_stopped(cluster):
-    it = make(cluster, FakeCrew(), 2, 3, patience=0.3)
+    wanted = Wanted(2, 3, patience=0.3)
+    it = Elastic(FakeCrew(), wanted, RayResources(), lambda kind, **fields: None, lambda: False, lambda sites: [])
     with pytest.raises(ConfigError, match=r"room for 0 of at least 2 workers of 1 CPU each within 0.3 s: use fewer"):
         it.staff()
-    it._wanted.staffed = True  # a run that had its workers once failed, it was not asked for too much
+    wanted.staffed = True  # a run that had its workers once failed, it was not asked for too much
     with pytest.raises(PisaError) as error:
         it.staff()
     assert not isinstance(error.value, ConfigError)
@@ -121,16 +123,19 @@ def test_patience_is_bounded_and_waiting_can_be_stopped(cluster):
 def test_a_worker_that_computes_differently_is_refused_unless_exact_is_false(monkeypatch):
     for exact in (True, False):
         told, ended = [], []
-        crew = Crew.__new__(Crew)
-        crew.members, crew.starting, crew._exact, crew._environment, crew.refused_at = [], [], exact, None, 0.0
-        crew._tell = lambda kind, told=told, **fields: told.append((kind, fields.get("message")))
-        crew.dismiss = ended.append
-        one = Member(None, None, id=0, info=WorkerInfo(1, "a", "cpu", {"torch": "2", "threads": 1}))
-        other = Member(None, None, id=1, info=WorkerInfo(2, "b", "cpu", {"torch": "3", "threads": 1}))
-        assert crew._accept(one)
-        assert crew._accept(other) is not exact
+        monkeypatch.setattr(processes, "end", ended.append)
+        monkeypatch.setattr(ray, "put", lambda job: None)
+
+        def tell(kind, told=told, **fields):
+            told.append((kind, fields.get("message")))
+
+        crew = Crew(None, RayResources(), tell, exact=exact)
+        one = Member("one", None, id=0, info=WorkerInfo(1, "a", "cpu", {"torch": "2", "threads": 1}))
+        other = Member("other", None, id=1, info=WorkerInfo(2, "b", "cpu", {"torch": "3", "threads": 1}))
+        assert crew.accept(one)
+        assert crew.accept(other) is not exact
         assert told == [("worker_refused" if exact else "inexact", "torch is 3, not 2")]
-        assert ended == ([other] if exact else [])
+        assert ended == (["other"] if exact else [])
 
 
 @settings(deadline=None, max_examples=60)

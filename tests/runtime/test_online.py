@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from runs import METHODS, Rich, events, run, small_job, states, trajectory
 
 from pisa_ray import SISAD, Asynchronous, ConfigError, Data, Geometric, OnlineK0, SyncOptimizer, Trapezoid
-from pisa_ray.algorithm import Auto, StandingSum
+from pisa_ray.algorithm import Auto
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.worker import spaced
@@ -148,11 +148,10 @@ def test_a_consensus_that_goes_back_forgets_what_it_was_told():
     fleet = LocalFleet(job)
     fleet.begin(1, 10.0, diagnose=False)
     fleet.end()
-    consensus: Consensus = fleet._consensus
-    assert isinstance(consensus._sum, StandingSum)
-    assert consensus._sum.heard()
+    consensus: Consensus = fleet.consensus
+    assert consensus.heard()
     consensus.restore(consensus.publish().copy(), 2)
-    assert not consensus._sum.heard()
+    assert not consensus.heard()
 
 
 @pytest.mark.parametrize("method", METHODS)

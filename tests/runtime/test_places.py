@@ -87,34 +87,39 @@ def crew_of(*sites):
 
 def elastic_of(crew, shards, most=2):
     sites = Sites("site", {0: "bonn", 1: "lyon", 2: "lyon"})
-    return Elastic(crew, Wanted(1, most), RayResources(), dict, lambda: False, list, sites, lambda: shards)
+
+    def tell(kind, **fields):
+        pass
+
+    return Elastic(crew, Wanted(1, most), RayResources(), tell, lambda: False, list, sites, lambda: shards)
 
 
 def test_a_worker_whose_place_has_no_shards_is_let_go_and_no_other():
     crew = crew_of("bonn", "lyon")
     left = elastic_of(crew, [1, 2])  # the shard of Bonn has left the problem
     left.resize(1)
-    assert left._leaving() == crew.members[:1]
+    assert left.leaving() == crew.members[:1]
     both = elastic_of(crew, [0, 1, 2])
     both.resize(1)  # each place needs one
-    assert both._leaving() == []
+    assert both.leaving() == []
 
 
 def test_a_worker_that_can_only_keep_states_is_too_few():
     crew = crew_of("bonn")
     assert elastic_of(crew, [1, 2]).is_short()
-    assert elastic_of(crew, [1, 2])._leaving() == []  # the states are there
+    assert elastic_of(crew, [1, 2]).leaving() == []  # the states are there
     assert not elastic_of(crew, [0, 1, 2]).is_short()
 
 
 def test_a_draining_place_waits_for_its_next_worker(monkeypatch):
     monkeypatch.setattr(elastic, "usable_nodes", lambda: {"bonn-9": {"Labels": {"site": "bonn"}}})
     crew = crew_of("bonn", "lyon")
+    monkeypatch.setattr(elastic, "draining", lambda: {"bonn-0"})
     it = elastic_of(crew, [0, 1, 2])
-    it._draining = {"bonn-0"}
-    assert it._leaving() == crew.members[:1]
+    it.note_draining()
+    assert it.leaving() == crew.members[:1]
     crew.starting = [SimpleNamespace(id=9, site="bonn", node="")]
-    assert it._leaving() == []
+    assert it.leaving() == []
 
 
 # What absence means

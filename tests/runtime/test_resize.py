@@ -132,7 +132,7 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
                 references = len(global_worker.core_worker.get_all_reference_counts())
                 files = len(list(Path("/proc/self/fd").iterdir()))
                 threads, files = (len(list(Path(f"/proc/self/{name}").iterdir())) for name in ("task", "fd"))
-                counts.append((references - len(it._snapshots.window), threads, files))
+                counts.append((references - len(it.snapshots.window), threads, files))
     finally:
         it.close()
     (references, threads, files), (later, more_threads, more_files) = counts

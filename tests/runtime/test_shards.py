@@ -108,7 +108,7 @@ def job_of(**changes):
 def step(fleet, round_, sigma=0.3):
     fleet.begin(round_, sigma, diagnose=False)
     report = fleet.end()
-    return fleet._consensus.publish().copy(), list(report.shards)
+    return fleet.consensus.publish().copy(), list(report.shards)
 
 
 def in_a_tree(rows):
@@ -134,7 +134,7 @@ def leaves(fleet, round_, w, shards):
     """Each shard's message of a round, by itself."""
     found = {}
     for i in shards:
-        payload, _ = fleet._worker.step(round_, 0.3, w, False, [i])
+        payload, _ = fleet.worker.step(round_, 0.3, w, False, [i])
         ((_, row),) = payload.messages
         found[i] = torch.tensor(row)
     return found
@@ -157,9 +157,9 @@ def test_without_a_shard_w_is_made_of_the_other_messages(gone):
         assert w.tobytes() == consensus_by_hand(job, rows).tobytes()
         everybody = rows | leaves(twin, 4, before, [gone])
         assert w.tobytes() != consensus_by_hand(job, everybody).tobytes()
-        assert set(fleet._worker.shards) == set(less.present)
+        assert set(fleet.worker.shards) == set(less.present)
         for i in less.present:
-            assert torch.equal(fleet._worker.shards[i].state.dual, twin._worker.shards[i].state.dual)
+            assert torch.equal(fleet.worker.shards[i].state.dual, twin.worker.shards[i].state.dual)
 
 
 @pytest.mark.parametrize("gone", [0, 2, 4])
@@ -174,7 +174,7 @@ def test_what_a_removed_shard_has_said_leaves_the_standing_sum(gone):
             w, reporters = step(fleet, round_)
             assert len(reporters) == 2  # 0.4 of the four that are left
             assert gone not in reporters
-            said = {i: hosted.state.said for i, hosted in fleet._worker.shards.items()}
+            said = {i: hosted.state.said for i, hosted in fleet.worker.shards.items()}
             assert set(said) == set(range(5)) - {gone}
             assert w.tobytes() == consensus_by_hand(job, said).tobytes()
 
@@ -197,10 +197,10 @@ def test_with_another_shard_w_has_its_message_at_its_weight(participation, extra
         w, reporters = step(fleet, 3)
         assert 4 in reporters
         assert reporters == more.reporters(3)
-        state = fleet._worker.shards[4].state
+        state = fleet.worker.shards[4].state
         assert (state.reports, state.version) == (1, 3)
         if participation < 1:
-            said = {i: hosted.state.said for i, hosted in fleet._worker.shards.items()}
+            said = {i: hosted.state.said for i, hosted in fleet.worker.shards.items()}
             assert w.tobytes() == consensus_by_hand(more, said).tobytes()
         else:  # again from the same states, one by one
             twin = LocalFleet(job)
@@ -209,8 +209,8 @@ def test_with_another_shard_w_has_its_message_at_its_weight(participation, extra
             twin.change(more)
             assert w.tobytes() == consensus_by_hand(more, leaves(twin, 3, before, range(5))).tobytes()
         fresh = LocalFleet(more)  # its first batch and its first dual are those of any shard's first report
-        fresh._worker.step(3, 0.3, before, False, [4])
-        assert torch.equal(fresh._worker.shards[4].state.dual, state.dual)
+        fresh.worker.step(3, 0.3, before, False, [4])
+        assert torch.equal(fresh.worker.shards[4].state.dual, state.dual)
         seen = [4 in step(fleet, round_)[1] for round_ in range(4, 12)]
         assert all(seen) if participation == 1 else 0 < sum(seen) < 8
 

@@ -6,7 +6,6 @@ import random
 
 import numpy as np
 import pytest
-import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import small_job as job
@@ -54,25 +53,25 @@ def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
         for round_ in range(1, rounds + 1):
             run.kill_some(luck, 0.05)
             if len(run.members) < 4 and luck.random() < 0.3:
-                run.fleet._elastic.arrived = [run.member(None)]
+                run.fleet.elastic.arrived = [run.member(None)]
             if len(live := [m for m in run.members if not m.actor.dead]) > 2 and luck.random() < 0.1:
-                run.fleet._elastic.leaving = [live[0]]
+                run.fleet.elastic.leaving = [live[0]]
             run.fleet.tend()
             run.kill_some(luck, 0.08)
             run.fleet.begin(round_, 10.0, round_ % 3 == 0, settle=round_ == rounds)
             run.kill_some(luck, 0.1)
-            if run.fleet._suspect and luck.random() < 0.7:
-                run.fleet._recover()
+            if run.fleet.suspect and luck.random() < 0.7:
+                run.fleet.recover()
                 run.kill_some(luck, 0.1)
             run.fleet.end()
-        w = np.array(ray.get(run.fleet._published))
+        w = np.array(run.fleet.published())
     replay = dict(run.log) if mode == "asynchronous" else None
     with borrowed_process(1):
         alone = LocalFleet(free[mode], replay=replay)
         for round_ in range(1, rounds + 1):
             alone.begin(round_, 10.0, round_ % 3 == 0)
             alone.end()
-        assert np.array_equal(alone._consensus.publish(), w)
+        assert np.array_equal(alone.consensus.publish(), w)
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "participation"])
@@ -85,7 +84,7 @@ def test_what_happened_before_going_back_has_not_happened(free, mode, seed):
     def fault(share):
         run.kill_some(luck, share)
         if len(run.members) < 4 and luck.random() < 0.3:
-            run.fleet._elastic.arrived = [run.member(None)]
+            run.fleet.elastic.arrived = [run.member(None)]
 
     def step(round_, sigma):
         fault(0.05)
@@ -109,13 +108,13 @@ def test_what_happened_before_going_back_has_not_happened(free, mode, seed):
             if round_ < rounds:
                 step(round_ + 1, 10.0)
         run.fleet.tend()
-        w = np.array(ray.get(run.fleet._published))
+        w = np.array(run.fleet.published())
     with borrowed_process(1):
         alone = LocalFleet(free[mode])
         for round_ in range(1, rounds + 1):
             alone.begin(round_, 10.0, round_ % 3 == 0)
             alone.end()
-        assert np.array_equal(alone._consensus.publish(), w)
+        assert np.array_equal(alone.consensus.publish(), w)
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "participation"])
@@ -125,7 +124,7 @@ def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
     play(run, 1)
     fork = run.fleet.fork(1)
     run.fleet.begin(2, 40.0, diagnose=False)
-    late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet._round.deliveries.items()]
+    late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet.round.deliveries.items()]
     run.fleet.end()
     run.fleet.back(fork)
     run.fleet.tend()
@@ -135,7 +134,7 @@ def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
     for round_ in (1, 2):
         alone.begin(round_, 10.0, diagnose=False)
         alone.end()
-    assert np.array_equal(alone._consensus.publish(), run.consensus.publish())
+    assert np.array_equal(alone.consensus.publish(), run.consensus.publish())
 
 
 def play(run, round_, diagnose=False):
@@ -158,24 +157,24 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
         for round_ in range(1, 21):
             run.kill_some(luck, 0.05)
             if len(run.members) < 4 and luck.random() < 0.3:
-                fleet._elastic.arrived = [run.member(luck.choice(["bonn", "lyon", None]))]
+                fleet.elastic.arrived = [run.member(luck.choice(["bonn", "lyon", None]))]
             if len(live := [m for m in run.members if not m.actor.dead]) > 2 and luck.random() < 0.1:
-                fleet._elastic.leaving = [live[0]]
+                fleet.elastic.leaving = [live[0]]
             fleet.tend()
             run.kill_some(luck, 0.08)
             fleet.begin(round_, 10.0, round_ % 3 == 0)
             run.kill_some(luck, 0.1)
-            if fleet._suspect and luck.random() < 0.7:
-                fleet._recover()
+            if fleet.suspect and luck.random() < 0.7:
+                fleet.recover()
                 run.kill_some(luck, 0.1)
             held_out = fleet.evaluate_shards(held_out=True)
             report = fleet.end()
             held_out()
-            if fleet._untold:  # the consensus has died after the round, and is told all in the next
+            if fleet.untold:  # the consensus has died after the round, and is told all in the next
                 continue
             known = {i for i, shard in run.hosted().items() if shard.state.said.any()}
-            assert heard & known <= set(run.consensus._sum.heard())  # it keeps its say, but if all who knew it died
-            heard = set(run.consensus._sum.heard())
+            assert heard & known <= set(run.consensus.heard())  # it keeps its say, but if all who knew it died
+            heard = set(run.consensus.heard())
             assert heard >= set(report.shards)
             assert np.isfinite(run.consensus.publish()).all()
             for i, shard in run.hosted().items():
@@ -185,7 +184,7 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
                     continue
                 if i in heard and shard.state.version == round_:
                     assert np.array_equal(run.consensus.said([i])[i], shard.state.said.numpy())
-        assert fleet._hosting.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
+        assert fleet.hosting.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
 
 
 def test_the_last_to_be_alive_does_not_leave(free, monkeypatch):
@@ -193,7 +192,7 @@ def test_the_last_to_be_alive_does_not_leave(free, monkeypatch):
     run = Simulation(free["synchronous"], Sites(), [None, None], monkeypatch)
     play(run, 1)
     leaving, staying = run.members
-    run.fleet._elastic.leaving = [leaving]
+    run.fleet.elastic.leaving = [leaving]
     run.kill(staying)
     play(run, 2)
     assert run.members == [leaving]
@@ -216,9 +215,9 @@ def test_a_place_and_the_consensus_die_in_one_round(three):
     three.fleet.tend()
     three.kill(bonn(three))
     three.fleet.begin(6, 10.0, False)
-    three.kill(three.fleet._consensus)
+    three.kill(three.fleet.consensus)
     assert sorted(three.fleet.end().shards) == [i for i in range(SHARDS) if i not in BONN]
-    assert three.consensus._sum.heard() == list(range(SHARDS))
+    assert three.consensus.heard() == list(range(SHARDS))
     assert set(three.consensus.said(BONN)) == set(said)
 
 
@@ -226,11 +225,11 @@ def test_what_has_been_said_since_the_last_safe_state_stands(three):
     for round_ in range(1, 8):
         play(three, round_)
     said = three.consensus.said(BONN)
-    kept = three.fleet._snapshots.round
+    kept = three.fleet.snapshots.round
     assert 0 < kept < 7
     three.kill(bonn(three))
     play(three, 8)
-    three.kill(three.fleet._consensus)
+    three.kill(three.fleet.consensus)
     play(three, 9)
     for i in BONN:
         assert np.array_equal(three.consensus.said([i])[i], said[i])
@@ -238,7 +237,7 @@ def test_what_has_been_said_since_the_last_safe_state_stands(three):
         assert three.hosted()[i].home is None
     (away,) = [fields for kind, fields in three.events if kind == "shards_away"]
     assert (away["shards"], away["state"]) == (BONN, kept)
-    three.fleet._elastic.arrived = [three.member("bonn")]
+    three.fleet.elastic.arrived = [three.member("bonn")]
     assert sorted(play(three, 10).shards) == list(range(SHARDS))
     assert [fields["shards"] for kind, fields in three.events if kind == "shards_back"] == [BONN]
 
@@ -246,7 +245,7 @@ def test_what_has_been_said_since_the_last_safe_state_stands(three):
 def test_a_drained_place_hands_over_all(three):
     for round_ in range(1, 8):
         play(three, round_)
-    three.fleet._elastic.leaving = [bonn(three)]
+    three.fleet.elastic.leaving = [bonn(three)]
     play(three, 8)
     assert {three.hosted()[i].state.version for i in BONN} == {7}
 

@@ -214,14 +214,14 @@ def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
     simulation = Simulation(job, NOWHERE, [None] * 3, monkeypatch, luck)
     fleet = simulation.fleet
     fleet.tend()
-    gather = fleet._gather
+    gather = fleet.gather
 
     def gathered(*arguments):
         sums = gather(*arguments)
         simulation.kill_some(luck, 0.4)
         return sums
 
-    monkeypatch.setattr(fleet, "_gather", gathered)
+    monkeypatch.setattr(fleet, "gather", gathered)
     monkeypatch.setattr(fleets, "DEATHS_IN_A_ROUND", 99)  # the consensus may die as often as it likes
     here, numbers, again = measured(fleet, job)
 

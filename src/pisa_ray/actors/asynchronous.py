@@ -78,7 +78,7 @@ class AsynchronousFleet(RayFleet):
         assert job.asynchronous is not None  # noqa: S101  (for the type checker)
         self._rule, self._log, self._replay = job.asynchronous, log, replay
         self._heard = dict.fromkeys(job.present, 0)  # the round that each shard's standing message is from
-        self._flights: dict[int, Flight] = {}
+        self.flights: dict[int, Flight] = {}
         self._landings = 0
         self._now: Kept | None = None
         self._settling, self._moving = False, False
@@ -86,48 +86,48 @@ class AsynchronousFleet(RayFleet):
         # Rounds after which steps at their w, or at an earlier one, still arrive: no state may be kept apart then.
         self._open = {r for t, steps in (replay or {}).items() for r in range(min((v for _, v in steps), default=t), t)}
         super().__init__(job, wanted, resources, tell, stop_requested, sites)
-        self._snapshots.period = self._snapshots.longest  # what they cost is the wait for the slowest step
+        self.snapshots.period = self.snapshots.longest  # what they cost is the wait for the slowest step
 
     def is_settled(self) -> bool:
         """See Fleet."""
-        return not self._flights
+        return not self.flights
 
     def tend(self) -> None:
         """See Fleet; where steps are under way, shards are moved and states kept after the next round."""
-        self._snapshots.settle(None)
-        arrived, leaving = self._elastic.look()
+        self.snapshots.settle(None)
+        arrived, leaving = self.elastic.look()
         self._moving = self._moving or bool(arrived or leaving)
-        if self._hosting.lost or self._suspect:
-            self._recover()
+        if self.hosting.lost or self.suspect:
+            self.recover()
         if not self.is_settled():
             return
         if self._moving:
             self._rebalance(leaving)
-        while self._elastic.is_short():
-            self._elastic.staff()
+        while self.elastic.is_short():
+            self.elastic.staff()
             self._rebalance([])
         self._moving = False
-        if self._snapshots.due(self._done) and self._done not in self._open:
-            self._take_snapshot()
+        if self.snapshots.due(self.done) and self.done not in self._open:
+            self.take_snapshot()
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""
         self._began = time.monotonic()
-        self._round = Round(round_, sigma, diagnose, deliveries=dict(self._flights))
+        self.round = Round(round_, sigma, diagnose, deliveries=dict(self.flights))
         self._now = Kept(PastRound(round_, sigma, set()), self._published)
-        self._settling = settle or self._moving or self._untold or self._snapshots.due(round_)
+        self._settling = settle or self._moving or self.untold or self.snapshots.due(round_)
         self._launch()
 
     def end(self) -> RoundReport:
         """See Fleet."""
-        if self._round is None:
+        if self.round is None:
             raise RuntimeError("end() without begin()")
         for _ in range(RECOVERIES):
             try:
-                self._await_landings(self._round)
-                return self._conclude(self._round)
+                self._await_landings(self.round)
+                return self._conclude(self.round)
             except GoneError:
-                self._recover()
+                self.recover()
         raise StatesLostError("processes die faster than a round can be finished.")
 
     def change(self, job: Job) -> None:
@@ -146,31 +146,31 @@ class AsynchronousFleet(RayFleet):
 
     def _launch(self) -> None:
         """Have every free shard take a step at the newest w; of a run that is repeated, those that it took."""
-        assert self._round is not None and self._now is not None  # noqa: S101, PT018  (for the type checker)
+        assert self.round is not None and self._now is not None  # noqa: S101, PT018  (for the type checker)
         made = self._made()
-        for kept, wanted in self._wanted_steps(self._round.number, self._now):
-            for member in self._crew.members:
+        for kept, wanted in self._wanted_steps(self.round.number, self._now):
+            for member in self.crew.members:
                 shards = [i for i in member.shards if i in wanted and made[i] < kept.round.number]
                 if shards:
-                    self._fly(self._round, kept, member, shards)
+                    self._fly(self.round, kept, member, shards)
                 made |= dict.fromkeys(shards, kept.round.number)
 
     def _made(self) -> dict[int, int]:
         """The newest w that each shard has stepped at; of those that are stepping, out of reach."""
         made = dict(self._heard)
-        for flight in self._flights.values():
+        for flight in self.flights.values():
             for i in flight.shards:
                 made[i] = max(made[i], flight.kept.round.number)
                 if flight.landed is None and self._replay is None:
-                    made[i] = self._done + 1  # one at a time: the next one may be at a newer w
+                    made[i] = self.done + 1  # one at a time: the next one may be at a newer w
         return made
 
     def _wanted_steps(self, round_: int, now: Kept) -> Iterable[tuple[Kept, set[int]]]:
         if self._replay is None:
-            return [(now, set(self._shards) - self._hosting.absent())]
+            return [(now, set(self.shards) - self.hosting.absent())]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
-        known = {kept.round.number: kept for kept in [*self._snapshots.window, now]}
+        known = {kept.round.number: kept for kept in [*self.snapshots.window, now]}
         steps: dict[int, set[int]] = {}
         for shard, version in self._replay[round_]:
             steps.setdefault(version, set()).add(shard)
@@ -189,7 +189,7 @@ class AsynchronousFleet(RayFleet):
         member.actor.call.remote("prefetch", tuple(shards))  # while its message is on its way
         flight = Flight(member, tuple(shards), payload, report, None, kept=kept)
         ticket = next(self._tickets)
-        self._flights[ticket] = round_.deliveries[ticket] = flight
+        self.flights[ticket] = round_.deliveries[ticket] = flight
 
     def _await_landings(self, round_: Round) -> None:
         """Wait until the round may end; who has landed takes the next step meanwhile, if there is a w that it can use.
@@ -200,7 +200,7 @@ class AsynchronousFleet(RayFleet):
         """
         until = time.monotonic() + PATIENCE
         while not self._may_end(round_):
-            flying = {flight.report: flight for flight in self._flights.values() if flight.landed is None}
+            flying = {flight.report: flight for flight in self.flights.values() if flight.landed is None}
             if not flying:
                 raise RuntimeError(f"round {round_.number} waits for steps, but none is under way")
             done, _ = ray.wait(list(flying), timeout=self._patience(), fetch_local=False)
@@ -209,10 +209,10 @@ class AsynchronousFleet(RayFleet):
             try:
                 for reference in done:
                     self._land(flying[reference])
-                if not done and not self._crew.feel([self._consensus]):
+                if not done and not self.crew.feel([self.consensus]):
                     raise GoneError("no pulse")
             except GoneError:
-                self._suspect = True
+                self.suspect = True
                 raise
             if done:
                 until = time.monotonic() + PATIENCE
@@ -235,11 +235,11 @@ class AsynchronousFleet(RayFleet):
 
     def _may_end(self, round_: Round) -> bool:
         landed = self._landed()
-        if (self._settling or self._replay is not None) and len(landed) < len(self._flights):
+        if (self._settling or self._replay is not None) and len(landed) < len(self.flights):
             return False
         if self._replay is not None:
             return True
-        absent = self._hosting.absent()
+        absent = self.hosting.absent()
         heard = {i: version for i, version in self._heard.items() if i not in absent}
         for flight in landed:
             for i in set(flight.shards) & set(heard):
@@ -248,7 +248,7 @@ class AsynchronousFleet(RayFleet):
         return self._rule.ends(round_.number, list(heard.values()), arrived, time.monotonic() - self._began)
 
     def _landed(self) -> list[Flight]:
-        return sorted((f for f in self._flights.values() if f.landed is not None), key=lambda f: f.order)
+        return sorted((f for f in self.flights.values() if f.landed is not None), key=lambda f: f.order)
 
     # The end of a round
 
@@ -257,28 +257,28 @@ class AsynchronousFleet(RayFleet):
         assert self._now is not None  # noqa: S101  (for the type checker)
         if round_.summary is None:  # else it has been asked for, and only the answer is missing
             landed = self._landed()
-            added = self._tell_all(round_) if self._untold else self._add(round_)
+            added = self._tell_all(round_) if self.untold else self._add(round_)
             self._wait(added, "finish the round")
             for flight in landed:
                 self._accept(flight)
             self._log(round_.number, [(i, flight.kept.round.number) for flight in landed for i in flight.shards])
-            round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
+            round_.published, round_.summary = self.consensus.actor.update.options(num_returns=2).remote(
                 round_.number, round_.sigma, round_.diagnose, (), *added
             )
         self._wait([round_.summary], "finish the round")
         summary: ConsensusReport = answer(round_.summary, "finish the round")
         reports = [flight.landed for flight in self._landed() if flight.accepted and flight.landed is not None]
-        self._flights = {ticket: flight for ticket, flight in self._flights.items() if not flight.accepted}
+        self.flights = {ticket: flight for ticket, flight in self.flights.items() if not flight.accepted}
         self._finished(round_, self._now)
         return RoundReport.of(reports, summary, sum(report.bytes_sent for report in reports))
 
     def _add(self, round_: Round) -> list[Any]:
         """Give the consensus what has landed; a worker's in its order, since a shard may have landed twice."""
         last: dict[int, Any] = {}
-        for ticket, flight in sorted(self._flights.items(), key=lambda item: item[1].order):
+        for ticket, flight in sorted(self.flights.items(), key=lambda item: item[1].order):
             if flight.landed is not None:
                 before = [last[flight.member.id]] if flight.member.id in last else []
-                flight.added = self._consensus.actor.add.remote(
+                flight.added = self.consensus.actor.add.remote(
                     round_.number, ticket, flight.payload, *before, duals=flight.kept is self._now
                 )
                 last[flight.member.id] = flight.added
@@ -286,13 +286,13 @@ class AsynchronousFleet(RayFleet):
 
     def _tell_all(self, round_: Round) -> list[Any]:
         """Give a consensus that knows nothing the last messages, which are those that stand: no step is under way."""
-        self._wait([self._consensus.actor.tell_again.remote(self._told)], "finish the round")
+        self._wait([self.consensus.actor.tell_again.remote(self._told)], "finish the round")
         added, self._told = [], []
-        for member in self._crew.members:
+        for member in self.crew.members:
             if member.shards:
                 self._told.append(next(self._tickets))
                 payload = member.actor.call.remote("repeat", tuple(member.shards), round_.diagnose)
-                added.append(self._consensus.actor.add.remote(round_.number, self._told[-1], payload))
+                added.append(self.consensus.actor.add.remote(round_.number, self._told[-1], payload))
         return added
 
     def _accept(self, flight: Flight) -> None:
@@ -307,13 +307,13 @@ class AsynchronousFleet(RayFleet):
 
     def _feed_consensus(self) -> None:
         """See RayFleet; it is told all when no step is under way."""
-        ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
-        answer(self._consensus.ready, "start")
+        ray.wait([self.consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        answer(self.consensus.ready, "start")
         self._unfed, self._settling = False, True
-        for flight in self._flights.values():
+        for flight in self.flights.values():
             flight.added = None
-        if self._round is not None:
-            self._round.summary = None
+        if self.round is not None:
+            self.round.summary = None
 
     def _close(self, round_: Round) -> None:
         """Go on with a round, unless its end has come: the next one has another w."""
@@ -322,27 +322,27 @@ class AsynchronousFleet(RayFleet):
 
     def _fence(self) -> None:
         """See RayFleet: of the dead, what is in the sum has happened, and nothing else."""
-        for ticket, flight in list(self._flights.items()):
-            if flight.member in self._crew.members or flight.accepted:
+        for ticket, flight in list(self.flights.items()):
+            if flight.member in self.crew.members or flight.accepted:
                 continue
-            if flight.added is not None and not self._untold and self._round is not None:
-                fenced = self._consensus.actor.fence.remote(self._round.number, ticket)
+            if flight.added is not None and not self.untold and self.round is not None:
+                fenced = self.consensus.actor.fence.remote(self.round.number, ticket)
                 self._wait([fenced], "fence off a dead worker")
                 if answer(fenced, "fence off a dead worker"):
                     self._accept(flight)
                     continue
-            del self._flights[ticket]
-            if self._round is not None:
-                self._round.deliveries.pop(ticket, None)
+            del self.flights[ticket]
+            if self.round is not None:
+                self.round.deliveries.pop(ticket, None)
 
     def _rehome(self) -> None:
         """Rebuild lost shards on the workers there are."""
-        if not self._crew.members:
-            self._elastic.staff()
-        current = [self._now] if self._round is not None and self._now is not None else []
-        for member, part in self._hosting.homes(self._elastic.staying()):
-            if self._hosting.is_home(member, part[0]):
-                self._hosting.adopt(member, part, [*self._snapshots.window, *current])
+        if not self.crew.members:
+            self.elastic.staff()
+        current = [self._now] if self.round is not None and self._now is not None else []
+        for member, part in self.hosting.homes(self.elastic.staying()):
+            if self.hosting.is_home(member, part[0]):
+                self.hosting.adopt(member, part, [*self.snapshots.window, *current])
             else:
                 self._keep(member, part)
 
@@ -353,9 +353,9 @@ class AsynchronousFleet(RayFleet):
 
     # Evaluation
 
-    def _evaluators(self) -> list[Member]:
+    def evaluators(self) -> list[Member]:
         """Workers that are not in a step that began in an earlier round, nor much slower than the others."""
-        late = {f.member.id for f in self._flights.values() if f.kept.round.number <= self._done}
-        usual = statistics.median([m.pace for m in self._crew.members])
-        quick = [m for m in self._crew.members if m.id not in late and m.pace <= SLOW * usual]
-        return quick or self._crew.members
+        late = {f.member.id for f in self.flights.values() if f.kept.round.number <= self.done}
+        usual = statistics.median([m.pace for m in self.crew.members])
+        quick = [m for m in self.crew.members if m.id not in late and m.pace <= SLOW * usual]
+        return quick or self.crew.members

@@ -163,7 +163,7 @@ class Crew:
             self.starting.remove(member)
             self._failed_starts = 0
             member.info, member.node = info, node
-            if self._accept(member):
+            if self.accept(member):
                 self.members.append(member)
                 arrived.append(member)
                 self._tell(
@@ -195,8 +195,8 @@ class Crew:
                 "or a crash in the model's construction."
             )
 
-    def _accept(self, member: Member) -> bool:
-        """Whether it computes as the others do."""
+    def accept(self, member: Member) -> bool:
+        """Whether a new worker computes as the others do; if not, it is told, and ended where bits matter."""
         assert member.info is not None  # noqa: S101  (for the type checker)
         if self._environment is None:
             self._environment = member.info.environment

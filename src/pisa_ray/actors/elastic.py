@@ -93,9 +93,9 @@ class Elastic:
         arrived = crew.arrivals() if crew.starting else []
         if time.monotonic() - self._looked >= wanted.look_every:
             self._looked = time.monotonic()
-            self._note_draining()
+            self.note_draining()
             self._grow()
-        return arrived, self._leaving()
+        return arrived, self.leaving()
 
     def staff(self) -> None:
         """Wait until there are as many workers as there must be.
@@ -182,7 +182,8 @@ class Elastic:
         self._asked = workers
         ask_autoscaler(self._resources, workers)
 
-    def _note_draining(self) -> None:
+    def note_draining(self) -> None:
+        """Look at which nodes are about to leave, and tell of workers there."""
         now = draining()
         for member in self._crew.members:
             if member.node in now - self._draining:
@@ -197,7 +198,7 @@ class Elastic:
         """Whether a worker's node is there and not about to leave."""
         return member.node in usable_nodes()
 
-    def _leaving(self) -> list[Member]:
+    def leaving(self) -> list[Member]:
         """Workers on draining nodes, and those that are too many; but not below the least."""
         useful = self._useful()
         staying = [m for m in self.staying() if m in useful]

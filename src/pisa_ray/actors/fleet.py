@@ -60,6 +60,17 @@ class RayFleet:
         stop_requested: Whether the user asked to stop; looked at while waiting for workers.
         sites: Where shards are pinned.
 
+    Attributes:
+        crew: The worker processes.
+        elastic: How many there are to be.
+        hosting: Which of them hosts which shards.
+        snapshots: The shards' last safe states.
+        consensus: The consensus process.
+        round: The round that has begun and not ended.
+        done: The last round that has ended.
+        suspect: Whether something was lost that nobody has looked into yet.
+        untold: Whether the consensus is new and has not got the messages that stand from earlier rounds yet.
+
     Raises:
         PisaError: Too few workers start.
     """
@@ -77,31 +88,31 @@ class RayFleet:
         wanted.most = min(wanted.most, len(job.present))
         wanted.least = 1 if sites else min(wanted.least, wanted.most)  # where places may be away, any will do
         self._node = ray.get_runtime_context().get_node_id()
-        self._snapshots = Snapshots()
-        self._snapshots.urgent = bool(sites)  # what is not safe when a place dies is lost
-        self._crew = Crew(job, resources, tell, sites, frozen_after=wanted.frozen_after, exact=wanted.exact)
-        self._hosting = Hosting(job, self._crew, sites, self._snapshots, tell)
-        self._elastic = Elastic(
-            self._crew, wanted, resources, tell, stop_requested, self._hosting.plans, sites, lambda: self._shards
+        self.snapshots = Snapshots()
+        self.snapshots.urgent = bool(sites)  # what is not safe when a place dies is lost
+        self.crew = Crew(job, resources, tell, sites, frozen_after=wanted.frozen_after, exact=wanted.exact)
+        self.hosting = Hosting(job, self.crew, sites, self.snapshots, tell)
+        self.elastic = Elastic(
+            self.crew, wanted, resources, tell, stop_requested, self.hosting.plans, sites, lambda: self.shards
         )
         self._tickets = itertools.count()
-        self._round: Round | None = None
-        self._done, self._began = 0, 0.0
+        self.round: Round | None = None
+        self.done, self._began = 0, 0.0
         self._round_seconds: deque[float] = deque(maxlen=20)
-        self._suspect = False  # whether something was lost that nobody has looked into yet
+        self.suspect = False
         self._unfed = False  # whether the consensus is new and has not got this round's messages yet
-        self._untold = False  # whether it is new and has not got the messages that stand from earlier rounds either
+        self.untold = False
         self._deaths_here: Counter[int] = Counter()
         self._consensus_deaths = 0
-        self._consensus, self._published = self._new_consensus(1, None)
+        self.consensus, self._published = self._new_consensus(1, None)
         try:
-            self._elastic.staff()
-            self._wait([self._consensus.ready], "start")
+            self.elastic.staff()
+            self._wait([self.consensus.ready], "start")
             self._size = len(ray.get(self._published))
             nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
             store = float(ray.cluster_resources().get("object_store_memory", 0)) / max(len(nodes), 1)  # type: ignore[no-untyped-call]
             longest = max(1, min(LONGEST_PERIOD, int(STORE_SHARE * store / (4 * self._size))))
-            self._snapshots.limit(longest)
+            self.snapshots.limit(longest)
         except GoneError as error:
             self.close()
             raise WorkerDiedError(f"the consensus process died while it was starting ({error}).") from error
@@ -112,34 +123,33 @@ class RayFleet:
     # What the round loop asks for
 
     @property
-    def _shards(self) -> Sequence[int]:
-        return self._hosting.shards
+    def shards(self) -> Sequence[int]:
+        """The shards of the problem as it is now."""
+        return self.hosting.shards
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
-        return [m.info for m in self._crew.members if m.info is not None]
+        return [m.info for m in self.crew.members if m.info is not None]
 
     def resize(self, workers: int) -> None:
         """See Fleet."""
-        self._elastic.resize(min(workers, len(self._shards)))
+        self.elastic.resize(min(workers, len(self.shards)))
 
     def change(self, job: Job) -> None:
         """See Fleet."""
         self._job = job
-        self._hosting.change(job)
-        if self._wanted.most > len(self._shards):
-            self._elastic.resize(len(self._shards))
+        self.hosting.change(job)
+        if self._wanted.most > len(self.shards):
+            self.elastic.resize(len(self.shards))
         for _ in range(RECOVERIES):
             try:
                 # Again if it is lost: who has been told already, or has begun with this job, may be told once more.
-                told = self._crew.change(job)
-                self._wait(
-                    [*told, self._consensus.actor.change.remote(self._crew.reference)], "go on with other shards"
-                )
-                self._recover()  # the newcomers are as good as lost: at their initial states, hosted by nobody
+                told = self.crew.change(job)
+                self._wait([*told, self.consensus.actor.change.remote(self.crew.reference)], "go on with other shards")
+                self.recover()  # the newcomers are as good as lost: at their initial states, hosted by nobody
                 return
             except GoneError:
-                self._recover()
+                self.recover()
         raise StatesLostError("processes die faster than shards can join or leave.")
 
     def published(self) -> np.ndarray:
@@ -151,10 +161,10 @@ class RayFleet:
         """See Fleet."""
         point = ray.put(published)
         for _ in range(RECOVERIES):  # again where shards have gone away or come back meanwhile
-            absent = self._hosting.absent()
-            speakers = [i for i in self._shards if i not in absent]
+            absent = self.hosting.absent()
+            speakers = [i for i in self.shards if i not in absent]
             ask = partial(_ask_slope, speakers=speakers)
-            nodes = self._gather(speakers, self._at_home, ask, point)()
+            nodes = self.gather(speakers, self._at_home, ask, point)()
             with suppress(ValueError):
                 return added(nodes, len(self._job.shards), speakers)
         raise StatesLostError("processes die faster than the loss can be looked at.")
@@ -162,9 +172,7 @@ class RayFleet:
     def start(self, job: Job) -> None:
         """See Fleet."""
         self.change(job)
-        self._published, ready = self._consensus.actor.set_up.options(num_returns=2).remote(
-            self._crew.reference, 1, None
-        )
+        self._published, ready = self.consensus.actor.set_up.options(num_returns=2).remote(self.crew.reference, 1, None)
         try:
             self._wait([ready], "start")
         except GoneError as error:
@@ -172,26 +180,26 @@ class RayFleet:
 
     def tend(self) -> None:
         """See Fleet."""
-        self._snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
-        arrived, leaving = self._elastic.look()
-        if self._hosting.lost or self._suspect:
-            self._recover()
-        if arrived or leaving or self._hosting.is_uneven(self._done):
+        self.snapshots.settle(statistics.median(self._round_seconds) if self._round_seconds else 0.0)
+        arrived, leaving = self.elastic.look()
+        if self.hosting.lost or self.suspect:
+            self.recover()
+        if arrived or leaving or self.hosting.is_uneven(self.done):
             self._rebalance(leaving)
-        while self._elastic.is_short():
-            self._elastic.staff()
+        while self.elastic.is_short():
+            self.elastic.staff()
             self._rebalance([])
-        if self._snapshots.due(self._done):
-            self._take_snapshot()
+        if self.snapshots.due(self.done):
+            self.take_snapshot()
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet; all steps of a round have come to their end with it."""
         self._began = time.monotonic()
-        self._round = Round(round_, sigma, diagnose)
-        for member in self._crew.members:
+        self.round = Round(round_, sigma, diagnose)
+        for member in self.crew.members:
             if member.shards:
-                self._deliver(self._round, member, member.shards)
-        self._close(self._round)
+                self._deliver(self.round, member, member.shards)
+        self._close(self.round)
 
     def is_settled(self) -> bool:
         """See Fleet."""
@@ -199,18 +207,18 @@ class RayFleet:
 
     def end(self) -> RoundReport:
         """See Fleet."""
-        if self._round is None:
+        if self.round is None:
             raise RuntimeError("end() without begin()")
-        round_ = self._round
+        round_ = self.round
         for _ in range(RECOVERIES):
             try:
                 self._wait([d.report for d in round_.deliveries.values()], "finish the round")
-                self._wait([round_.summary, *(a.done for a in self._hosting.adopting)], "finish the round")
+                self._wait([round_.summary, *(a.done for a in self.hosting.adopting)], "finish the round")
                 reports: list[WorkerReport] = [answer(d.report, "report") for d in round_.deliveries.values()]
                 summary: ConsensusReport = answer(round_.summary, "finish the round")
                 break
             except GoneError:
-                self._recover()
+                self.recover()
         else:
             raise StatesLostError("processes die faster than a round can be finished.")
         for delivery, report in zip(round_.deliveries.values(), reports, strict=True):
@@ -221,20 +229,20 @@ class RayFleet:
     def fork(self, round_: int) -> Fork:
         """See Fleet; references to safe states."""
         for _ in range(RECOVERIES):
-            parts = self._take_snapshot()
+            parts = self.take_snapshot()
             states = {i: part.states for part in parts for i in part.shards}
             with suppress(GoneError):
                 self._wait([part.states for part in parts], "take a snapshot")
-                if len(states) == len(self._shards):
+                if len(states) == len(self.shards):
                     return Fork(round_, states, self._published)
-            self._recover()
+            self.recover()
         raise StatesLostError("processes die faster than their states can be kept.")
 
     def back(self, fork: Fork) -> None:
         """See Fleet; each worker goes on with the shards that it has."""
-        self._done, self._published, self._untold = fork.round, fork.published, True
-        self._hosting.rewind(fork.round, fork.states)
-        restored = self._consensus.actor.restore.remote(fork.published, fork.round + 1, next(self._tickets))
+        self.done, self._published, self.untold = fork.round, fork.published, True
+        self.hosting.rewind(fork.round, fork.states)
+        restored = self.consensus.actor.restore.remote(fork.published, fork.round + 1, next(self._tickets))
         with suppress(GoneError):  # between two rounds it is looked into
             self._wait([restored], "go back")
 
@@ -243,24 +251,25 @@ class RayFleet:
         blocks = self._job.blocks(split, rows)
 
         def shares(wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
-            members = self._evaluators()[: len(wanted)]
+            members = self.evaluators()[: len(wanted)]
             return [(member, wanted[k :: len(members)]) for k, member in enumerate(members)]
 
-        return self._gather(
+        return self.gather(
             blocks,
             shares,
             lambda m, w, part: m.actor.call.remote("evaluate", w, split, part, rows),
             None if at is None else ray.put(at),
         )
 
-    def _evaluators(self) -> list[Member]:
-        return self._crew.members
+    def evaluators(self) -> list[Member]:
+        """The workers that evaluate test rows."""
+        return self.crew.members
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
-        absent = self._hosting.absent()
-        return self._gather(
-            [i for i in self._shards if i not in absent],
+        absent = self.hosting.absent()
+        return self.gather(
+            [i for i in self.shards if i not in absent],
             self._at_home,
             lambda m, w, part: m.actor.call.remote("evaluate_shards", w, part, held_out=held_out, rows=rows),
             None if at is None else ray.put(at),
@@ -269,86 +278,86 @@ class RayFleet:
     def _at_home(self, wanted: Sequence[int]) -> Iterable[tuple[Member, Sequence[int]]]:
         """Who can say something of which of some shards."""
         still = set(wanted)
-        parts = [(m, [i for i in self._hosting.at_home(m) if i in still]) for m in self._crew.members]
+        parts = [(m, [i for i in self.hosting.at_home(m) if i in still]) for m in self.crew.members]
         return [(member, part) for member, part in parts if part]
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
         for _ in range(RECOVERIES):
             try:
-                reference = self._crew.members[0].actor.call.remote("export", self._published, rounds, path)
+                reference = self.crew.members[0].actor.call.remote("export", self._published, rounds, path)
                 self._wait([reference], "save the model")
                 return str(answer(reference, "save the model"))
             except GoneError:
-                self._recover()
+                self.recover()
         raise StatesLostError("processes die faster than the model can be saved.")
 
     def save(self, folder: Folder) -> Saving:
         """See Fleet."""
-        return RaySaving(folder, self._take_snapshot(), self._published, self._crew, self._wait, self._recover)
+        return RaySaving(folder, self.take_snapshot(), self._published, self.crew, self._wait, self.recover)
 
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
-        self._done = rounds
+        self.done = rounds
         self._published = ray.put(read_published(folder, saved["consensus"], self._size))
-        ready = self._consensus.actor.set_up.remote(self._crew.reference, rounds + 1, self._published)
+        ready = self.consensus.actor.set_up.remote(self.crew.reference, rounds + 1, self._published)
         try:
             self._wait([ready], "load a checkpoint")
         except GoneError as error:
             raise StatesLostError(f"the consensus process died while it was loading a checkpoint ({error}).") from error
         stored = StoredStates(folder, saved["shards"])
-        self._hosting.lose(self._shards)
-        self._snapshots.rest_on(rounds, dict.fromkeys(self._shards, stored))
-        self._untold = True
+        self.hosting.lose(self.shards)
+        self.snapshots.rest_on(rounds, dict.fromkeys(self.shards, stored))
+        self.untold = True
 
     def close(self) -> None:
         """See Fleet."""
-        self._crew.close()
-        processes.end(self._consensus.actor)
-        self._round, self._hosting.adopting, self._published = None, [], None  # so that Ray can free what they refer to
+        self.crew.close()
+        processes.end(self.consensus.actor)
+        self.round, self.hosting.adopting, self._published = None, [], None  # so that Ray can free what they refer to
         with suppress(RayError):
-            self._elastic.close()
+            self.elastic.close()
 
     # A round's calls
 
     def _new_consensus(self, round_: int, published: Any) -> tuple[Holder, Any]:
         """A consensus actor about to begin a round with a published vector (None: the initial one), and that vector."""
         handle = processes.start_consensus(self._node)
-        made, ready = handle.set_up.options(num_returns=2).remote(self._crew.reference, round_, published)
+        made, ready = handle.set_up.options(num_returns=2).remote(self.crew.reference, round_, published)
         return Holder(handle, ready), made if published is None else published
 
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
-        ticket, absent = next(self._tickets), self._hosting.absent()
+        ticket, absent = next(self._tickets), self.hosting.absent()
         payload, report = member.actor.step.options(num_returns=2).remote(
-            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self._untold, absent
+            round_.number, round_.sigma, self._published, round_.diagnose, tuple(shards), self.untold, absent
         )
-        added = self._consensus.actor.add.remote(round_.number, ticket, payload)
+        added = self.consensus.actor.add.remote(round_.number, ticket, payload)
         round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added, absent=absent)
 
     def _note(self, delivery: Delivery, report: WorkerReport) -> None:
         """Take note of a worker's pace."""
         delivery.member.stepped = report.began
-        self._hosting.balance.note(delivery.member, list(report.shards), report.seconds)
+        self.hosting.balance.note(delivery.member, list(report.shards), report.seconds)
 
     def _finished(self, round_: Round, kept: Kept) -> None:
         """What a round leaves behind."""
-        self._snapshots.remember(kept)
-        self._published, self._done, self._round, self._untold = round_.published, round_.number, None, False
+        self.snapshots.remember(kept)
+        self._published, self.done, self.round, self.untold = round_.published, round_.number, None, False
         self._deaths_here.clear()
         self._consensus_deaths = 0
         self._round_seconds.append(time.monotonic() - self._began)
         try:
-            self._hosting.welcome()
+            self.hosting.welcome()
         except GoneError:  # between two rounds it is looked into
-            self._suspect = True
+            self.suspect = True
 
     def _close(self, round_: Round) -> None:
         added = [delivery.added for delivery in round_.deliveries.values()]
-        round_.published, round_.summary = self._consensus.actor.update.options(num_returns=2).remote(
+        round_.published, round_.summary = self.consensus.actor.update.options(num_returns=2).remote(
             round_.number, round_.sigma, round_.diagnose, tuple(round_.deliveries), *added
         )
 
-    def _gather(
+    def gather(
         self,
         keys: Sequence[int],
         shares: Callable[[Sequence[int]], Iterable[tuple[Member, Sequence[int]]]],
@@ -371,7 +380,7 @@ class RayFleet:
                 except GoneError:
                     if tries > RECOVERIES * len(keys):
                         raise StatesLostError("processes die faster than an evaluation can be done.") from None
-                    self._recover()
+                    self.recover()
                     asked.extend((ask(member, published, again), again) for member, again in shares(part))
             return dict(sorted(found.items()))
 
@@ -390,33 +399,33 @@ class RayFleet:
             try:
                 for reference in done:
                     answer(reference, doing)
-                if not done and not self._crew.feel([self._consensus]):
+                if not done and not self.crew.feel([self.consensus]):
                     raise GoneError("no pulse")
             except GoneError:
-                self._suspect = True
+                self.suspect = True
                 raise
             if not done and time.monotonic() > until:
                 raise PisaError(f"a worker did not {doing} within {PATIENCE:g} s, though its process is alive.")
 
     # When processes are gone
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Find out what is lost and have it done again, with what dies meanwhile. Harmless if nothing is."""
         for _ in range(RECOVERIES):
             try:
                 self._bury()
                 if self._unfed:
                     self._feed_consensus()
-                self._hosting.sort()
+                self.hosting.sort()
                 self._fence()
-                if self._hosting.lost:
+                if self.hosting.lost:
                     self._rehome()
-                if self._round is not None:
-                    self._close(self._round)
+                if self.round is not None:
+                    self._close(self.round)
                 else:
-                    self._wait([a.done for a in self._hosting.adopting], "take in shards")
-                    self._hosting.welcome()
-                self._suspect = False
+                    self._wait([a.done for a in self.hosting.adopting], "take in shards")
+                    self.hosting.welcome()
+                self.suspect = False
                 return
             except GoneError:
                 time.sleep(0.05)
@@ -424,14 +433,14 @@ class RayFleet:
 
     def _bury(self) -> None:
         """Take note of who is gone, and start another consensus if it is."""
-        gone = self._crew.dead([self._consensus])
-        for member in self._crew.members:
-            if member not in gone and self._is_uncertain(member, alone=self._unfed or self._consensus in gone):
+        gone = self.crew.dead([self.consensus])
+        for member in self.crew.members:
+            if member not in gone and self._is_uncertain(member, alone=self._unfed or self.consensus in gone):
                 gone.append(member)
         for member in [holder for holder in gone if isinstance(holder, Member)]:
             frozen = member.pulse is not None and not is_ready([member.pulse[0]])
-            self._crew.dismiss(member)
-            if not frozen and self._elastic.is_staying(member):  # else it is not a crash that comes back
+            self.crew.dismiss(member)
+            if not frozen and self.elastic.is_staying(member):  # else it is not a crash that comes back
                 self._deaths_here.update(member.shards)
             self._tell(
                 "worker_died",
@@ -440,13 +449,13 @@ class RayFleet:
                 shards=member.shards,
                 message="frozen: no pulse" if frozen else "gone",
             )
-            self._hosting.lose(list(member.shards), by=member)
-        if self._consensus in gone:
-            processes.end(self._consensus.actor)
+            self.hosting.lose(list(member.shards), by=member)
+        if self.consensus in gone:
+            processes.end(self.consensus.actor)
             self._tell("consensus_died")
-            self._consensus, self._published = self._new_consensus(self._done + 1, self._published)
+            self.consensus, self._published = self._new_consensus(self.done + 1, self._published)
             self._consensus_deaths += 1
-            self._unfed = self._untold = True
+            self._unfed = self.untold = True
         self._check_deaths(len(gone))
 
     def _is_uncertain(self, member: Member, *, alone: bool) -> bool:
@@ -456,8 +465,8 @@ class RayFleet:
             member: The worker.
             alone: Do not look at what became of its messages: the consensus is another one now.
         """
-        calls = [a.done for a in self._hosting.adopting if a.member is member]
-        deliveries = self._round.deliveries.values() if self._round is not None else ()
+        calls = [a.done for a in self.hosting.adopting if a.member is member]
+        deliveries = self.round.deliveries.values() if self.round is not None else ()
         calls += [d.report for d in deliveries if d.member is member]
         if any(lost.direct for lost in map(loss, calls) if lost):
             return True
@@ -479,13 +488,13 @@ class RayFleet:
             )
         if self._consensus_deaths >= DEATHS_IN_A_ROUND:
             raise PisaError(
-                f"the consensus process died {DEATHS_IN_A_ROUND} times in round {self._done + 1}: look for too little "
+                f"the consensus process died {DEATHS_IN_A_ROUND} times in round {self.done + 1}: look for too little "
                 "memory on the driver's node; --resume tries again."
             )
         often = [i for i, deaths in self._deaths_here.items() if deaths >= DEATHS_IN_A_ROUND]
         if often:
             raise PisaError(
-                f"the workers of shard {often[0]} died {DEATHS_IN_A_ROUND} times in round {self._done + 1}: look for a "
+                f"the workers of shard {often[0]} died {DEATHS_IN_A_ROUND} times in round {self.done + 1}: look for a "
                 "crash in the model or for too little memory; --resume tries again."
             )
 
@@ -493,30 +502,28 @@ class RayFleet:
         """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
         # Its calls run out of order, so nothing may be asked of it before it is set up. Not by _wait, which would give
         # up for others' sake.
-        ray.wait([self._consensus.ready], timeout=START_SECONDS, fetch_local=False)
-        answer(self._consensus.ready, "start")
-        for ticket, delivery in list(self._round.deliveries.items() if self._round is not None else ()):
-            assert self._round is not None  # noqa: S101  (for the type checker)
-            if delivery.member in self._crew.members:
+        ray.wait([self.consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        answer(self.consensus.ready, "start")
+        for ticket, delivery in list(self.round.deliveries.items() if self.round is not None else ()):
+            assert self.round is not None  # noqa: S101  (for the type checker)
+            if delivery.member in self.crew.members:
                 if self._job.keeps_messages:
-                    delivery.payload = delivery.member.actor.call.remote(
-                        "repeat", delivery.shards, self._round.diagnose
-                    )
-                delivery.added = self._consensus.actor.add.remote(self._round.number, ticket, delivery.payload)
+                    delivery.payload = delivery.member.actor.call.remote("repeat", delivery.shards, self.round.diagnose)
+                delivery.added = self.consensus.actor.add.remote(self.round.number, ticket, delivery.payload)
                 continue
-            del self._round.deliveries[ticket]
-            self._hosting.lose(set(delivery.shards) - self._hosting.lost)
+            del self.round.deliveries[ticket]
+            self.hosting.lose(set(delivery.shards) - self.hosting.lost)
         self._unfed = False
 
     def _fence(self) -> None:
         """Of what dead workers were to send: keep what has arrived, refuse the rest for ever."""
-        if self._round is None:
+        if self.round is None:
             return
-        round_ = self._round
+        round_ = self.round
         for ticket, delivery in list(round_.deliveries.items()):
-            if delivery.member in self._crew.members or delivery.accepted:
+            if delivery.member in self.crew.members or delivery.accepted:
                 continue
-            fenced = self._consensus.actor.fence.remote(round_.number, ticket)
+            fenced = self.consensus.actor.fence.remote(round_.number, ticket)
             self._wait([fenced], "fence off a dead worker")
             delivery.accepted = answer(fenced, "fence off a dead worker")
             if not delivery.accepted:
@@ -528,40 +535,40 @@ class RayFleet:
 
     def _rehome(self) -> None:
         """Rebuild lost shards on the workers there are; in a round, send what their old workers did not."""
-        if not self._crew.members:
-            self._elastic.staff()
-        round_, hosting = self._round, self._hosting
+        if not self.crew.members:
+            self.elastic.staff()
+        round_, hosting = self.round, self.hosting
         covered = round_.covered() if round_ is not None else set()
-        for member, part in hosting.homes(self._elastic.staying()):
+        for member, part in hosting.homes(self.elastic.staying()):
             if not hosting.is_home(member, part[0]):
                 self._keep(member, part)
                 continue
-            hosting.adopt(member, [i for i in part if i in covered], [*self._snapshots.window, *self._current()])
+            hosting.adopt(member, [i for i in part if i in covered], [*self.snapshots.window, *self._current()])
             missing = [i for i in part if i not in covered]
-            hosting.adopt(member, missing, self._snapshots.window)
+            hosting.adopt(member, missing, self.snapshots.window)
             if round_ is not None and missing:
                 round_.forgotten -= set(missing)
                 self._deliver(round_, member, missing)
-        if round_ is not None and (self._untold or not round_.deliveries):  # who is kept has a say all the same
+        if round_ is not None and (self.untold or not round_.deliveries):  # who is kept has a say all the same
             told = round_.covered()
-            for member in self._crew.members:
+            for member in self.crew.members:
                 if silent := [i for i in member.shards if i not in told]:
                     self._deliver(round_, member, silent)
 
     def _keep(self, member: Member, shards: Sequence[int]) -> None:
         """Have a worker elsewhere keep shards whose place is away; it is told what they have said last."""
         self._forget(shards)
-        said = None if self._untold else self._consensus.actor.said.remote(tuple(shards))
-        self._hosting.keep(member, shards, said)
+        said = None if self.untold else self.consensus.actor.said.remote(tuple(shards))
+        self.hosting.keep(member, shards, said)
 
     def _forget(self, shards: Sequence[int]) -> None:
         """What shards have done since their last safe states has not happened."""
-        self._snapshots.forget(shards)
-        if self._round is not None:
-            self._round.forgotten |= set(shards)
+        self.snapshots.forget(shards)
+        if self.round is not None:
+            self.round.forgotten |= set(shards)
 
     def _current(self) -> list[Kept]:
-        return [] if self._round is None else [self._kept(self._round)]
+        return [] if self.round is None else [self._kept(self.round)]
 
     def _kept(self, round_: Round) -> Kept:
         if self._sites:  # it may have changed during the round who was absent
@@ -576,24 +583,25 @@ class RayFleet:
 
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
-        before = [m for m in self._crew.members if m.shards]
+        before = [m for m in self.crew.members if m.shards]
         # Where all who were to stay have died meanwhile, who leaves does not yet.
-        stay = [m for m in self._crew.members if m not in leaving] or self._crew.members
-        self._hosting.place(stay, self._done)
+        stay = [m for m in self.crew.members if m not in leaving] or self.crew.members
+        self.hosting.place(stay, self.done)
         try:
-            self._wait([a.done for a in self._hosting.adopting], "take in shards")
-            self._hosting.welcome()
+            self._wait([a.done for a in self.hosting.adopting], "take in shards")
+            self.hosting.welcome()
         except GoneError:
-            self._recover()
+            self.recover()
         for member in leaving:
-            if member in self._crew.members and not member.shards:
-                self._crew.dismiss(member)
+            if member in self.crew.members and not member.shards:
+                self.crew.dismiss(member)
                 self._tell("worker_left", worker=member.id, pid=member.info.pid if member.info else None)
-        if len(before) != len(self._crew.members):
-            self._tell("resized", workers=len(self._crew.members), before=len(before))
+        if len(before) != len(self.crew.members):
+            self._tell("resized", workers=len(self.crew.members), before=len(before))
 
-    def _take_snapshot(self) -> list[Any]:
-        return self._snapshots.take(self._done, self._crew.members, self._consensus.actor, self._node)
+    def take_snapshot(self) -> list[Any]:
+        """Ask all workers for their shards' states; the parts that are on their way."""
+        return self.snapshots.take(self.done, self.crew.members, self.consensus.actor, self._node)
 
 
 def _ask_slope(member: Member, point: Any, shards: Sequence[int], speakers: Sequence[int]) -> Any:

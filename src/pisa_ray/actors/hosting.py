@@ -217,7 +217,7 @@ class Hosting:
                 if hosts[i] is not member:
                     moving[hosts[i]].append(i)
             if moving:
-                self._move(member, moving, done)
+                self.move(member, moving, done)
         self.balance.done = done
 
     def _placed(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
@@ -231,7 +231,8 @@ class Hosting:
                     placed.setdefault(member, []).extend(some)
         return placed
 
-    def _move(self, member: Member, moving: Mapping[Member, list[int]], done: int) -> None:
+    def move(self, member: Member, moving: Mapping[Member, list[int]], done: int) -> None:
+        """Have a worker take shards over from others, with their states of after a round."""
         states = []
         for donor, shards in moving.items():
             back = [i for i in shards if not self.is_home(donor, i) and self.is_home(member, i)]

@@ -45,17 +45,21 @@ class Adopted:
 
 
 class WorkerActor:
-    """A Worker in a Ray process."""
+    """A Worker in a Ray process.
+
+    Attributes:
+        worker: It, once it is set up.
+    """
 
     def __init__(self, path: list[str]) -> None:
         _import_from(path)
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
 
     def set_up(self, job: Job, shards: Sequence[int], gpu: bool) -> tuple[WorkerInfo, str]:
         """Build the model and read the rows of shards that are expected here; returns who this is, and Ray's node."""
-        self._worker = Worker(job, gpu=gpu)
-        self._worker.prepare(shards)
-        return self._worker.info(), ray.get_runtime_context().get_node_id()
+        self.worker = Worker(job, gpu=gpu)
+        self.worker.prepare(shards)
+        return self.worker.info(), ray.get_runtime_context().get_node_id()
 
     def step(
         self,
@@ -117,13 +121,19 @@ class WorkerActor:
 
     @property
     def _it(self) -> Worker:
-        if self._worker is None:
+        if self.worker is None:
             raise RuntimeError("set_up() comes first")
-        return self._worker
+        return self.worker
 
 
 class ConsensusActor:
-    """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive."""
+    """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive.
+
+    Attributes:
+        consensus: It, once it is set up.
+    """
+
+    consensus: Consensus
 
     def __init__(self, path: list[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
@@ -133,41 +143,41 @@ class ConsensusActor:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
         set_numerics(threads=1)
         model = job.build_model()
-        self._it = Consensus(job, model.layout, model.published())
+        self.consensus = Consensus(job, model.layout, model.published())
         if published is None:
-            return self._it.publish(), None
-        self._it.restore(published, round_)
+            return self.consensus.publish(), None
+        self.consensus.restore(published, round_)
         return None, None
 
     def restore(self, published: np.ndarray, round_: int, since: int) -> None:
         """See Consensus.restore."""
-        self._it.restore(published, round_, since)
+        self.consensus.restore(published, round_, since)
 
     def change(self, job: Job) -> None:
         """See Consensus.change."""
-        self._it.change(job)
+        self.consensus.change(job)
 
     def add(self, round_: int, ticket: int, payload: Payload, *before: bool, duals: bool = True) -> bool:
         """See Consensus.add; `before` are the adds that it waits for."""
-        return self._it.add(round_, ticket, payload, duals=duals)
+        return self.consensus.add(round_, ticket, payload, duals=duals)
 
     def tell_again(self, tickets: Sequence[int]) -> None:
         """See Consensus.tell_again."""
-        self._it.tell_again(tickets)
+        self.consensus.tell_again(tickets)
 
     def said(self, shards: Sequence[int]) -> dict[int, np.ndarray]:
         """See Consensus.said."""
-        return self._it.said(shards)
+        return self.consensus.said(shards)
 
     def fence(self, round_: int, ticket: int) -> bool:
         """See Consensus.fence."""
-        return self._it.fence(round_, ticket)
+        return self.consensus.fence(round_, ticket)
 
     def update(
         self, round_: int, sigma: float, diagnose: bool, tickets: Sequence[int], *added: bool
     ) -> tuple[np.ndarray, ConsensusReport]:
         """See Consensus.update; `added` are the adds it waits for."""
-        return self._it.update(round_, sigma, diagnose, tickets)
+        return self.consensus.update(round_, sigma, diagnose, tickets)
 
     def copy(self, states: States) -> States:
         """The same on this node, in an object that does not need the node it came from."""

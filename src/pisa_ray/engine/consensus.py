@@ -126,6 +126,10 @@ class Consensus:
         self._seconds += time.perf_counter() - start
         return True
 
+    def heard(self) -> list[int]:
+        """The shards whose messages stand in the sum, in order; none where messages do not outlive their round."""
+        return list(self._sum.heard()) if isinstance(self._sum, StandingSum) else []
+
     def said(self, shards: Collection[int]) -> dict[int, np.ndarray]:
         """The messages that stand of some shards, as far as they have said anything, [width] each."""
         assert isinstance(self._sum, StandingSum)  # noqa: S101  (for the type checker)
@@ -183,8 +187,7 @@ class Consensus:
         method.update(Update(total, old[:p], sigma, self._layout, w), memory)
         if isinstance(self._job.robust, Clip):
             norms = (total.norms / torch.tensor(self._job.alpha)).tolist()
-            heard = self._sum.heard() if isinstance(self._sum, StandingSum) else self._job.present
-            limit.fill_(self._job.robust.limit([norms[i] for i in heard]))
+            limit.fill_(self._job.robust.limit([norms[i] for i in self.heard() or self._job.present]))
         numbers = {}
         if diagnose:
             numbers = {"move": _norm(w - old[:p]), "residual": residual, "norm": _norm(old[:p])}
@@ -200,7 +203,7 @@ class Consensus:
         job, robust = self._job, self._job.robust
         if not isinstance(robust, Reducer) or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
-        speakers = self._sum.heard() if job.method.remembers else job.reporters(self._round)
+        speakers = self.heard() if job.method.remembers else job.reporters(self._round)
         return trimmed([self._rows.split(self._sum.row(i)) for i in speakers], robust.dropped(len(speakers)))
 
     def restore(self, published: np.ndarray, round_: int, since: int = -1) -> np.ndarray:

@@ -200,15 +200,19 @@ class LocalFleet:
         gpu: Whether the model and the states live on a GPU.
         log: Takes note of which messages arrive in each round of an asynchronous run: all, unless it is repeated.
         replay: Those of the run that is to be repeated.
+
+    Attributes:
+        worker: The one that hosts all shards.
+        consensus: What adds up its messages.
     """
 
     def __init__(
         self, job: Job, *, gpu: bool = False, log: Log = lambda round_, steps: None, replay: Arrivals | None = None
     ) -> None:
-        self._job, self._worker = job, Worker(job, gpu=gpu, process_is_ours=False)
-        self._worker.host(job.present)
-        model = self._worker.model
-        self._consensus = Consensus(job, model.layout, model.published())
+        self._job, self.worker = job, Worker(job, gpu=gpu, process_is_ours=False)
+        self.worker.host(job.present)
+        model = self.worker.model
+        self.consensus = Consensus(job, model.layout, model.published())
         self._log, self._replay = log, replay
         self._begun: _Begun | None = None
         self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
@@ -216,7 +220,7 @@ class LocalFleet:
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
-        return [self._worker.info()]
+        return [self.worker.info()]
 
     def tend(self) -> None:
         """See Fleet."""
@@ -228,28 +232,28 @@ class LocalFleet:
         """See Fleet."""
         newcomers = set(job.present) - set(self._job.present)
         self._job = job
-        self._worker.change(job)
-        self._consensus.change(job)
-        self._worker.host(sorted(newcomers))
+        self.worker.change(job)
+        self.consensus.change(job)
+        self.worker.host(sorted(newcomers))
 
     def published(self) -> np.ndarray:
         """See Fleet."""
-        return self._consensus.publish()
+        return self.consensus.publish()
 
     def slope(self, published: np.ndarray) -> Slope:
         """See Fleet."""
         shards = self._job.present
-        return added(self._worker.slope(published, shards, shards), len(self._job.shards), shards)
+        return added(self.worker.slope(published, shards, shards), len(self._job.shards), shards)
 
     def start(self, job: Job) -> None:
         """See Fleet."""
         self.change(job)
         model = job.build_model()
-        self._consensus = Consensus(job, model.layout, model.published())
+        self.consensus = Consensus(job, model.layout, model.published())
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""
-        published = self._consensus.publish()
+        published = self.consensus.publish()
         self._begun = _Begun(round_, sigma, diagnose, published.copy() if self._replay else published)
         self._past.append(self._begun)
 
@@ -263,7 +267,7 @@ class LocalFleet:
             raise RuntimeError("end() without begin()")
         this, self._begun = self._begun, None
         if self._untold and self._job.keeps_messages:
-            self._consensus.add(this.round, -1, self._worker.repeat(self._job.present, diagnose=False))
+            self.consensus.add(this.round, -1, self.worker.repeat(self._job.present, diagnose=False))
         self._untold = False
         reports = []
         for ticket, (version, shards) in enumerate(self._steps(this.round)):
@@ -273,14 +277,14 @@ class LocalFleet:
                     f"round {this.round} of the log has a step at w of round {version}, which is before the checkpoint "
                     "that this run was resumed from: start the repetition anew."
                 )
-            payload, report = self._worker.step(
+            payload, report = self.worker.step(
                 version, begun.sigma, begun.published, this.diagnose and begun is this, shards
             )
-            self._consensus.add(this.round, ticket, payload)
+            self.consensus.add(this.round, ticket, payload)
             reports.append(report)
         if self._job.asynchronous:
             self._log(this.round, [(i, version) for version, shards in self._steps(this.round) for i in shards])
-        _, consensus = self._consensus.update(this.round, this.sigma, this.diagnose)
+        _, consensus = self.consensus.update(this.round, this.sigma, this.diagnose)
         return RoundReport.of(reports, consensus, bytes_sent=0)
 
     def _steps(self, round_: int) -> list[tuple[int, list[int]]]:
@@ -294,47 +298,47 @@ class LocalFleet:
 
     def fork(self, round_: int) -> Fork:
         """See Fleet."""
-        states = deepcopy(self._worker.snapshot(self._job.present))
-        return Fork(round_, states, self._consensus.publish().copy())
+        states = deepcopy(self.worker.snapshot(self._job.present))
+        return Fork(round_, states, self.consensus.publish().copy())
 
     def back(self, fork: Fork) -> None:
         """See Fleet."""
-        self._worker.host(self._job.present, fork.states)
-        self._consensus.restore(fork.published, fork.round + 1)
+        self.worker.host(self._job.present, fork.states)
+        self.consensus.restore(fork.published, fork.round + 1)
         self._untold = True
 
     def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
         blocks = self._job.blocks(split, rows)
-        at = self._consensus.publish() if at is None else at
-        sums = self._worker.evaluate(at, split, blocks, rows) if blocks else {}
+        at = self.consensus.publish() if at is None else at
+        sums = self.worker.evaluate(at, split, blocks, rows) if blocks else {}
         return lambda: sums
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
-        at = self._consensus.publish() if at is None else at
-        sums = self._worker.evaluate_shards(at, self._job.present, held_out=held_out, rows=rows)
+        at = self.consensus.publish() if at is None else at
+        sums = self.worker.evaluate_shards(at, self._job.present, held_out=held_out, rows=rows)
         return lambda: sums
 
     def export(self, rounds: int, path: str) -> str:
         """See Fleet."""
-        return self._worker.export(self._consensus.publish(), rounds, path)
+        return self.worker.export(self.consensus.publish(), rounds, path)
 
     def save(self, folder: Folder) -> Saving:
         """See Fleet; done when it returns."""
         return _Written(
             {
-                "consensus": write_published(folder, "consensus.safetensors", self._consensus.publish()),
-                "shards": [write_states(folder, "shards-0.safetensors", self._worker.snapshot(self._job.present))],
+                "consensus": write_published(folder, "consensus.safetensors", self.consensus.publish()),
+                "shards": [write_states(folder, "shards-0.safetensors", self.worker.snapshot(self._job.present))],
             }
         )
 
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
-        self._worker.host(self._job.present, StoredStates(folder, saved["shards"]))
+        self.worker.host(self._job.present, StoredStates(folder, saved["shards"]))
         self._untold = True
-        size = len(self._consensus.publish())
-        self._consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)
+        size = len(self.consensus.publish())
+        self.consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)
 
     def close(self) -> None:
         """See Fleet."""

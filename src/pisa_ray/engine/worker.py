@@ -408,7 +408,7 @@ class Worker:
 
         self._drawn = count
         ahead = self._ahead.pop(i, None)
-        _, x, y = ahead if ahead is not None and ahead[0] == count else (count, *self._batch(i, count))
+        _, x, y = ahead if ahead is not None and ahead[0] == count else (count, *self.batch(i, count))
         probes = key(self.job.seed, "probes", i, count)
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
 
@@ -418,9 +418,9 @@ class Worker:
             return
         for i in (i for i in set(shards) & set(self.shards) if self.shards[i].home is not None):
             count = self.shards[i].state.reports * self.job.steps(i)
-            self._ahead[i] = (count, *self._batch(i, count))
+            self._ahead[i] = (count, *self.batch(i, count))
 
-    def _batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
         job, shard, device = self.job, self.shards[i].at_home, self.model.parameters.device
         positions = shard.stream.positions(count)
