@@ -5,16 +5,18 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pisa_ray.data.folders import FolderColumns, parquet_files
 from pisa_ray.data.tables import TableSource
 from pisa_ray.errors import ConfigError
 
 
 class ParquetSource(TableSource):
-    """A Parquet file, or all `*.parquet` files below a folder in the order of their names.
+    """A Parquet file, or all `*.parquet` files below a folder in the order of their paths.
 
     The handle holds the paths and the files' footers, so that a worker goes straight to the row groups it needs.
 
@@ -30,7 +32,7 @@ class ParquetSource(TableSource):
 
     def __init__(self, spec: str | Path, *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
         self._filesystem, root = _open_filesystem(spec)
-        self._files = _list_files(self._filesystem, root, str(spec))
+        self._files = parquet_files(self._filesystem, root, str(spec))
         self._relative = [path.removeprefix(root) for path in self._files]
         self._footers = [_read_footer(self._filesystem, path) for path in self._files]
         sizes = {
@@ -40,6 +42,9 @@ class ParquetSource(TableSource):
         }
         self._groups = [place for place, rows in sizes.items() if rows]
         schema = self._footers[0].schema.to_arrow_schema()
+        self._from_folders = FolderColumns(self._relative, schema.names)
+        for field in self._from_folders.fields:
+            schema = schema.append(field)
         super().__init__(schema, [sizes[group] for group in self._groups], input=input, label=label, place=str(spec))
         self._check_files(schema)
 
@@ -47,13 +52,21 @@ class ParquetSource(TableSource):
         """Reads some columns of one row group."""
         file, group = self._groups[piece]
         with self._open(file) as parquet:
-            return parquet.read_row_group(group, columns=columns)
+            table = parquet.read_row_group(group, columns=self._stored(columns))
+        return self._complete(table, columns, file, self.piece_rows[piece])
 
     def head(self, columns: list[str]) -> pa.Table:
         """Reads some columns of the first row, without its whole row group."""
         file, group = self._groups[0]
         with self._open(file) as parquet:
-            return pa.Table.from_batches([next(parquet.iter_batches(1, row_groups=[group], columns=columns))])
+            batches = parquet.iter_batches(1, row_groups=[group], columns=self._stored(columns))
+            return self._complete(pa.Table.from_batches([next(batches)]), columns, file, 1)
+
+    def column(self, name: str) -> np.ndarray:
+        """Reads one column over all rows; see `Source.column`."""
+        if name in self._from_folders:
+            self._from_folders.check(name)
+        return super().column(name)
 
     def fingerprint(self) -> str:
         """Hashes the footers: schema, rows, and every column chunk's place, sizes and statistics."""
@@ -63,13 +76,26 @@ class ParquetSource(TableSource):
         ]
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
+    def _stored(self, columns: list[str]) -> list[str]:
+        return [name for name in columns if name not in self._from_folders]
+
+    def _complete(self, table: pa.Table, columns: list[str], file: int, rows: int) -> pa.Table:
+        """Puts the columns that come from folders beside a file's own."""
+        for name in columns:
+            if name in self._from_folders:
+                table = table.append_column(name, self._from_folders.column(name, file, rows))
+        return table
+
     def _open(self, file: int) -> pq.ParquetFile:
         # Pre-buffering reads a row group's columns in a few large requests, which object stores need.
         path = self._files[file]
         return pq.ParquetFile(path, metadata=self._footers[file], filesystem=self._filesystem, pre_buffer=True)
 
     def _check_files(self, schema: pa.Schema) -> None:
-        used = (*self._features.columns, self._label)
+        for name in {*self._features.columns, self._label}:
+            if name in self._from_folders:
+                self._from_folders.check(name)
+        used = self._stored([*self._features.columns, self._label])
         for path, footer in zip(self._files, self._footers, strict=True):
             other = footer.schema.to_arrow_schema()
             for name in used:
@@ -97,25 +123,6 @@ def _open_filesystem(spec: str | Path) -> tuple[fs.FileSystem, str]:
             f"The data's address {spec!r} cannot be opened ({error}): give a local path or a URI that pyarrow knows."
         ) from error
     return filesystem, root.rstrip("/")
-
-
-def _list_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
-    try:
-        info = filesystem.get_file_info(root)
-        if info.type == fs.FileType.File:
-            return [root]
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    except OSError as error:
-        raise ConfigError(f"The data {spec!r} cannot be reached ({error}): check address and access rights.") from error
-    if info.type == fs.FileType.NotFound and not found:
-        raise ConfigError(
-            f"The data {spec!r} do not exist: give the path of a Parquet file or of a folder of Parquet files."
-        )
-    # A leading "_" or "." marks what other tools write beside the data.
-    files = sorted(file.path for file in found if file.path.endswith(".parquet") and file.base_name[0] not in "_.")
-    if not files:
-        raise ConfigError(f"The folder {spec!r} has no *.parquet files: give a folder that has some, or one file.")
-    return files
 
 
 def _read_footer(filesystem: fs.FileSystem, path: str) -> pq.FileMetaData:

@@ -1,0 +1,155 @@
+"""Which files below a folder are data, and what the folders' names say about their rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pisa_ray.errors import ConfigError
+
+MOST_ENTRIES = 100_000  # files and folders that are looked at; on a local disk that takes about a second
+
+NULL = "__HIVE_DEFAULT_PARTITION__"  # how tools write a missing value into a folder's name
+
+
+def parquet_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
+    """Lists a folder's Parquet files, or the one file that it is.
+
+    Parts of a path below the folder that begin with "." or "_" and have no "=" mark what other tools write beside the
+    data, and are left out.
+
+    Args:
+        filesystem: Where it is.
+        root: Its path there.
+        spec: What the user calls it.
+
+    Returns:
+        Paths in the order of their names, at least one.
+
+    Raises:
+        ConfigError: If it cannot be reached, holds no such file, or more than `MOST_ENTRIES` files and folders.
+    """
+    try:
+        info = filesystem.get_file_info(root)
+        if info.type == fs.FileType.File:
+            return [root]
+        local = isinstance(filesystem, fs.LocalFileSystem)
+        found = list(_below(filesystem, root, spec) if local else _all(filesystem, root))
+    except OSError as error:
+        raise ConfigError(f"The data {spec!r} cannot be reached ({error}): check address and access rights.") from error
+    if info.type == fs.FileType.NotFound and not found:
+        raise ConfigError(
+            f"The data {spec!r} do not exist: give the path of a Parquet file or of a folder of Parquet files."
+        )
+    files = sorted(
+        path for path in found if path.lower().endswith(".parquet") and not _is_hidden(path.removeprefix(root))
+    )
+    if not files:
+        raise ConfigError(f"The folder {spec!r} has no *.parquet files: give a folder that has some, or one file.")
+    return files
+
+
+def _all(filesystem: fs.FileSystem, root: str) -> Iterator[str]:
+    """Lists an object store's files, which takes one request for many of them, however deep they lie."""
+    for entry in filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True)):
+        if entry.type == fs.FileType.File:
+            yield entry.path
+
+
+def _below(filesystem: fs.LocalFileSystem, root: str, spec: str) -> Iterator[str]:
+    """Walks through a local folder, each folder once, whatever links lead to it."""
+    entries, folders, seen = 0, [root], set[str]()
+    while folders:
+        folder = folders.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        for entry in filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=folder == root)):
+            entries += 1
+            if entries > MOST_ENTRIES:
+                raise ConfigError(
+                    f"The folder {spec!r} has more than {MOST_ENTRIES:,} files and folders below it: give the folder "
+                    "that the Parquet files lie in, or move other files away from them."
+                )
+            if entry.type == fs.FileType.Directory and not _is_hidden(entry.base_name):
+                folders.append(entry.path)
+            elif entry.type == fs.FileType.File:
+                yield entry.path
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part[:1] in (".", "_") and "=" not in part for part in path.split("/"))
+
+
+class FolderColumns:
+    """Columns whose values stand in the names of folders, one for all rows of a file: `site=lyon/part-0.parquet`.
+
+    Args:
+        files: The files' paths below the data folder.
+        stored: Names of the columns that the files have themselves, whose values count.
+
+    Attributes:
+        fields: The columns: integers, real numbers or text, whichever all values can be read as.
+    """
+
+    def __init__(self, files: Sequence[str], stored: Sequence[str]):
+        self._files = files
+        self._texts = [dict(_pairs(path)) for path in files]
+        names = dict.fromkeys(name for texts in self._texts for name in texts if name not in stored)
+        self._values = {name: _read([texts.get(name) for texts in self._texts]) for name in names}
+        self.fields = [pa.field(name, column.type) for name, column in self._values.items()]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def check(self, name: str) -> None:
+        """Refuses a column that some file has no value of.
+
+        Raises:
+            ConfigError: If there is such a file.
+        """
+        nulls = self._values[name].is_null().to_pylist()
+        if any(nulls):
+            path = self._files[nulls.index(True)].lstrip("/")
+            raise ConfigError(
+                f"Column {name!r} comes from folders such as {name}=VALUE, but {path} lies in none: move that file, or "
+                "name another column."
+            )
+
+    def column(self, name: str, file: int, rows: int) -> pa.Array:
+        """Gives the column for some rows of a file."""
+        return pa.repeat(self._values[name][file], rows)
+
+
+def _pairs(path: str) -> Iterator[tuple[str, str]]:
+    for part in path.split("/")[:-1]:
+        name, sign, value = part.partition("=")
+        if sign and name:
+            yield unquote(name), unquote(value)
+
+
+def _read(texts: Sequence[str | None]) -> pa.Array:
+    given = {text for text in texts if text not in (None, NULL)}
+    readers: list[tuple[Callable[[str], bool], Callable[[str], object], pa.DataType]] = [
+        (_is_integer, int, pa.int64()),
+        (_is_real, float, pa.float64()),
+    ]
+    for fits, read, kind in readers:
+        if given and all(map(fits, given)):
+            return pa.array([None if text in (None, NULL) else read(text) for text in texts], kind)
+    return pa.array([None if text == NULL else text for text in texts], pa.string())
+
+
+def _is_integer(text: str) -> bool:
+    """Whether it is written as an integer of 64 bits is: "007" is a name."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(text)) == text
+
+
+def _is_real(text: str) -> bool:
+    digits = text.removeprefix("-").replace(".", "", 1)
+    return digits.isascii() and digits.isdigit() and not digits.startswith("00")
