@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 
 import pisa_ray.actors.fleet as fleets
-from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, Wanted, processes
+from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, Staffing, Wanted, processes
 from pisa_ray.actors.crew import Member
 from pisa_ray.actors.processes import ConsensusActor, WorkerActor
 from pisa_ray.engine.consensus import Consensus
@@ -114,6 +114,9 @@ class Elastic:
         self.crew.members += arrived
         return arrived, [m for m in leaving if m in self.crew.members]
 
+    def refit(self) -> None:
+        pass
+
     def staying(self) -> list[Member]:
         return self.crew.members
 
@@ -168,7 +171,7 @@ class Simulation:
         monkeypatch.setattr(fleets, "Elastic", Staffed)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.log: list[Any] = []
-        arguments = job, Wanted(1, 9), RayResources(), self._tell
+        arguments = job, Staffing(Wanted(1, 9)), RayResources(), self._tell
         self.fleet: Any
         if job.asynchronous is None:
             self.fleet = RayFleet(*arguments, sites=sites)

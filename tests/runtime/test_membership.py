@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runs import plain_net, run, uneven
 
 from pisa_ray import SISA, ConfigError, Data, Indices, PisaError
-from pisa_ray.actors import Wanted, elastic, processes
+from pisa_ray.actors import Staffing, Wanted, elastic, processes
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
@@ -59,12 +59,12 @@ def cluster(monkeypatch):
     return told
 
 
-def make(cluster, crew, least, most, stop=lambda: False, **more):
+def make(cluster, crew, least, most, stop=lambda: False, staffed=False, **more):
     def tell(kind, **fields):
         cluster.events.append((kind, fields))
 
-    wanted = Wanted(least, most, look_every=0.0, **more)
-    return Elastic(crew, wanted, RayResources(), tell, stop, lambda sites: [()] * len(sites))
+    staffing = Staffing(Wanted(least, most, look_every=0.0, **more), staffed=staffed)
+    return Elastic(crew, staffing, RayResources(), tell, stop, lambda sites: [()] * len(sites), lambda: range(9))
 
 
 def test_as_many_workers_as_there_is_room_for_and_more_when_there_is_more(cluster, monkeypatch):
@@ -108,11 +108,11 @@ def test_workers_of_draining_nodes_go_once_others_can_do_without_them(cluster):
 
 
 def test_patience_is_bounded_and_waiting_can_be_stopped(cluster):
-    wanted = Wanted(2, 3, patience=0.3)
-    it = Elastic(FakeCrew(), wanted, RayResources(), lambda kind, **fields: None, lambda: False, lambda sites: [])
+    it = make(cluster, FakeCrew(), 2, 3, patience=0.3)
     with pytest.raises(ConfigError, match=r"room for 0 of at least 2 workers of 1 CPU each within 0.3 s: use fewer"):
         it.staff()
-    wanted.staffed = True  # a run that had its workers once failed, it was not asked for too much
+    # A run that had its workers once failed, it was not asked for too much.
+    it = make(cluster, FakeCrew(), 2, 3, patience=0.3, staffed=True)
     with pytest.raises(PisaError) as error:
         it.staff()
     assert not isinstance(error.value, ConfigError)

@@ -18,7 +18,7 @@ from runs import METHODS, plain_net, uneven
 from runs import small_job as job
 
 from pisa_ray import Asynchronous, Clip, ConfigError, Data, FedAvg, PisaTrainer
-from pisa_ray.actors import RayResources, Wanted, elastic
+from pisa_ray.actors import RayResources, Staffing, Wanted, elastic
 from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.consensus import Consensus
@@ -91,7 +91,7 @@ def elastic_of(crew, shards, most=2):
     def tell(kind, **fields):
         pass
 
-    return Elastic(crew, Wanted(1, most), RayResources(), tell, lambda: False, list, sites, lambda: shards)
+    return Elastic(crew, Staffing(Wanted(1, most)), RayResources(), tell, lambda: False, list, lambda: shards, sites)
 
 
 def test_a_worker_whose_place_has_no_shards_is_let_go_and_no_other():

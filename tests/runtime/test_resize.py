@@ -19,7 +19,7 @@ from test_interrupt import command
 from torch import nn
 
 from pisa_ray import SISAD, ConfigError, Data, Geometric, PisaError, PisaTrainer
-from pisa_ray.actors import RayFleet, RayResources, Wanted, fleet
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, fleet
 from pisa_ray.cli.main import main
 from pisa_ray.trainer.prepare import prepare
 
@@ -118,7 +118,7 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
     job = prepare(
         model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISAD(sigma=60, rho=540)
     ).job
-    it = RayFleet(job, Wanted(1, 2, look_every=0.0), RayResources())
+    it = RayFleet(job, Staffing(Wanted(1, 2, look_every=0.0)), RayResources())
     counts = []
     try:
         for round_ in range(1, 161):

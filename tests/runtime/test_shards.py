@@ -434,7 +434,7 @@ def test_more_workers_than_shards_that_are_left(tmp_path, extra):
     alone = trainer(tmp_path / "alone", when=when).fit()
     result = trainer(tmp_path / "run", workers=Scaling(2, 2, **QUICK), when=when).fit()
     assert states(result) == states(alone)
-    assert result.history[-1]["workers"] == 1
+    assert result.history[0]["workers"] == 1  # of round 3; in round 5 another may be started again
 
 
 # What is refused
@@ -457,7 +457,7 @@ def test_what_cannot_be_is_refused_where_it_is_asked_for(tmp_path, extra):
     refused("shard 6 is the only one left, and a run needs one: let another one join first", remove(*range(7)))
     refused("cannot leave: participation.1. names no other shard", remove(3), participation=[[0, 1, 2], [3]])
     refused("participation lists the shards of each round and cannot name one", add(), participation=[[0], [1, 2]])
-    refused("shards cannot join or leave a run of scaffold", remove(0), method="scaffold")
+    refused("shards cannot join or leave a run of Scaffold", remove(0), method="scaffold")
     refused("shards cannot join or leave a run with robust: clip", remove(0), robust=Clip())
     refused("robust leaves out no shard on either side", remove(0, 1, 2), robust=TrimmedMean(0.2))
     refused("the partition distorts its shards", add(), partition=Distorted(uneven(), Noise(0.1)))

@@ -17,7 +17,7 @@ import ray
 
 from pisa_ray.actors.calls import GoneError, answer
 from pisa_ray.actors.crew import PULSE, START_SECONDS, Member, Tell
-from pisa_ray.actors.elastic import Wanted
+from pisa_ray.actors.elastic import Staffing
 from pisa_ray.actors.fleet import PATIENCE, RECOVERIES, RayFleet
 from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.session import RayResources
@@ -55,7 +55,7 @@ class AsynchronousFleet(RayFleet):
 
     Args:
         job: What is trained.
-        wanted: How many workers, and what is put up with.
+        staffing: How many workers are wanted, and what is put up with.
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop.
@@ -67,7 +67,7 @@ class AsynchronousFleet(RayFleet):
     def __init__(
         self,
         job: Job,
-        wanted: Wanted,
+        staffing: Staffing,
         resources: RayResources,
         tell: Tell,
         stop_requested: Callable[[], bool],
@@ -85,7 +85,7 @@ class AsynchronousFleet(RayFleet):
         self._told: list[int] = []  # tickets of the last time that a new consensus was told all
         # Rounds after which steps at their w, or at an earlier one, still arrive: no state may be kept apart then.
         self._open = {r for t, steps in (replay or {}).items() for r in range(min((v for _, v in steps), default=t), t)}
-        super().__init__(job, wanted, resources, tell, stop_requested, sites)
+        super().__init__(job, staffing, resources, tell, stop_requested, sites)
         self.snapshots.period = self.snapshots.longest  # what they cost is the wait for the slowest step
 
     def is_settled(self) -> bool:

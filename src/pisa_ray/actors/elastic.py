@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pisa_ray.actors.crew import Crew, Member, Plan, Tell
 from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room, usable_nodes
@@ -17,9 +17,9 @@ from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 LOOK, MESSAGE, SOON, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 3.0, 60.0, 15.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wanted:
-    """How many workers, what is put up with, and what has been so far.
+    """How many workers the user wants, whatever there is room and work for, and what is put up with.
 
     Attributes:
         least: Fewest.
@@ -29,8 +29,6 @@ class Wanted:
         max_failures: Deaths to put up with; -1: any number.
         exact: Whether workers with another numeric environment are refused.
         look_every: Seconds between two looks for more room.
-        deaths: Processes that have died.
-        staffed: Whether there have been enough workers once.
     """
 
     least: int
@@ -40,6 +38,19 @@ class Wanted:
     max_failures: int = -1
     exact: bool = True
     look_every: float = LOOK
+
+
+@dataclass
+class Staffing:
+    """What the fleets of a run, each started after the one before was lost, have in common.
+
+    Attributes:
+        wanted: What the user wants now.
+        deaths: Processes that have died.
+        staffed: Whether there have been enough workers once.
+    """
+
+    wanted: Wanted
     deaths: int = 0
     staffed: bool = False
 
@@ -49,49 +60,61 @@ class Elastic:
 
     Args:
         crew: The processes.
-        wanted: How many; changed by `resize`.
+        staffing: How many are wanted; changed by `resize`.
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop.
         plans: For the sites of newcomers, what each can expect.
+        shards: The shards of the problem now: a worker without any would be of no use.
         sites: Where shards are pinned.
-        shards: The shards of the problem.
     """
 
     def __init__(
         self,
         crew: Crew,
-        wanted: Wanted,
+        staffing: Staffing,
         resources: RayResources,
         tell: Tell,
         stop_requested: Callable[[], bool],
         plans: Callable[[Sequence[Site]], list[Plan]],
+        shards: Callable[[], Sequence[int]],
         sites: Sites = NOWHERE,
-        shards: Callable[[], Sequence[int]] = tuple,
     ) -> None:
-        self._crew, self._wanted, self._resources, self._sites, self._tell = crew, wanted, resources, sites, tell
+        self._crew, self._staffing, self._resources, self._sites, self._tell = crew, staffing, resources, sites, tell
         self._stop_requested, self._shards, self._plans = stop_requested, shards, plans
         self._looked = -float("inf")
         self._draining: set[str] = set()
         self._asked = 0
 
-    def resize(self, workers: int) -> None:
-        """Want so many workers from now on, or as many of them as there is room for; at least one for each place."""
+    @property
+    def most(self) -> int:
+        """Most workers now: no more than there are shards, and at least one for each place."""
         places = [site for site in self._sites.groups(self._shards()) if site is not None]
-        workers = max(workers, len(places))
-        self._wanted.most = workers
-        self._wanted.least = min(self._wanted.least, workers)
+        return max(min(self._staffing.wanted.most, len(self._shards())), len(places))
+
+    @property
+    def least(self) -> int:
+        """Fewest workers now; where places may be away, any will do."""
+        return 1 if self._sites else min(self._staffing.wanted.least, self.most)
+
+    def resize(self, workers: int) -> None:
+        """Want so many workers from now on, or as many of them as there is room for."""
+        wanted = self._staffing.wanted
+        self._staffing.wanted = replace(wanted, most=workers, least=min(wanted.least, workers))
+        self.refit()
+
+    def refit(self) -> None:
+        """There may be more or fewer workers now than a moment ago: start none that is too many, and look for room."""
         self._looked = -float("inf")
-        for member in self._crew.starting[max(workers - len(self._crew.members), 0) :]:
+        for member in self._crew.starting[max(self.most - len(self._crew.members), 0) :]:
             self._crew.dismiss(member)
-        if self._asked > workers:
-            self._ask(workers)
+        if self._asked > self.most:
+            self._ask(self.most)
 
     def look(self) -> tuple[list[Member], list[Member]]:
         """Between two rounds: who has arrived, and who is to go once others host its shards."""
-        crew, wanted = self._crew, self._wanted
-        arrived = crew.arrivals() if crew.starting else []
-        if time.monotonic() - self._looked >= wanted.look_every:
+        arrived = self._crew.arrivals() if self._crew.starting else []
+        if time.monotonic() - self._looked >= self._staffing.wanted.look_every:
             self._looked = time.monotonic()
             self.note_draining()
             self._grow()
@@ -105,27 +128,27 @@ class Elastic:
             PisaError: The same later on.
             StoppedWaitingError: The user asked to stop.
         """
-        began = time.monotonic()
+        began, patience = time.monotonic(), self._staffing.wanted.patience
         said = began + SOON - MESSAGE
         while True:
             self._crew.arrivals()
             have, waited = len(self._useful()), time.monotonic() - began
             self._grow()
-            if not self._coming() and have >= self._wanted.least and self._settled(waited):
-                self._wanted.staffed = True
+            if not self._coming() and have >= self.least and self._settled(waited):
+                self._staffing.staffed = True
                 return
             if self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
-            if not self._coming() and have < self._wanted.least:
-                if waited > self._wanted.patience:
-                    kind = PisaError if self._wanted.staffed else ConfigError
+            if not self._coming() and have < self.least:
+                if waited > patience:
+                    kind = PisaError if self._staffing.staffed else ConfigError
                     raise kind(
-                        f"{self._short(have)} within {self._wanted.patience:g} s: use fewer or smaller workers, a "
+                        f"{self._short(have)} within {patience:g} s: use fewer or smaller workers, a "
                         "larger cluster, or more patience; --resume goes on from the last checkpoint."
                     )
                 if time.monotonic() - said > MESSAGE:
                     said = time.monotonic()
-                    left = self._wanted.patience - waited
+                    left = patience - waited
                     self._tell("waiting", message=f"{self._short(have)}; waiting for up to {left:.0f} s more")
             self._crew.wait_for_arrivals(0.5)
             if not self._coming():
@@ -133,7 +156,7 @@ class Elastic:
 
     def is_short(self) -> bool:
         """Whether there are too few workers and none is being started; where shards are pinned, none that can step."""
-        return len(self._useful()) < self._wanted.least and (bool(self._sites) or not self._coming())
+        return len(self._useful()) < self.least and (bool(self._sites) or not self._coming())
 
     def close(self) -> None:
         """Ask nothing of the autoscaler any more."""
@@ -155,18 +178,18 @@ class Elastic:
 
     def _settled(self, waited: float) -> bool:
         """Whether no more room is to be expected soon: what has just ended takes a while to free its resources."""
-        missing = self._wanted.most - len(self._crew.members)
+        missing = self.most - len(self._crew.members)
         return missing <= 0 or waited > SETTLE or room(self._resources, in_all=True) <= len(self._crew.members)
 
     def _grow(self) -> None:
         crew = self._crew
-        missing = self._wanted.most - len(self.staying()) - len(crew.starting)
+        missing = self.most - len(self.staying()) - len(crew.starting)
         if missing <= 0 or time.monotonic() - crew.refused_at < AFTER_REFUSAL:
             return
         if openings := self._openings(missing):
             crew.start(self._plans(openings))
-        elif self._asked != self._wanted.most:
-            self._ask(self._wanted.most)
+        elif self._asked != self.most:
+            self._ask(self.most)
 
     def _openings(self, missing: int) -> Sequence[Site]:
         """Where so many workers can be started now."""
@@ -202,9 +225,9 @@ class Elastic:
         """Workers on draining nodes, and those that are too many; but not below the least."""
         useful = self._useful()
         staying = [m for m in self.staying() if m in useful]
-        if len(staying) < self._wanted.least:
+        if len(staying) < self.least:
             return []
-        surplus = _spread(staying)[max(self._wanted.most, 1) :] + [m for m in self.staying() if m not in useful]
+        surplus = _spread(staying)[max(self.most, 1) :] + [m for m in self.staying() if m not in useful]
         draining = [m for m in self._crew.members if m.node in self._draining]
         if self._sites:  # a place that has only these waits until another is ready
             waits = {m.site for m in self._coming()} - {m.site for m in staying}
@@ -213,10 +236,7 @@ class Elastic:
 
     def _short(self, have: int) -> str:
         where = f", on nodes labelled {self._sites.label}: {', '.join(self._sites.names)}" if self._sites else ""
-        return (
-            f"the Ray cluster has room for {have} of at least {self._wanted.least} workers of {self._resources} each"
-            f"{where}"
-        )
+        return f"the Ray cluster has room for {have} of at least {self.least} workers of {self._resources} each{where}"
 
 
 def _spread(members: Sequence[Member]) -> list[Member]:

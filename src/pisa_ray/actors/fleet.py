@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from pisa_ray.actors import processes
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
 from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell
-from pisa_ray.actors.elastic import Elastic, Wanted
+from pisa_ray.actors.elastic import Elastic, Staffing
 from pisa_ray.actors.hosting import Hosting
 from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.saving import RaySaving
@@ -54,7 +54,7 @@ class RayFleet:
 
     Args:
         job: What is trained.
-        wanted: How many workers, and what is put up with.
+        staffing: How many workers are wanted, and what is put up with.
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop; looked at while waiting for workers.
@@ -78,22 +78,21 @@ class RayFleet:
     def __init__(
         self,
         job: Job,
-        wanted: Wanted,
+        staffing: Staffing,
         resources: RayResources,
         tell: Tell = lambda kind, **fields: None,
         stop_requested: Callable[[], bool] = lambda: False,
         sites: Sites = NOWHERE,
     ) -> None:
-        self._job, self._wanted, self._tell, self._sites = job, wanted, tell, sites
-        wanted.most = min(wanted.most, len(job.present))
-        wanted.least = 1 if sites else min(wanted.least, wanted.most)  # where places may be away, any will do
+        self._job, self._staffing, self._tell, self._sites = job, staffing, tell, sites
         self._node = ray.get_runtime_context().get_node_id()
         self.snapshots = Snapshots()
         self.snapshots.urgent = bool(sites)  # what is not safe when a place dies is lost
+        wanted = staffing.wanted
         self.crew = Crew(job, resources, tell, sites, frozen_after=wanted.frozen_after, exact=wanted.exact)
         self.hosting = Hosting(job, self.crew, sites, self.snapshots, tell)
         self.elastic = Elastic(
-            self.crew, wanted, resources, tell, stop_requested, self.hosting.plans, sites, lambda: self.shards
+            self.crew, staffing, resources, tell, stop_requested, self.hosting.plans, lambda: self.shards, sites
         )
         self._tickets = itertools.count()
         self.round: Round | None = None
@@ -133,14 +132,13 @@ class RayFleet:
 
     def resize(self, workers: int) -> None:
         """See Fleet."""
-        self.elastic.resize(min(workers, len(self.shards)))
+        self.elastic.resize(workers)
 
     def change(self, job: Job) -> None:
         """See Fleet."""
         self._job = job
         self.hosting.change(job)
-        if self._wanted.most > len(self.shards):
-            self.elastic.resize(len(self.shards))
+        self.elastic.refit()
         for _ in range(RECOVERIES):
             try:
                 # Again if it is lost: who has been told already, or has begun with this job, may be told once more.
@@ -480,11 +478,11 @@ class RayFleet:
         return False
 
     def _check_deaths(self, number: int) -> None:
-        self._wanted.deaths += number
-        if 0 <= self._wanted.max_failures < self._wanted.deaths:
+        self._staffing.deaths += number
+        deaths, most = self._staffing.deaths, self._staffing.wanted.max_failures
+        if 0 <= most < deaths:
             raise WorkerDiedError(
-                f"{self._wanted.deaths} processes died, more than max_failures {self._wanted.max_failures}: --resume "
-                "goes on from the last checkpoint."
+                f"{deaths} processes died, more than max_failures {most}: --resume goes on from the last checkpoint."
             )
         if self._consensus_deaths >= DEATHS_IN_A_ROUND:
             raise PisaError(

@@ -6,7 +6,7 @@ from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.local_steps import MIFA, MOON, FedAdam, FedAvg, FedNova, FedProx, FedYogi, Scaffold
 from pisa_ray.algorithm.message import Message, RowLayout, TreeSum, consensus
-from pisa_ray.algorithm.method import Batch, Method, Task, Update
+from pisa_ray.algorithm.method import Batch, MemoryOf, Method, Task, Update, memory_of
 from pisa_ray.algorithm.nsisa import NSISA
 from pisa_ray.algorithm.preconditioners import (
     EmpiricalFisher,
@@ -53,6 +53,7 @@ __all__ = [
     "Instantaneous",
     "Layout",
     "Median",
+    "MemoryOf",
     "Message",
     "Method",
     "Preconditioner",
@@ -75,6 +76,7 @@ __all__ = [
     "clip_dual",
     "consensus",
     "curvature",
+    "memory_of",
     "number",
     "trimmed",
 ]

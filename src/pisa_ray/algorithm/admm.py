@@ -45,7 +45,7 @@ import torch
 from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, choose, number
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message, consensus
-from pisa_ray.algorithm.method import Batch, Task, Update
+from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Update
 from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
@@ -133,6 +133,7 @@ class Settings(ABC):
     remembers: ClassVar[bool] = True
     proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "raising algorithm.sigma or algorithm.rho"
+    memory_of: ClassVar[MemoryOf | None] = None
     power_steps: ClassVar[int] = 8  # of the automatic start
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pisa_ray.algorithm.layout import Layout
-from pisa_ray.algorithm.method import Update
+from pisa_ray.algorithm.method import MemoryOf, Update
 from pisa_ray.algorithm.optimizers import Optimizer
 from pisa_ray.algorithm.state import ShardState
 
@@ -33,6 +33,7 @@ class Baseline:
     duals: ClassVar[bool] = False
     proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "lowering algorithm.lr"
+    memory_of: ClassVar[MemoryOf | None] = None
     lam: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:

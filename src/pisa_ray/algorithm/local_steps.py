@@ -22,7 +22,7 @@ import torch
 from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
-from pisa_ray.algorithm.method import Batch, Task, Term, Update
+from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Term, Update
 from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
 from pisa_ray.algorithm.second_moment import square_root
 from pisa_ray.algorithm.state import ShardState
@@ -194,6 +194,7 @@ class Scaffold(_Weighing):
 
     vectors: ClassVar[int] = 2
     proposes: ClassVar[bool] = False
+    memory_of: ClassVar[MemoryOf | None] = "founders"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -306,6 +307,8 @@ class FedAdam(FedAvg):
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
+
+    memory_of: ClassVar[MemoryOf | None] = "steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()

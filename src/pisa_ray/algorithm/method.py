@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 
@@ -20,6 +20,8 @@ from pisa_ray.algorithm.state import ShardState
 
 #: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
 Term = Callable[[torch.Tensor, slice], torch.Tensor]
+
+MemoryOf = Literal["steps", "founders"]
 
 
 class Batch(Protocol):
@@ -87,12 +89,17 @@ class Method(Protocol):
         proposes: Whether N_i / M_i is what a shard proposes, and a mean of them with weights alpha_i M_i all that the
             sum is for; then a robust mean may take its place.
         remedy: What usually helps when numbers overflow.
+        memory_of: Of what the consensus remembers something beside w: of the "steps" that w has taken, such as their
+            moments, which mean the same whoever the shards are; or of the "founders", such as a mean over the shards
+            that there were at first, so that none can join or leave. None: of nothing; or nobody says, and then none
+            can either.
     """
 
     vectors: ClassVar[int]
     duals: ClassVar[bool]
     proposes: ClassVar[bool]
     remedy: ClassVar[str]
+    memory_of: ClassVar[MemoryOf | None]
 
     @property
     def remembers(self) -> bool:
@@ -132,3 +139,14 @@ class Method(Protocol):
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
         """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
+
+
+def memory_of(method: Method) -> MemoryOf | None:
+    """What a method says that its consensus remembers; what a class inherits says nothing of a memory of its own."""
+    for kind in type(method).__mro__:
+        if "memory_of" in vars(kind):
+            said: MemoryOf | None = vars(kind)["memory_of"]
+            return said
+        if "initial_memory" in vars(kind):
+            return None
+    return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
-from pisa_ray.algorithm.method import Task, Update
+from pisa_ray.algorithm.method import MemoryOf, Task, Update
 from pisa_ray.algorithm.optimizers import kept_names, parameters, set_gradients, state_entries
 from pisa_ray.algorithm.state import ShardState
 
@@ -31,6 +32,8 @@ class SyncOptimizer(Baseline):
     lr: float = 0.003
     optimizer: str | type[torch.optim.Optimizer] = "adam"
     remember: bool = False
+
+    memory_of: ClassVar[MemoryOf | None] = "steps"
 
     @property
     def remembers(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pisa_ray.algorithm import Clip, Scaffold
+from pisa_ray.algorithm import Clip, memory_of
 from pisa_ray.data import Source, open_source
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
@@ -155,10 +155,17 @@ class Changes:
     def _check_kind(self, job: Job) -> None:
         if self._replaying:
             raise ConfigError("the run repeats a log (replay): shards cannot join or leave it.")
-        if isinstance(job.method, Scaffold):
+        made_of = memory_of(job.method)
+        if made_of != "steps" and len(job.method.initial_memory(self._prepared.layout)):
+            name = type(job.method).__name__
+            known = (
+                "something of those that there were at first: use"
+                if made_of
+                else f"something, and {name} does not say of what: set its memory_of, if that is 'steps', or use"
+            )
             raise ConfigError(
-                "shards cannot join or leave a run of scaffold, whose control variate is a mean over those that there "
-                "were at first: use another algorithm, such as sisa_d."
+                f"shards cannot join or leave a run of {name}, whose consensus remembers {known} another algorithm, "
+                "such as sisa_d."
             )
         if isinstance(job.robust, Clip):
             raise ConfigError(

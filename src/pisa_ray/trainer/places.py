@@ -64,6 +64,7 @@ class Places:
             RayFleet,
             RayResources,
             Sites,
+            Staffing,
             Wanted,
             ray_session,
         )
@@ -80,10 +81,10 @@ class Places:
             self.exact,
             scaling.look_every,
         )
-        sites = Sites(*self.pins)
+        staffing, sites = Staffing(wanted), Sites(*self.pins)
 
         def remote(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
-            arguments = job, wanted, resources, events, stop_requested
+            arguments = job, staffing, resources, events, stop_requested
             if job.asynchronous is None:
                 return closing(RayFleet(*arguments, sites))
             return closing(AsynchronousFleet(*arguments, log, self.replay, sites))
