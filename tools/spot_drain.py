@@ -14,11 +14,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime
 
 METADATA = "http://169.254.169.254"
 #: Seconds a metadata token lives; the longest that AWS gives.
 TOKEN_LIFE = 21600
+#: What AWS announces.
+ACTIONS = ("terminate", "stop", "hibernate")
+#: Bytes of an answer, which has some fifty, and seconds that it may take.
+LONGEST, PATIENCE = 65536, 10.0
 
 
 class Metadata:
@@ -35,7 +40,8 @@ class Metadata:
         """What is to happen to this instance (`action`) and when (`time`); None: nothing is known.
 
         Raises:
-            OSError: The service does not answer, or not as expected.
+            OSError: The service does not answer.
+            ValueError: What it answers is no notice.
         """
         try:
             return self._notice()
@@ -53,34 +59,41 @@ class Metadata:
             if error.code == 404:
                 return None
             raise
-        found: dict[str, str] = json.loads(answer)
-        return found
+        found = json.loads(answer)
+        if not isinstance(found, dict) or found.get("action") not in ACTIONS:
+            raise ValueError(f"no notice: {answer[:200]!r}")
+        return {key: value for key, value in found.items() if isinstance(value, str)}
 
     def _ask(self, path: str, headers: dict[str, str], method: str = "GET") -> str:
         request = urllib.request.Request(self._url + path, headers=headers, method=method)  # noqa: S310 - http only
+        until, found = time.monotonic() + PATIENCE, b""
         with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
-            text: str = response.read().decode()
-            return text
+            while part := response.read1(LONGEST):
+                found += part
+                if len(found) > LONGEST or time.monotonic() > until:
+                    raise ValueError(f"an answer without an end: {found[:200]!r}")
+        return found.decode()
 
 
 def seconds_left(notice: dict[str, str], now: datetime) -> int:
-    """Whole seconds until the instance ends, at least 0; 0 too where the notice names no time.
+    """Whole seconds until the instance ends, at least 0; 0 too where no time is named. A time without a zone is UTC.
 
     >>> seconds_left({"time": "2026-01-01T00:02:00Z"}, datetime(2026, 1, 1, tzinfo=UTC))
     120
     """
     try:
         end = datetime.fromisoformat(notice["time"])
-    except (KeyError, ValueError):
+        left = (end if end.tzinfo else end.replace(tzinfo=UTC)) - now
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0
-    return max(0, int((end - now).total_seconds()))
+    return max(0, int(left.total_seconds()))
 
 
 def drain(options: argparse.Namespace, notice: dict[str, str]) -> bool:
     """Ask Ray to place nothing here any more and to tell those who run here; whether it agreed."""
     left = seconds_left(notice, datetime.now(UTC))
     command = [options.ray, "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message", f"spot {notice.get('action', 'interruption')} at {notice.get('time', '?')}"]
+    command += ["--reason-message", f"spot {notice['action']}, {left} s ahead"]
     command += ["--deadline-remaining-seconds", str(left)]
     for option in ("address", "node_id"):
         if getattr(options, option):
@@ -105,16 +118,17 @@ def watch(options: argparse.Namespace) -> None:
             if notice and drain(options, notice):
                 return
             trouble = ""
-        except (OSError, ValueError) as error:
-            if str(error) != trouble:  # once, not every few seconds
-                trouble = str(error)
-                say(f"the metadata service at {options.metadata} does not answer as expected: {error}")
+        except Exception as error:  # nothing that a service may answer ends this: nobody would start it again
+            if repr(error) != trouble:  # once, not every few seconds
+                trouble = repr(error)
+                say(f"the metadata service at {options.metadata} does not answer as expected: {trouble}")
         time.sleep(options.every)
 
 
 def say(text: str) -> None:
     """One line with the time."""
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spot_drain: {text}", flush=True)
+    with suppress(OSError, ValueError):  # a log that is full or closed is no reason to end
+        print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} spot_drain: {text}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
