@@ -17,12 +17,16 @@ class Source(ABC):
         rows: Number of rows, at least 1.
         input_shape: One input's shape without the batch dimension.
         input_dtype: The inputs' type as stored.
+        target_shape: One target's shape without the batch dimension.
+        target_dtype: The targets' type: int64 or, for real numbers, float32.
         piece_rows: How many rows each piece has that is best read at once (a row group, a block), in order.
     """
 
     rows: int
     input_shape: tuple[int, ...]
     input_dtype: torch.dtype
+    target_shape: tuple[int, ...]
+    target_dtype: torch.dtype
     piece_rows: tuple[int, ...]
 
     @abstractmethod
@@ -57,6 +61,29 @@ class Source(ABC):
 
         Raises:
             ConfigError: If the targets cannot be known without reading all data.
+        """
+
+    @abstractmethod
+    def targets(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads the targets of all rows, piece by piece, as far as they can be known without reading the inputs.
+
+        Yields:
+            The number of the piece's first row, and its targets, shape (n, *target_shape), int64 or float32.
+
+        Raises:
+            ConfigError: If a target is null, not finite, or unlike the others in shape.
+        """
+
+    @abstractmethod
+    def check(self, name: str, *, inputs: bool) -> None:
+        """Looks before a run begins at all numbers that it will use, in bounded memory; not at what must be decoded.
+
+        Args:
+            name: What to call the data in error messages.
+            inputs: Whether to look at the inputs, too, and not only at the targets.
+
+        Raises:
+            ConfigError: If a number is null, NaN or infinite, or a list has another length; names row and column.
         """
 
     @abstractmethod

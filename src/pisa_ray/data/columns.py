@@ -1,6 +1,5 @@
 """From Arrow columns to arrays: images, lists of numbers, scalars, labels."""
 
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -10,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
+from pisa_ray.data.images import decode, is_image
+from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
 
@@ -31,50 +31,43 @@ class Features:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def read(self, table: pa.Table, rows: np.ndarray, first_row: int) -> np.ndarray:
+    def read(self, table: pa.Table, rows: np.ndarray, where: Where) -> np.ndarray:
         """Decodes some rows.
 
         Args:
             table: Holds the columns.
             rows: Row numbers in the table, integers, shape (n,).
-            first_row: Number of the table's first row in the whole source, for error messages.
+            where: Where the table is, for error messages.
 
         Returns:
             Shape (n, *shape), of type dtype.
 
         Raises:
-            ConfigError: If a cell is null, or differs in size or mode from the first row.
+            ConfigError: If a cell is null, cannot be decoded, or differs in size or mode from the first row.
         """
         if self.kind == "scalars":
-            features: np.ndarray = np.empty((len(rows), len(self.columns)), np.float32)
+            features: np.ndarray = np.empty((len(rows), len(self.columns)), self.dtype)
             for i, name in enumerate(self.columns):
-                features[:, i] = numbers(table[name], name)[rows]
+                features[:, i] = numbers(table[name], name, where)[rows]
             return features
         name = self.columns[0]
         if self.kind == "list":
-            lists: np.ndarray = equal_lists(table[name], name, math.prod(self.shape), first_row)[rows]
+            lists: np.ndarray = equal_lists(table[name], name, math.prod(self.shape), where)[rows]
             return lists.reshape(len(rows), *self.shape)
-        column = check_nulls(_image_bytes(table[name]), name)
         images = np.empty((len(rows), *self.shape), np.uint8)
         for i, row in enumerate(rows):
-            where = f"Row {first_row + row} of column {name!r}"
-            image = _decode(column[int(row)].as_buffer(), where)
-            if image.shape != self.shape:
-                raise ConfigError(
-                    f"{where} is an image of shape {image.shape}, but the first row has {self.shape}: "
-                    "bring all images to one size and colour mode."
-                )
-            images[i] = image
+            images[i] = decode(table[name][int(row)], where.cell(row, name), self.shape)
         return images
 
 
-def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], pa.Table]) -> Features:
+def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], pa.Table], where: Where) -> Features:
     """Finds out from the schema, and where that is not enough from the first row, what the input looks like.
 
     Args:
         schema: The table's schema; its metadata may have `shape`, JSON, channel-first.
         columns: The input columns' names, all in the schema.
         head: Reads the first row's input columns; called only for images and lists without a fixed length.
+        where: Where the table is, for error messages.
 
     Returns:
         The plan.
@@ -91,19 +84,19 @@ def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], 
             "name one column of images or lists instead."
         )
     name, kind = columns[0], types[0]
-    if _is_image(kind):
-        image = _decode(check_nulls(_image_bytes(head()[name]), name)[0].as_buffer(), f"Row 0 of column {name!r}")
+    if is_image(kind):
+        image = decode(head()[name][0], where.cell(0, name))
         return Features((name,), "image", image.shape, np.dtype(np.uint8))
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if is_list(storage):
-        size = storage.list_size if pa.types.is_fixed_size_list(storage) else len(_plain(head()[name])[0])
+        size = list_size(storage, lambda: head()[name], where.cell(0, name))
         shape = tuple(getattr(kind, "shape", ())) or _shape_in_metadata(schema)
         shape = shape if math.prod(shape) == size and shape else (size,)
         return Features((name,), "list", shape, np.dtype(storage.value_type.to_pandas_dtype()))
     if is_text(kind):
         raise ConfigError(
-            f"data.input is {name!r}, but text columns are not supported yet: store token numbers in a column of "
-            "fixed-size lists and name that one."
+            f"data.input is {name!r}, but text columns are not supported yet: store language as token numbers in a "
+            "column of fixed-size lists, images as their own bytes, and name that column."
         )
     raise ConfigError(
         f"data.input is {name!r}, a column of {kind}, but images (bytes), lists of numbers or single numbers are "
@@ -111,41 +104,93 @@ def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], 
     )
 
 
-def numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+def list_size(kind: pa.DataType, head: Callable[[], pa.ChunkedArray], cell: str) -> int:
+    """Tells how long a column's lists are, which is as long as the first one.
+
+    Args:
+        kind: The column's type, for which `is_list` holds.
+        head: Reads the column's first row.
+        cell: What that is called in error messages.
+
+    Raises:
+        ConfigError: If it is null or empty.
+    """
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    first = _plain(head())[0]
+    if not first.is_valid or not len(first):
+        found = "an empty list" if first.is_valid else "null"
+        raise ConfigError(f"{cell} is {found}, but it must say how long every list is: fill in or drop that row.")
+    return len(first)
+
+
+def numbers(column: pa.ChunkedArray, name: str, where: Where) -> np.ndarray:
     """Reads a column of single numbers or booleans, shape (n,), as stored.
 
     Raises:
         ConfigError: If a cell is null.
     """
-    values: np.ndarray = check_nulls(column, name).to_numpy()
+    check_nulls(column, name, where)
+    values: np.ndarray = column.to_numpy()
     return values
 
 
-def partition_values(column: pa.ChunkedArray, name: str) -> np.ndarray:
+def partition_values(column: pa.ChunkedArray, name: str, where: Where) -> np.ndarray:
     """Reads a column to partition by: numbers as stored, text as an object array, shape (n,).
 
     Raises:
-        ConfigError: If a cell is null, or the cells are neither numbers nor text.
+        ConfigError: If a cell is null or not finite, or the cells are neither numbers nor text.
     """
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
-    if is_number(column.type) or is_text(column.type):
-        return numbers(column, name)
+    if is_number(column.type):
+        return check_finite(numbers(column, name, where), name, where)
+    if is_text(column.type):
+        return numbers(column, name, where)
     raise ConfigError(
         f"Column {name!r} is of type {column.type}, but only numbers or text can cut data into shards: "
         "name another column."
     )
 
 
-def check_nulls(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Gives the column back if it has no nulls.
+def check_nulls(column: pa.ChunkedArray, name: str, where: Where) -> None:
+    """Refuses nulls.
 
     Raises:
-        ConfigError: If it has.
+        ConfigError: If a cell is null.
     """
     if column.null_count:
-        raise ConfigError(f"Column {name!r} has nulls, but every row needs a value: fill in or drop those rows.")
-    return column
+        row = int(pc.index(column.is_null(), pa.scalar(value=True)).as_py())
+        raise ConfigError(f"{where.cell(row, name)} is null, but every row needs a value: fill in or drop that row.")
+
+
+def check_finite(values: np.ndarray, name: str, where: Where) -> np.ndarray:
+    """Gives numbers back if float32, or for integers int64, can hold them all.
+
+    Args:
+        values: Numbers or booleans, shape (n, ...).
+        name: Their column's name.
+        where: Where the rows are.
+
+    Raises:
+        ConfigError: If one is NaN, infinite or too large.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            good = np.isfinite(values.astype(np.float32, copy=False))
+    elif values.dtype == np.uint64:
+        good = values <= np.iinfo(np.int64).max
+    else:
+        return values
+    if not good.all():
+        row, *place = np.argwhere(~good)[0]
+        value = values[row, *place]
+        most = f"every number must be finite{' and fit into float32' if np.isfinite(value) else ''}"
+        most = most if values.dtype.kind == "f" else "an integer must fit into int64"
+        raise ConfigError(
+            f"{where.cell(int(row), name)} {'has a' if place else 'is'} {value}, but {most}: fill in or drop that row."
+        )
+    return values
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -164,55 +209,38 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(lists and is_number(kind.value_type))
 
 
-def _is_image(kind: pa.DataType) -> bool:
-    # Hugging Face data sets store an image as struct{bytes, path}.
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-
-
-def _decode(data: pa.Buffer, where: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ConfigError(f"{where} is not a PNG or JPEG image that can be read: repair or drop that row.") from error
-    if mode not in ("L", "RGB"):
-        raise ConfigError(f"{where} is an image of mode {mode}, but grey (L) or RGB is expected: convert the images.")
-    return pixels[np.newaxis] if mode == "L" else pixels.transpose(2, 0, 1)
-
-
 def _plain(column: pa.ChunkedArray) -> pa.Array:
     array = column.combine_chunks()
     return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
-def equal_lists(column: pa.ChunkedArray, name: str, size: int, first_row: int) -> np.ndarray:
+def equal_lists(column: pa.ChunkedArray, name: str, size: int, where: Where) -> np.ndarray:
     """Reads a column of lists, shape (n, size), as stored.
 
     Args:
         column: The column.
         name: Its name.
         size: How long every list must be.
-        first_row: Number of its first row in the whole source, for error messages.
+        where: Where the rows are, for error messages.
 
     Raises:
-        ConfigError: If a cell is null, or a list has another length.
+        ConfigError: If a cell is null, has a null, or is a list of another length.
     """
-    array = _plain(check_nulls(column, name))
+    check_nulls(column, name, where)
+    array = _plain(column)
     if not pa.types.is_fixed_size_list(array.type):
         lengths = pc.list_value_length(array).to_numpy()
         wrong = np.flatnonzero(lengths != size)
         if len(wrong):
             raise ConfigError(
-                f"Row {first_row + wrong[0]} of column {name!r} has {lengths[wrong[0]]} numbers, but the first row has "
-                f"{size}: bring all rows to one length."
+                f"{where.cell(wrong[0], name)} has {lengths[wrong[0]]} numbers, but the first row has {size}: bring "
+                "all rows to one length."
             )
-    values: np.ndarray = check_nulls(array.flatten(), name).to_numpy(zero_copy_only=False)
+    flat = array.flatten()
+    if flat.null_count:
+        row = int(pc.index(flat.is_null(), pa.scalar(value=True)).as_py()) // size
+        raise ConfigError(f"{where.cell(row, name)} has a null in its list: fill in or drop that row.")
+    values: np.ndarray = flat.to_numpy(zero_copy_only=False)
     return values.reshape(-1, size)
 
 

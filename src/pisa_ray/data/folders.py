@@ -39,7 +39,9 @@ def parquet_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
             return [root]
         local = isinstance(filesystem, fs.LocalFileSystem)
         found = list(_below(filesystem, root, spec) if local else _all(filesystem, root))
-    except OSError as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # clients of object stores have errors of their own
         raise ConfigError(f"The data {spec!r} cannot be reached ({error}): check address and access rights.") from error
     if info.type == fs.FileType.NotFound and not found:
         raise ConfigError(

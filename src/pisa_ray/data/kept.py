@@ -1,5 +1,7 @@
 """A source whose rows are decoded once, for processes that train on the same data several times."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from pisa_ray.data.base import Source
@@ -24,6 +26,7 @@ class KeptSource(Source):
         self._whole: Rows | None = None
         self.rows, self.piece_rows = source.rows, source.piece_rows
         self.input_shape, self.input_dtype = source.input_shape, source.input_dtype
+        self.target_shape, self.target_dtype = source.target_shape, source.target_dtype
 
     def read(self, rows: np.ndarray) -> Rows:
         """Gives some rows, of which a view is enough; see `Source.read`."""
@@ -38,6 +41,14 @@ class KeptSource(Source):
     def labels(self) -> np.ndarray:
         """Reads the targets; see `Source.labels`."""
         return self._source.labels()
+
+    def targets(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads the targets; see `Source.targets`."""
+        return self._source.targets()
+
+    def check(self, name: str, *, inputs: bool) -> None:
+        """Looks at the numbers; see `Source.check`."""
+        self._source.check(name, inputs=inputs)
 
     def fingerprint(self) -> str:
         """Identifies the content; see `Source.fingerprint`."""

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pisa_ray.data.columns import check_nulls
 from pisa_ray.data.folders import FolderColumns, parquet_files
+from pisa_ray.data.images import check_images, is_image
 from pisa_ray.data.tables import TableSource
+from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
 
@@ -104,12 +107,40 @@ class ParquetSource(TableSource):
                         f"{path} has no column {name!r} of type {schema.field(name).type}, but {self._files[0]} has: "
                         "put only files of one kind into the folder."
                     )
-            with_nulls = _columns_with_nulls(footer).intersection(used)
-            if with_nulls:
-                raise ConfigError(
-                    f"Column {with_nulls.pop()!r} of {path} has nulls, but every row needs a value: fill in or drop "
-                    "those rows."
-                )
+        for piece, first in enumerate(self.starts()[:-1]):
+            self._check_nulls(piece, used, Where(self._place, int(first)))
+
+    def _check_nulls(self, piece: int, columns: list[str], where: Where) -> None:
+        """Reads columns of which a row group's statistics count nulls, to name the first; empty lists count as such."""
+        for name in columns:
+            if self._nulls(piece, name):
+                column = self.load(piece, [name])[name]
+                if is_image(column.type):
+                    check_images(column, name, where)
+                else:
+                    check_nulls(column, name, where)
+
+    def has_no_nulls(self, column: str) -> bool:
+        """Asks the statistics; the names of folders are no nulls, which is checked before."""
+        if column in self._from_folders:
+            return True
+        return all(self._nulls(piece, column) == 0 for piece in range(len(self.piece_rows)))
+
+    def _nulls(self, piece: int, column: str) -> int | None:
+        """How many nulls a row group's statistics count in a column; None where there are no such statistics."""
+        file, group = self._groups[piece]
+        names, total = self._schema.names, 0
+        for chunk in _column_chunks(self._footers[file].row_group(group)):
+            path = chunk.path_in_schema
+            # A column of numbers has its own name for a path, what is nested names below it: lists, images in structs.
+            if path != column and (path in names or not path.startswith(f"{column}.")):
+                continue
+            if path == f"{column}.path":  # images may come without the path of the file that they were read from
+                continue
+            if chunk.statistics is None or not chunk.statistics.has_null_count:
+                return None
+            total += chunk.statistics.null_count
+        return total
 
 
 def _open_filesystem(spec: str | Path) -> tuple[fs.FileSystem, str]:
@@ -132,20 +163,8 @@ def _read_footer(filesystem: fs.FileSystem, path: str) -> pq.FileMetaData:
         raise ConfigError(f"{path} cannot be read as a Parquet file ({error}): write it again.") from error
 
 
-def _column_chunks(footer: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
-    for group in range(footer.num_row_groups):
-        for column in range(footer.num_columns):
-            yield footer.row_group(group).column(column)
-
-
-def _columns_with_nulls(footer: pq.FileMetaData) -> set[str]:
-    paths = {
-        chunk.path_in_schema
-        for chunk in _column_chunks(footer)
-        if chunk.statistics is not None and chunk.statistics.has_null_count and chunk.statistics.null_count
-    }
-    # Images may come without the path of the file that they were read from.
-    return {path.split(".")[0] for path in paths if not path.endswith(".path")}
+def _column_chunks(group: pq.RowGroupMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    return (group.column(column) for column in range(group.num_columns))
 
 
 def _describe(footer: pq.FileMetaData) -> list[list[str | int]]:
@@ -158,5 +177,6 @@ def _describe(footer: pq.FileMetaData) -> list[list[str | int]]:
             chunk.total_uncompressed_size,
             repr((chunk.statistics.min, chunk.statistics.max)) if chunk.is_stats_set else "",
         ]
-        for chunk in _column_chunks(footer)
+        for group in range(footer.num_row_groups)
+        for chunk in _column_chunks(footer.row_group(group))
     ]

@@ -40,6 +40,10 @@ class RaySource(TableSource):
 
         return ray.get(self._blocks[piece]).select(columns)
 
+    def has_no_nulls(self, column: str) -> bool:
+        """Does not know."""
+        return False
+
     def fingerprint(self) -> str:
         """Hashes the schema, the number of rows, and the first and last row."""
         last = len(self._blocks) - 1

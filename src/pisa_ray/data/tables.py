@@ -1,6 +1,7 @@
 """Sources whose rows come as Arrow tables, and the plainest of them: a table in memory."""
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,16 +11,20 @@ import torch
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.columns import (
+    check_finite,
     check_nulls,
     equal_lists,
     is_list,
     is_number,
     is_text,
+    list_size,
     numbers,
     partition_values,
     plan_features,
 )
+from pisa_ray.data.images import check_images, is_image
 from pisa_ray.data.rows import TensorRows
+from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
 PIECE_ROWS = 5000  # rows of an in-memory table that are decoded at once
@@ -59,11 +64,16 @@ class TableSource(Source):
         for key, name in [*(("data.input", name) for name in inputs), ("data.label", label)]:
             self._check_column(key, name)
         _check_label(schema.field(label).type, label)
-        self._label = label
-        self._sequences = is_list(schema.field(label).type)
-        self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)))
+        self._label, self._schema = label, schema
+        self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)), Where(place))
         self.input_shape = self._features.shape
         self.input_dtype = torch.from_numpy(np.empty(0, self._features.dtype)).dtype
+        kind = schema.field(label).type
+        self.target_shape: tuple[int, ...] = ()
+        if is_list(kind):
+            size = list_size(kind, lambda: self.head([label])[label], Where(place).cell(0, label))
+            self.target_shape, kind = (size,), kind.value_type
+        self.target_dtype = torch.float32 if pa.types.is_floating(kind) else torch.int64
 
     @abstractmethod
     def load(self, piece: int, columns: list[str]) -> pa.Table:
@@ -79,35 +89,77 @@ class TableSource(Source):
         if len(rows) and (rows.min() < 0 or rows.max() >= self.rows):
             raise IndexError(f"Row numbers must be in [0, {self.rows}), but reach from {rows.min()} to {rows.max()}.")
         inputs = np.empty((len(rows), *self.input_shape), self._features.dtype)
-        targets: np.ndarray | None = None
+        targets = np.empty((len(rows), *self.target_shape), _stored(self.target_dtype))
         columns = list(dict.fromkeys((*self._features.columns, self._label)))
         for piece, first, where in self._by_piece(rows):
             table = self.load(piece, columns)
             local = rows[where] - first
-            inputs[where] = self._features.read(table, local, first)
-            if self._sequences:
-                length = len(table[self._label][0]) if targets is None else targets.shape[1]
-                labels = _typed(equal_lists(table[self._label], self._label, length, first))
-            else:
-                labels = _targets(table[self._label], self._label)
-            targets = np.empty((len(rows), *labels.shape[1:]), labels.dtype) if targets is None else targets
-            targets[where] = labels[local]
-        return TensorRows(torch.from_numpy(inputs), torch.from_numpy(np.empty(0) if targets is None else targets))
+            inputs[where] = self._features.read(table, local, Where(self._place, first))
+            targets[where] = self._targets(table, Where(self._place, first))[local]
+        return TensorRows(torch.from_numpy(inputs), torch.from_numpy(targets))
 
     def column(self, name: str) -> np.ndarray:
         """Reads one column over all rows; see `Source.column`."""
         self._check_column("partition.column", name)
-        return np.concatenate([partition_values(self.load(p, [name])[name], name) for p in range(len(self.piece_rows))])
+        return np.concatenate([partition_values(table[name], name, where) for table, where in self._tables([name])])
+
+    def targets(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads the label column; see `Source.targets`."""
+        for table, where in self._tables([self._label]):
+            yield where.first_row, self._targets(table, where)
 
     def labels(self) -> np.ndarray:
         """Reads the label column; see `Source.labels`."""
-        name = self._label
-        if self._sequences:
+        if self.target_shape:
             raise ConfigError(
-                f"data.label is {name!r}, a column of lists, so a row has no label of its own: use a partition that "
-                "asks for none (iid, quantity, by_column, indices) and a model.factory."
+                f"data.label is {self._label!r}, a column of lists, so a row has no label of its own: use a partition "
+                "that asks for none (iid, quantity, by_column, indices) and a model.factory."
             )
-        return np.concatenate([_targets(self.load(p, [name])[name], name) for p in range(len(self.piece_rows))])
+        return np.concatenate([targets for _, targets in self.targets()])
+
+    def check(self, name: str, *, inputs: bool) -> None:
+        """Looks at the columns of numbers, in one pass; see `Source.check`."""
+        columns = [*(self._features.columns if inputs else ()), self._label]
+        doubtful = [column for column in dict.fromkeys(columns) if self._is_doubtful(column)]
+        if not doubtful:
+            return
+        for table, where in self._tables(doubtful, name):
+            for column in doubtful:
+                if is_list(_storage(table[column].type)):
+                    size = self.target_shape[0] if column == self._label else math.prod(self.input_shape)
+                    values = equal_lists(table[column], column, size, where)
+                else:
+                    values = numbers(table[column], column, where)
+                if values.dtype.kind == "f" or column == self._label or self._features.kind == "list":
+                    check_finite(values, column, where)
+
+    def _is_doubtful(self, column: str) -> bool:
+        """Whether a column may hold what the metadata do not show: NaN, nulls, lists of other lengths."""
+        kind = _storage(self._schema.field(column).type)
+        if is_image(kind):  # decoding all images is left to those who need them
+            return False
+        if is_list(kind):
+            if not pa.types.is_fixed_size_list(kind):
+                return True
+            kind = kind.value_type
+        return pa.types.is_floating(kind) or kind == pa.uint64() or not self.has_no_nulls(column)
+
+    @abstractmethod
+    def has_no_nulls(self, column: str) -> bool:
+        """Whether the metadata prove that no cell of a column, and no number in its lists, is null."""
+
+    def _tables(self, columns: list[str], name: str | None = None) -> Iterator[tuple[pa.Table, Where]]:
+        """Loads some columns of all rows, piece by piece."""
+        for piece, first in enumerate(self.starts()[:-1]):
+            yield self.load(piece, columns), Where(name or self._place, int(first))
+
+    def _targets(self, table: pa.Table, where: Where) -> np.ndarray:
+        column, name = table[self._label], self._label
+        if self.target_shape:
+            values = equal_lists(column, name, self.target_shape[0], where)
+        else:
+            values = numbers(column, name, where)
+        return check_finite(values, name, where).astype(_stored(self.target_dtype), copy=False)
 
     def _by_piece(self, rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yields (piece, its first row's number, where in `rows` its rows are)."""
@@ -135,7 +187,11 @@ class ArrowSource(TableSource):
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
         super().__init__(table.schema, pieces, input=input, label=label, place="the table")
         for name in (*self._features.columns, self._label):
-            check_nulls(table[name], name)
+            (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where("the table"))
+
+    def has_no_nulls(self, column: str) -> bool:
+        """Looks."""
+        return self._table[column].null_count == 0 and not is_list(_storage(self._schema.field(column).type))
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
         """Slices the table, without a copy."""
@@ -173,9 +229,9 @@ def _check_label(kind: pa.DataType, name: str) -> None:
     )
 
 
-def _targets(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    return _typed(numbers(column, name))
+def _storage(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def _typed(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+def _stored(kind: torch.dtype) -> type[np.float32] | type[np.int64]:
+    return np.float32 if kind.is_floating_point else np.int64

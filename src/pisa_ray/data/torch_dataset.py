@@ -1,6 +1,7 @@
 """Map-style torch datasets, whose items are fetched when a batch needs them."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from pisa_ray.data.base import Source
+from pisa_ray.data.columns import check_finite
 from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
+from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
 PIECE_ROWS = 1000  # items fetched at once in a pass over the data
@@ -33,8 +36,9 @@ class TorchSource(Source):
             raise ConfigError(
                 f"The {type(dataset).__name__} has no items, but at least one is needed: give data that are not empty."
             )
-        inputs, _ = collate([dataset[0]])
+        inputs, targets = collate([dataset[0]])
         self.input_shape, self.input_dtype = tuple(inputs.shape[1:]), inputs.dtype
+        self.target_shape, self.target_dtype = tuple(targets.shape[1:]), targets.dtype
         self.piece_rows = tuple(min(PIECE_ROWS, self.rows - start) for start in range(0, self.rows, PIECE_ROWS))
 
     def read(self, rows: np.ndarray) -> Rows:
@@ -62,6 +66,21 @@ class TorchSource(Source):
                 "with one label an item, or use an iid or indices partition."
             )
         return as_targets(torch.as_tensor(found)).numpy()
+
+    def targets(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Takes the targets from the dataset's attributes, if it has any; see `Source.targets`."""
+        found = _find_labels(self._dataset)
+        if found is not None and len(found) == self.rows:
+            yield 0, as_targets(torch.as_tensor(found)).numpy()
+
+    def check(self, name: str, *, inputs: bool) -> None:
+        """Looks at a `TensorDataset`; other items are looked at when they are fetched. See `Source.check`."""
+        if isinstance(self._dataset, TensorDataset) and len(self._dataset.tensors) == 2:
+            for what, tensor in zip(("input", "target"), self._dataset.tensors, strict=True):
+                if (inputs or what == "target") and tensor.is_floating_point():
+                    for start in range(0, self.rows, PIECE_ROWS):
+                        values = tensor[start : start + PIECE_ROWS].detach().float().cpu().numpy()
+                        check_finite(values, what, Where(name, start))
 
     def fingerprint(self) -> str:
         """Hashes the class's name, the number of items, and the first and the last item."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pisa_ray.algorithm import Clip, memory_of
@@ -208,6 +207,7 @@ class Changes:
             )
         try:
             source = open_source(Path(train) if "://" not in train else train, input=columns, label=label)
+            source.check(train, inputs=job.preprocess.transform is None)
             self._check_fits(job.train, source, train)
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{train} cannot be read ({error}): check its address and access rights.") from error
@@ -222,13 +222,12 @@ class Changes:
                 raise ConfigError(
                     f"{name} has inputs of {what} {here}, but data.train has {there}: use data of one kind."
                 )
-        (_, target), (_, known) = (of.read(np.arange(1)).batch(np.arange(1)) for of in (source, train))
-        if target.dtype != known.dtype or target.shape != known.shape:
+        if (source.target_dtype, source.target_shape) != (train.target_dtype, train.target_shape):
             raise ConfigError(
-                f"{name} has labels of type {target.dtype} and shape {tuple(target.shape[1:])}, but data.train has "
-                f"{known.dtype} and {tuple(known.shape[1:])}: use data of one kind."
+                f"{name} has labels of type {source.target_dtype} and shape {source.target_shape}, but data.train has "
+                f"{train.target_dtype} and {train.target_shape}: use data of one kind."
             )
-        if target.dtype.is_floating_point:
+        if source.target_dtype.is_floating_point:
             return
         labels = source.labels()
         if self._prepared.classes is not None:

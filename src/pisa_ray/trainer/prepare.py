@@ -90,7 +90,9 @@ class Data:
         if share is not None and not 0 < share < 1:
             raise ConfigError(f"data.validation is {share:g}, but a share must lie between 0 and 1, such as 0.1.")
         validation = source(self.validation) if self.validation is not None and share is None else None
-        for name, other in (("test", test), ("validation", validation)):
+        for name, other in (("train", train), ("test", test), ("validation", validation)):
+            if other is not None:
+                other.check(f"data.{name}", inputs=self.transform is None)
             if other is not None and other.input_shape != train.input_shape:
                 raise ConfigError(
                     f"data.{name} has inputs of shape {other.input_shape}, but data.train has {train.input_shape}: "
@@ -286,8 +288,7 @@ def _objective(loss: Loss | None, metrics: Metrics | None, train: Source) -> Obj
     """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing."""
     if loss is not None:
         return Objective(loss, metrics or _no_metrics)
-    _, target = train.read(np.arange(1)).batch(np.arange(1))
-    if target.is_floating_point():
+    if train.target_dtype.is_floating_point:
         return Objective(_squared_error, metrics or _no_metrics)
     return Objective(functional.cross_entropy, metrics or classification_metrics)
 
