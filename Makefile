@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests that share a Ray run in one process, the others beside them.
+PARALLEL ?= -n 2 --dist loadgroup
 
 .PHONY: demo test lint cluster slow clean
 
@@ -11,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/pisa-ray report runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not cluster"
+	$(BIN)/python -m pytest -m "not slow and not cluster" $(PARALLEL)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

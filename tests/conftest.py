@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve()
 
 
+#: Tests run beside each other, and their arithmetic has one thread anyway.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a Ray, or start whole clusters, in one process, beside which the others run."""
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()) or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference numbers and data sets beside the checkout; its absence skips the test, and says so."""

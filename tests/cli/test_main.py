@@ -580,24 +580,24 @@ def test_the_module_is_the_command_too(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().out.startswith("usage: pisa-ray")
 
 
-def test_bad_input_does_not_even_import_ray(config: Path) -> None:
-    script = Path(sys.executable).with_name("pisa-ray")
-    if not script.exists():
-        pytest.skip("the pisa-ray script is not installed")
-    bad = ["train", str(config), "--set", "partition.labels=12", "--set", "workers=2", "--out", "run"]
-    command = subprocess.run(
-        [sys.executable, "-X", "importtime", str(script), *bad],
-        cwd=config.parent,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+def imported_by(config: Path, *arguments: str) -> tuple[int, list[str], set[str]]:
+    """The status of `pisa-ray train` in a process of its own, what it printed as errors, and what it imported."""
+    command = [sys.executable, "-X", "importtime", "-m", "pisa_ray", "train", str(config), "--out", "run", *arguments]
+    done = subprocess.run(command, cwd=config.parent, check=False, capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, said, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
-    assert command.returncode == 2
-    errors = command.stderr
-    said = [line for line in errors.splitlines() if not line.startswith("import time:")]
+
+def test_bad_input_does_not_even_import_ray(config: Path) -> None:
+    status, said, imported = imported_by(config, "--set=partition.labels=12", "--set=workers=2")
+    assert status == 2
     assert said == ["pisa-ray: partition.labels is 12, but the data have 10 different labels: use labels <= 10."]
-    imported = {line.rpartition("|")[2].strip() for line in errors.splitlines()}
     assert "torch" in imported
     assert not imported & {"ray", "matplotlib"}
     assert not (config.parent / "run").exists()
+
+
+def test_a_run_in_this_process_imports_what_it_uses(config: Path) -> None:
+    status, said, imported = imported_by(config, "--set=rounds=1", "--set=workers=0", "--quiet")
+    assert (status, said) == (0, [])
+    assert imported & {"ray", "matplotlib", "torch._inductor", "torch._dynamo", "pandas", "transformers"} == set()

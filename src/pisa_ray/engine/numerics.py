@@ -49,7 +49,7 @@ def borrowed_process(threads: int) -> Iterator[None]:
     """Run with our numerics and seeds in a process that is not ours, and leave it as it was."""
     cudnn, flushed = torch.backends.cudnn, not torch.tensor(1e-39).mul(0.5).item()
     old = torch.get_num_threads(), random.getstate(), np.random.get_state()
-    kernels = cudnn.deterministic, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    kernels = cudnn.deterministic, cudnn.benchmark, torch.get_deterministic_debug_mode()
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         try:
@@ -61,7 +61,8 @@ def borrowed_process(threads: int) -> Iterator[None]:
             random.setstate(old[1])
             np.random.set_state(old[2])
             cudnn.deterministic, cudnn.benchmark = kernels[:2]
-            torch.use_deterministic_algorithms(kernels[2])
+            if torch.cuda.is_available():  # elsewhere nothing was set, and the call would import torch's compiler
+                torch.use_deterministic_algorithms(kernels[2] > 0, warn_only=kernels[2] == 1)
 
 
 def borrowed_tensor(array: np.ndarray) -> torch.Tensor:
