@@ -89,10 +89,10 @@ def test_how_many_are_left_out():
     assert [TrimmedMean(0.4999999999).dropped(m) for m in (1, 2, 3)] == [0, 0, 1]
     assert [Median().dropped(m) for m in (1, 2, 3, 4, 5)] == [0, 0, 1, 1, 2]
     for share in (-0.1, 0.5, math.nan):
-        with pytest.raises(ValueError, match=r"at least 0 and below 0\.5"):
+        with pytest.raises(ValueError, match=r"a number of at least 0 and below 0\.5"):
             TrimmedMean(share)
     for factor in (0, -1, math.inf):
-        with pytest.raises(ValueError, match="finite number > 0"):
+        with pytest.raises(ValueError, match="finite number above 0"):
             Clip(factor)
 
 

@@ -288,13 +288,13 @@ def test_sigma_schedules(read: Load) -> None:
     [
         (
             "{kind: shape, name: SGD}",
-            "sigma_schedule.name is 'SGD', but it must be a class of torch.optim.lr_scheduler.",
+            "Shape.name is 'SGD', but it must be a class of torch.optim.lr_scheduler.",
         ),
-        ("{kind: shape, name: StepLR}", "sigma_schedule.options do not fit StepLR"),
-        ("{kind: shape, name: ReduceLROnPlateau}", "use the plateau schedule."),
+        ("{kind: shape, name: StepLR}", "Shape.options do not fit StepLR"),
+        ("{kind: shape, name: ReduceLROnPlateau}", "use Plateau."),
         (
             "{kind: trapezoid, warmup: 0.6, cooldown: 0.5}",
-            "sigma_schedule.warmup is 0.6 and cooldown 0.5, but they must",
+            "Trapezoid.warmup is 0.6 and Trapezoid.cooldown 0.5, but they must",
         ),
     ],
 )
@@ -319,7 +319,7 @@ def test_data_section_builds(read: Load, tmp_path: Path) -> None:
     assert dataclasses.asdict(data) == {
         "train": str(tmp_path / "rows.parquet"),
         "test": None,
-        "input": ["a", "b"],
+        "input": ("a", "b"),
         "label": "y",
         "validation": 0.1,
         "scale": 2.0,

@@ -233,36 +233,39 @@ def test_grey_images_get_another_contrast_and_some_are_inverted():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Noise(-1.0), "partition.distort.level is -1.0, but a standard deviation is expected: use level >= 0."),
-        (lambda: ShiftLabels(1.5), "partition.distort.share is 1.5, but a share in [0, 1] is expected: use 1."),
-        (lambda: ShiftLabels(classes=0), "partition.distort.classes is 0, but it must be at least 1."),
+        (lambda: Noise(-1.0), "Noise.level is -1.0, but it must be a finite number of at least 0."),
+        (lambda: ShiftLabels(1.5), "ShiftLabels.share is 1.5, but it must be a number of at least 0 and at most 1."),
+        (
+            lambda: ShiftLabels(classes=0),
+            "ShiftLabels.classes is 0, but it must be a whole number of at least 1 or None.",
+        ),
         (
             lambda: Rotate(float("nan")),
-            "partition.distort.step is nan, but an angle in degrees is expected: use 36.",
+            "Rotate.step is nan, but it must be a finite number.",
         ),
         (
             lambda: Rotate(1, shards=(1, 4)).fit(digits_of([0, 1]), 4),
-            "partition.distort.shards has 4, but the shards are 0 to 3: use only these.",
+            "partition.distortion.shards has 4, but the shards are 0 to 3: use only these.",
         ),
         (
             lambda: ShiftLabels().fit(digits_of([0.5, 1.5]), 1),
-            "partition.distort.kind is shift_labels, but data.label does not hold one class from 0 a row: use such "
+            "partition.distortion is ShiftLabels, but data.label does not hold one class from 0 a row: use such "
             "labels, or another distortion.",
         ),
         (
             lambda: ShiftLabels().fit(digits_of([-1, 1]), 1),
-            "partition.distort.kind is shift_labels, but data.label does not hold one class from 0 a row: use such "
+            "partition.distortion is ShiftLabels, but data.label does not hold one class from 0 a row: use such "
             "labels, or another distortion.",
         ),
         (
             lambda: Rotate(9).check(torch.zeros(2, 64)),
-            "partition.distort.kind is rotate, but the model's inputs have shape (64,) and type torch.float32, and "
+            "partition.distortion is Rotate, but the model's inputs have shape (64,) and type torch.float32, and "
             "images of real numbers, (channels, height, width), are expected: use images, a data.transform that makes "
             "them, or another distortion.",
         ),
         (
             lambda: Recolour().check(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)),
-            "partition.distort.kind is recolour, but the model's inputs have shape (3, 4, 4) and type torch.uint8, and "
+            "partition.distortion is Recolour, but the model's inputs have shape (3, 4, 4) and type torch.uint8, and "
             "images of real numbers, (channels, height, width), are expected: use images, a data.transform that makes "
             "them, or another distortion.",
         ),

@@ -202,9 +202,9 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
 @pytest.mark.parametrize(
     ("make", "labels", "sentence"),
     [
-        (lambda: IID(0), ROWS, "partition.shards is 0, but at least 1 is needed: use shards >= 1."),
-        (lambda: ByFeature(0), ROWS, "partition.shards is 0, but at least 1 is needed: use shards >= 1."),
-        (lambda: LabelSkew(2, 0), ROWS, "partition.labels is 0, but a shard holds at least 1 label: use labels >= 1."),
+        (lambda: IID(0), ROWS, "IID.shards is 0, but it must be a whole number of at least 1."),
+        (lambda: ByFeature(0), ROWS, "ByFeature.shards is 0, but it must be a whole number of at least 1."),
+        (lambda: LabelSkew(2, 0), ROWS, "LabelSkew.labels is 0, but it must be a whole number of at least 1."),
         (
             lambda: LabelSkew(2, 7),
             ROWS,
@@ -219,19 +219,19 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         (
             lambda: LabelSkew(2),
             [0.5, 1.5],
-            "The partition goes by label, but data.label is a column of real numbers: use kind iid, quantity or "
-            "by_column, or integer labels.",
+            "The partition goes by label, but data.label is a column of real numbers: use IID, QuantitySkew or "
+            "ByColumn, or integer labels.",
         ),
-        (lambda: Dirichlet(2, 0.0), ROWS, "partition.alpha is 0.0, but a positive number is expected: use e.g. 0.5."),
+        (lambda: Dirichlet(2, 0.0), ROWS, "Dirichlet.alpha is 0.0, but it must be a finite number above 0."),
         (
             lambda: QuantitySkew(2, float("nan")),
             ROWS,
-            "partition.alpha is nan, but a positive number is expected: use e.g. 0.5.",
+            "QuantitySkew.alpha is nan, but it must be a finite number above 0.",
         ),
         (
             lambda: Dirichlet(2, 1.0, 0),
             ROWS,
-            "partition.min_rows is 0, but no shard may be empty: use min_rows >= 1.",
+            "Dirichlet.min_rows is 0, but it must be a whole number of at least 1.",
         ),
         (
             lambda: IID(61),
@@ -264,7 +264,7 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         (
             lambda: FeatureNoise(2, -1.0),
             ROWS,
-            "partition.level is -1.0, but a standard deviation is expected: use level >= 0.",
+            "FeatureNoise.level is -1.0, but it must be a finite number of at least 0.",
         ),
         (
             lambda: Indices(()),
@@ -274,12 +274,12 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         (
             lambda: Indices(((1,), ())),
             ROWS,
-            "partition.shards has a shard 1 that is not a list of row numbers: list at least one integer.",
+            "Indices.shards[1] is (), but it must be a list of at least one row number.",
         ),
         (
             lambda: Indices(((0, 1.5),)),
             ROWS,
-            "partition.shards has a shard 0 that is not a list of row numbers: list at least one integer.",
+            "Indices.shards[0] is (0, 1.5), but it must be a list of at least one row number.",
         ),
         (
             lambda: Indices(((3, 60),)),

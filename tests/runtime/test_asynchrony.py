@@ -72,9 +72,9 @@ def test_in_any_order_of_arrival_no_message_that_stands_is_too_old(
 
 def test_rules_that_make_no_sense_are_refused():
     for wrong, message in (
-        ({"quorum": 0}, r"asynchronous\.quorum is 0, but it must be above 0 and at most 1"),
-        ({"staleness": -1}, r"asynchronous\.staleness is -1, but it must be 0 or more rounds"),
-        ({"deadline": 0}, r"asynchronous\.deadline is 0, but it must be above 0 seconds"),
+        ({"quorum": 0}, r"Asynchronous\.quorum is 0, but it must be a number above 0 and at most 1"),
+        ({"staleness": -1}, r"Asynchronous\.staleness is -1, but it must be a whole number of at least 0"),
+        ({"deadline": 0}, r"Asynchronous\.deadline is 0, but it must be a finite number above 0 or None"),
     ):
         with pytest.raises(ConfigError, match=message):
             Asynchronous(**wrong)

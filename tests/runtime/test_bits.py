@@ -104,7 +104,7 @@ def test_the_user_may_say_who_reports(tmp_path):
         ([[0], []], r"participation\[1\] is \[\], but it must name one or more of the shards 0 to 6"),
         ([[7]], r"participation\[0\] is \[7\]"),
         ([[1, 1]], r"participation\[0\] is \[1, 1\]"),
-        (0.0, "participation is 0.0, but it must be above 0 and at most 1"),
+        (0.0, "participation is 0.0, but it must be a number above 0 and at most 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(tmp_path / "wrong", participation=wrong)

@@ -387,9 +387,9 @@ def test_the_rule_keeps_the_best_and_the_newest(scores, count, by_score):
 
 
 def test_rules_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="keep is 0, but it must be at least 1"):
+    with pytest.raises(ConfigError, match=r"Keep\.count is 0, but it must be a whole number of at least 1"):
         Keep(0)
-    with pytest.raises(ConfigError, match="order is 'up'"):
+    with pytest.raises(ConfigError, match=r"Keep\.order is 'up'"):
         Keep(1, "test_loss", "up")
 
 
@@ -429,7 +429,10 @@ def test_a_run_keeps_its_best_and_says_which(tmp_path):
 
 @pytest.mark.parametrize("metric", ["test_acuracy", "validation_loss"])
 def test_a_metric_that_no_row_has_is_refused_before_anything_is_written(tmp_path, metric):
-    with pytest.raises(ConfigError, match=rf"kept by {metric} .* does not measure it: use one of test_loss, test_acc"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"checkpoint_score_attribute is '{metric}', .* does not measure that: use one of test_loss, test_acc",
+    ):
         run(tmp_path / "run", run_config=Run(tmp_path / "run", best_by=metric))
     assert not (tmp_path / "run").exists()
 
@@ -449,7 +452,7 @@ def test_all_metrics_that_may_be_named_are_in_rows(base, tmp_path):
 def test_environments_are_compared():
     saved = {"torch": "2.1", "threads": 1, "device": "cpu"}
     assert check_environment(saved, dict(saved)) == []
-    with pytest.raises(ConfigError, match=r"torch 2.1, and goes on with 2.2, .* or set exact: false to go on"):
+    with pytest.raises(ConfigError, match=r"torch 2.1, and goes on with 2.2, .* or set exact=False to go on"):
         check_environment(saved, saved | {"torch": "2.2"})
     told = check_environment(saved, {"torch": "2.2", "threads": 1, "cpu_capability": "AVX2"}, exact=False)
     assert [sentence.split(" with ")[1][:12] for sentence in told] == ["cpu_capabili", "device cpu, ", "torch 2.1, a"]
@@ -458,7 +461,7 @@ def test_environments_are_compared():
 def test_another_environment_is_refused_unless_exact_is_false(copy, whole, capsys):
     rewrite(last(copy), lambda m: m["environment"].update(torch="1.0"))
     before = content(copy)
-    with pytest.raises(ConfigError, match=r"torch 1.0, and goes on with .* set exact: false"):
+    with pytest.raises(ConfigError, match=r"torch 1.0, and goes on with .* set exact=False"):
         run(copy, rounds=6, resume=True)
     assert content(copy)["result.json"] == before["result.json"]
     result = run(copy, rounds=5, resume=True, exact=False, progress=True)
@@ -615,7 +618,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, monkey
     run(tmp_path / "run", rounds=2, checkpoint_every=1)
     for after in (1, 2, 3, 5):
         left[0] = after
-        with pytest.raises(PisaError, match=r"cannot be written \(.*No space left on device.*\); --resume goes on"):
+        with pytest.raises(PisaError, match=r"cannot be written \(.*No space left on device.*\); resume=True goes on"):
             run(tmp_path / "run", rounds=6, checkpoint_every=1, resume=True)
         assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
         assert checkpoint.latest(tmp_path / "run" / "checkpoints").progress.round >= 2
@@ -636,7 +639,7 @@ def test_a_read_only_folder_is_refused_before_round_1(tmp_path):
     else:
         below.chmod(0o500)
     try:
-        with pytest.raises(ConfigError, match=r"the run directory .* cannot be written .*: use another --out"):
+        with pytest.raises(ConfigError, match=r"the run directory .* cannot be written .*: use another run_config"):
             run(below / "run")
     finally:
         if os.geteuid() == 0:

@@ -172,12 +172,12 @@ def test_the_worst_shard_is_one_with_rows():
     [
         (
             Distorted(IID(4), Rotate(36)),
-            r"partition.distort.kind is rotate, but the model's inputs have shape \(64,\) .* use images, a data.transf",
+            r"partition.distortion is Rotate, but the model's inputs have shape \(64,\) .* use images, a data.transf",
         ),
-        (Distorted(IID(4), Recolour(shards=(3,))), r"partition.distort.kind is recolour, but .* use images, a data"),
+        (Distorted(IID(4), Recolour(shards=(3,))), r"partition.distortion is Recolour, but .* use images, a data"),
         (
             Distorted(IID(4), ShiftLabels(shards=(4,))),
-            r"partition.distort.shards has 4, but the shards are 0 to 3: use only these.",
+            r"partition.distortion.shards has 4, but the shards are 0 to 3: use only these.",
         ),
     ],
 )

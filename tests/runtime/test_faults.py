@@ -183,6 +183,6 @@ def test_seeded_chaos(tmp_path, seed):
 
 
 def test_max_failures_is_obeyed(tmp_path):
-    with pytest.raises(WorkerDiedError, match=r"1 processes died, more than max_failures 0: --resume"):
+    with pytest.raises(WorkerDiedError, match=r"1 processes died, more than max_failures 0: resume=True"):
         shake(tmp_path / "run", [Fault(4, "kill")], run_config=Run(tmp_path / "run", max_failures=0))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"

@@ -151,7 +151,7 @@ def test_a_report_keeps_one_batch_however_many_it_draws(method):
 
 
 def test_what_does_not_fit_the_model_is_found_before_anything_starts():
-    with pytest.raises(ConfigError, match=r"moon compares what enters the last nn\.Linear, but the model has none"):
+    with pytest.raises(ConfigError, match=r"MOON compares what enters the last nn\.Linear, but the model has none"):
         job(MOON(), model=lambda: nn.Sequential(nn.Unflatten(1, (1, 64)), nn.Conv1d(1, 10, 64), nn.Flatten()))
     for method in (FedAvg(optimizer="muon"), SyncOptimizer(optimizer="muon")):
         with pytest.raises(ConfigError, match="Muon"):

@@ -230,9 +230,12 @@ ONE = {"site": ["bonn"] + [None] * (SHARDS - 1)}
         ({"pin_to": {"site": ["!bonn"] * SHARDS}}, r"pin_to.site\[0\] is '!bonn'"),
         ({"pin_to": {"site": [1] * SHARDS}}, r"pin_to.site\[0\] is 1"),
         ({"pin_to": ONE, "algorithm": FedAvg(lr=0.1)}, "FedAvg forgets who does not report"),
-        ({"pin_to": ONE, "scaling_config": 0}, "workers is 0, but pin_to names 1 places"),
+        ({"pin_to": ONE, "scaling_config": 0}, "at most 0 workers, but pin_to names 1 places"),
         ({"pin_to": {"site": ["bonn", "lyon"] + [None] * (SHARDS - 2)}, "scaling_config": 1}, "names 2 places"),
-        ({"pin_to": ONE, "scaling_config": Scaling(1, 1, labels={"site": "bonn"})}, "site is in worker_labels"),
+        (
+            {"pin_to": ONE, "scaling_config": Scaling(1, 1, labels={"site": "bonn"})},
+            "site is in pin_to and in the label selector of scaling_config",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, changes, why):

@@ -76,7 +76,7 @@ def test_bad_sizes_are_refused(tmp_path, capsys):
     )
     with pytest.raises(ConfigError, match="workers is 0, but a run can be resized to 1 or more"):
         trainer.resize(0)
-    with pytest.raises(ConfigError, match="workers 0 is in one process"):
+    with pytest.raises(ConfigError, match="scaling_config 0 is in one process"):
         trainer.resize(2)
 
 

@@ -260,7 +260,7 @@ def test_what_makes_no_sense_is_refused():
         job(method, None)
     with pytest.raises(ConfigError, match="limits how shards' duals change, but SyncOptimizer has none"):
         job(SyncOptimizer(), Clip())
-    with pytest.raises(ConfigError, match=r"SISA forgets them \(reset_duals\): use trimmed_mean or median"):
+    with pytest.raises(ConfigError, match=r"SISA forgets them \(reset_duals\): use TrimmedMean or Median"):
         job(SISA(sigma=1, rho=200, reset_duals=True), Clip())
     with pytest.raises(ConfigError, match="leaves out no shard on either side, as a round has messages of 7 shards"):
         job(SISA(sigma=1, rho=200), TrimmedMean(0.1))

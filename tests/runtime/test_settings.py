@@ -34,7 +34,7 @@ def test_scaling_config():
     with pytest.raises(ConfigError, match="placement_strategy is 'STRICT_PACK', but workers come and go"):
         Scaling.of(ScalingConfig(num_workers=1, placement_strategy="STRICT_PACK"))
     for bad in (Scaling, lambda *a: Scaling(*a, cpus=1)):
-        with pytest.raises(ConfigError, match="workers is 3 to 2"):
+        with pytest.raises(ConfigError, match="the number of workers is 3 to 2"):
             bad(3, 2)
     with pytest.raises(ConfigError, match="0 for this process"):
         Scaling(0, 2)

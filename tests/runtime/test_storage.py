@@ -191,7 +191,7 @@ def test_a_run_goes_on_from_the_store_on_a_fresh_machine(tmp_path, in_a_folder_o
     config = ray_config(tmp_path)
     run(tmp_path, run_config=config, rounds=4, checkpoint_every=2, evaluate_every=1)
     shutil.rmtree(in_a_folder_of_its_own / "runs")
-    with pytest.raises(ConfigError, match=r"store://all/runs/mine holds a run already: use --resume"):
+    with pytest.raises(ConfigError, match=r"store://all/runs/mine holds a run already: use resume=True"):
         run(tmp_path, run_config=config, rounds=6)
     resumed = run(tmp_path, run_config=config, rounds=6, checkpoint_every=2, evaluate_every=1, resume=True)
     assert resumed.weights_sha256 == whole

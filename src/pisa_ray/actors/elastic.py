@@ -144,7 +144,7 @@ class Elastic:
                     kind = PisaError if self._staffing.staffed else ConfigError
                     raise kind(
                         f"{self._short(have)} within {patience:g} s: use fewer or smaller workers, a "
-                        "larger cluster, or more patience; --resume goes on from the last checkpoint."
+                        "larger cluster, or more patience; resume=True goes on from the last checkpoint."
                     )
                 if time.monotonic() - said > MESSAGE:
                     said = time.monotonic()

@@ -482,18 +482,18 @@ class RayFleet:
         deaths, most = self._staffing.deaths, self._staffing.wanted.max_failures
         if 0 <= most < deaths:
             raise WorkerDiedError(
-                f"{deaths} processes died, more than max_failures {most}: --resume goes on from the last checkpoint."
+                f"{deaths} processes died, more than max_failures {most}: resume=True goes on from the last checkpoint."
             )
         if self._consensus_deaths >= DEATHS_IN_A_ROUND:
             raise PisaError(
                 f"the consensus process died {DEATHS_IN_A_ROUND} times in round {self.done + 1}: look for too little "
-                "memory on the driver's node; --resume tries again."
+                "memory on the driver's node; resume=True tries again."
             )
         often = [i for i, deaths in self._deaths_here.items() if deaths >= DEATHS_IN_A_ROUND]
         if often:
             raise PisaError(
                 f"the workers of shard {often[0]} died {DEATHS_IN_A_ROUND} times in round {self.done + 1}: look for a "
-                "crash in the model or for too little memory; --resume tries again."
+                "crash in the model or for too little memory; resume=True tries again."
             )
 
     def _feed_consensus(self) -> None:

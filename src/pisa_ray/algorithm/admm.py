@@ -42,12 +42,13 @@ from typing import ClassVar, Self
 
 import torch
 
-from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, choose, number
+from pisa_ray import checks
+from pisa_ray.algorithm.automatic import AUTO, AUTOMATIC, Auto, Slope, Start, choose, number
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message, consensus
 from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Update
-from pisa_ray.algorithm.preconditioners import Identity, Preconditioner, conjugate_gradients
-from pisa_ray.algorithm.second_moment import Adam, SecondMoment
+from pisa_ray.algorithm.preconditioners import PRECONDITIONER, Identity, Preconditioner, conjugate_gradients
+from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
 
 #: From here on rho stabilises by itself where Q is a curvature.
@@ -137,14 +138,14 @@ class Settings(ABC):
     power_steps: ClassVar[int] = 8  # of the automatic start
 
     def __post_init__(self) -> None:
-        rules = ("sigma", self.sigma, "> 0"), ("rho", self.rho, ">= 0"), ("lambda", self.lam, ">= 0")
-        for name, value, rule in rules:
-            if not isinstance(value, Auto) and not (0 <= value < float("inf") and (value or rule == ">= 0")):
-                raise ValueError(f"{name} is {value}, but it must be a finite number {rule}")
-        if not isinstance(self.local_steps, int) or self.local_steps < 1:
-            raise ValueError(
-                f"local_steps is {self.local_steps}, but a report needs a whole number of local steps, at least 1"
-            )
+        checks.settle(
+            self,
+            sigma=checks.number(above=0) | AUTOMATIC,
+            rho=checks.number(least=0) | AUTOMATIC,
+            lam=checks.number(least=0),
+            reset_duals=checks.flag,
+            local_steps=checks.whole(least=1),
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -233,6 +234,10 @@ class PISA(Settings):
 
     preconditioner: Preconditioner = field(default_factory=Identity)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.settle(self, preconditioner=PRECONDITIONER)
+
     def started(self, start: Start) -> Self:
         """Sigma = rho = h, so that 2 sigma + 4 rho q is twice what stability asks for; without rho sigma = 2 h.
 
@@ -284,8 +289,7 @@ class SISA(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eps < float("inf"):
-            raise ValueError(f"eps is {self.eps}, but it must be a finite number >= 0")
+        checks.settle(self, second_moment=SECOND_MOMENT, eps=checks.number(least=0))
 
     def started(self, start: Start) -> Self:
         """Sigma at h, and rho q as large for an entry of typical size; see PISA."""

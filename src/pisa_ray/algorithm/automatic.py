@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.layout import blocks
 
 #: How far a power step goes in units of ||w||, and the least root mean square of w that is counted with.
@@ -42,12 +43,14 @@ class Auto:
     hint: float | None = None
 
     def __post_init__(self) -> None:
-        if self.hint is not None and not 0 < self.hint < math.inf:
-            raise ValueError(f"hint is {self.hint}, but it must be a finite number > 0")
+        checks.settle(self, hint=checks.number(above=0) | checks.nothing)
 
 
 #: The default of every sigma and rho.
 AUTO = Auto()
+
+#: What may stand where a number is found by the automatic start.
+AUTOMATIC = checks.instance("Auto()", Auto)
 
 
 def choose(setting: float | Auto, least: float, best: float, most: float) -> float:

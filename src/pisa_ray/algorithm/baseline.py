@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.method import MemoryOf, Update
-from pisa_ray.algorithm.optimizers import Optimizer
+from pisa_ray.algorithm.optimizers import OPTIMIZER, Optimizer
 from pisa_ray.algorithm.state import ShardState
 
 
@@ -37,6 +38,12 @@ class Baseline:
     lam: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
+        checks.settle(
+            self,
+            lr=checks.number(above=0),
+            optimizer=OPTIMIZER,
+            options=checks.mapping(checks.within, "a dictionary of the optimizer's other arguments"),
+        )
         self._made  # noqa: B018  (so that wrong options are refused now)
 
     @cached_property

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
@@ -26,6 +27,7 @@ from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Term, Update
 from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
 from pisa_ray.algorithm.second_moment import square_root
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.errors import ConfigError
 
 #: Changes a gradient in place, given the gradient and the point y it was taken at.
 Correction = Callable[[torch.Tensor, torch.Tensor], object]
@@ -50,18 +52,18 @@ class FedAvg(Baseline):
     epochs: float | None = None
 
     def __post_init__(self) -> None:
+        checks.settle(
+            self,
+            momentum=checks.number(least=0, below=1),
+            steps=checks.whole(least=1),
+            epochs=checks.number(above=0) | checks.nothing,
+        )
         super().__post_init__()
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps is {self.steps}, but a round needs a whole number of local steps, at least 1")
-        if self.epochs is not None and not 0 < self.epochs < float("inf"):
-            raise ValueError(f"epochs is {self.epochs}, but it must be a finite number > 0; leave it out for steps")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, but it must be in [0, 1): it is the share that is kept")
 
     @cached_property
     def _made(self) -> Optimizer:
         if self.momentum and "momentum" in self.options:
-            raise ValueError("momentum is given twice, as a setting and in options: leave it out in options")
+            raise ConfigError("momentum is given twice, as a setting and in options: leave it out in options.")
         options = {"momentum": self.momentum} if self.momentum else {}
         return Optimizer.of(self.optimizer, self.lr, {**options, **self.options})
 
@@ -119,7 +121,7 @@ class FedProx(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative("mu", self.mu)
+        checks.settle(self, mu=checks.number(least=0))
 
     def _correction(self, shard: ShardState, task: Task) -> Correction:
         return lambda g, y: g.add_((y - task.w).mul_(self.mu))
@@ -133,9 +135,9 @@ class _Weighing(FedAvg):
         super().__post_init__()
         odd = {"momentum", "nesterov", "dampening"} & {name for name, value in self.options.items() if value}
         if self._made.kind is not torch.optim.SGD or odd:
-            raise ValueError(
+            raise ConfigError(
                 f"{type(self).__name__} takes local steps of SGD, with its setting momentum or without: it has to know "
-                f"how much of each gradient is in the sum; leave out {' and '.join(sorted(odd)) or 'optimizer'}"
+                f"how much of each gradient is in the sum; leave out {' and '.join(sorted(odd)) or 'optimizer'}."
             )
 
     def _weight(self, steps: int) -> float:
@@ -198,7 +200,7 @@ class Scaffold(_Weighing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("server_lr", self.server_lr)
+        checks.settle(self, server_lr=checks.number(above=0))
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """The mean variate, 0."""
@@ -260,8 +262,7 @@ class MOON(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative("mu", self.mu)
-        _positive("temperature", self.temperature)
+        checks.settle(self, mu=checks.number(least=0), temperature=checks.number(above=0))
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> PreviousState:
         """No previous y."""
@@ -312,11 +313,13 @@ class FedAdam(FedAvg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("server_lr", self.server_lr)
-        _positive("tau", self.tau)
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but it must be in [0, 1): it is the share kept")
+        checks.settle(
+            self,
+            server_lr=checks.number(above=0),
+            beta1=checks.number(least=0, below=1),
+            beta2=checks.number(least=0, below=1),
+            tau=checks.number(above=0),
+        )
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """Both moments, m and v, [2p]."""
@@ -365,13 +368,3 @@ class MIFA(FedAvg):
     def update(self, update: Update, memory: torch.Tensor) -> None:
         """A step against the mean G."""
         torch.add(update.w, self._mean(update).mul_(self._rate(update.sigma)), out=update.out)
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value}, but it must be a finite number > 0")
-
-
-def _not_negative(name: str, value: float) -> None:
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} is {value}, but it must be a finite number >= 0")

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.automatic import Auto
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout
@@ -139,6 +140,17 @@ class Method(Protocol):
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
         """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
+
+
+#: What is a method, which may be anybody's.
+METHOD = checks.Rule(
+    "a method such as SISA()",
+    lambda name, value: (
+        value
+        if not isinstance(value, type) and all(hasattr(value, part) for part in ("initial_state", "step", "update"))
+        else checks.NOT
+    ),
+)
 
 
 def memory_of(method: Method) -> MemoryOf | None:

@@ -7,12 +7,13 @@ from typing import Self
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.admm import SISA, DualState, LocalStep, SISAState
 from pisa_ray.algorithm.automatic import Start, choose
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
-from pisa_ray.algorithm.second_moment import Instantaneous, SecondMoment
+from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Instantaneous, SecondMoment
 
 #: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
 BATCH = 1 << 22
@@ -46,12 +47,14 @@ class NSISA(SISA):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.mu < 1:
-            raise ValueError(f"mu is {self.mu}, but it must be in [0, 1): it is the share of the momentum that is kept")
-        if self.steps < 0 or not 0 <= self.perturbation < 1:
-            raise ValueError(
-                f"steps is {self.steps} and perturbation {self.perturbation}: use steps >= 0, 0 <= eps_z < 1"
-            )
+        checks.settle(
+            self,
+            mu=checks.number(least=0, below=1),
+            nesterov=checks.flag,
+            steps=checks.whole(least=0),
+            matrix_moment=SECOND_MOMENT,
+            perturbation=checks.number(least=0, below=1),
+        )
 
     @property
     def probes(self) -> bool:

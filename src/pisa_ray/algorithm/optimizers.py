@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pisa_ray import checks
 from pisa_ray.algorithm.layout import Layout
+from pisa_ray.errors import ConfigError
 
 #: By lower-case name; LBFGS needs a closure and SparseAdam sparse gradients.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -19,6 +21,18 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
     if kind not in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
 }
+
+#: What an optimizer may be named by.
+OPTIMIZER = checks.text | checks.Rule(
+    "a class of torch.optim, not LBFGS or SparseAdam",
+    lambda name, value: (
+        value
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and not issubclass(value, torch.optim.LBFGS | torch.optim.SparseAdam)
+        else checks.NOT
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -43,24 +57,20 @@ class Optimizer:
             options: Its other keyword arguments.
 
         Raises:
-            ValueError: There is no such optimizer, or it refuses the options.
+            ConfigError: There is no such optimizer, or it refuses the options.
         """
         known = OPTIMIZERS.get(kind.lower()) if isinstance(kind, str) else kind
         if known is None:
-            raise ValueError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(OPTIMIZERS))}")
-        if not isinstance(known, type) or known in (torch.optim.LBFGS, torch.optim.SparseAdam):
-            raise ValueError(f"optimizer is {kind!r}, but it must be a class of torch.optim, not LBFGS or SparseAdam")
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"lr is {lr}, but it must be a finite number > 0: it is the length of a step")
+            raise ConfigError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(OPTIMIZERS))}.")
         if "lr" in options:
-            raise ValueError("options has lr, but the learning rate is a setting of its own: leave it out there")
+            raise ConfigError("options has lr, but the learning rate is a setting of its own: leave it out there.")
         pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(options.items()))
         made = cls(known, tuple(pairs))
         try:
             hash(made.options)
             made.on([nn.Parameter(torch.zeros(2, 2))], lr)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the optimizer {known.__name__} refuses its options: {error}") from error
+        except Exception as error:  # whatever the optimizer's class raises
+            raise ConfigError(f"the optimizer {known.__name__} refuses its options: {error}.") from error
         return made
 
     def on(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.curvature import Curvature
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -22,6 +23,10 @@ Preconditioner = Callable[[Curvature], Q]
 
 #: Most parameters for which an exact diagonal is computed.
 EXACT_LIMIT = 5_000
+
+#: What a preconditioner must be, and an upper bound of its entries.
+PRECONDITIONER = checks.instance("a preconditioner such as HessianDiagonal(probes=1)", Callable)
+_ETA = checks.number(above=0, infinite=True)
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,7 @@ class Identity:
     q: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.q >= 0:
-            raise ValueError(f"q is {self.q}, but it must be >= 0: a preconditioner has no negative curvature")
+        checks.settle(self, q=checks.number(least=0))
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q, whatever the curvature."""
@@ -56,8 +60,7 @@ class HessianDiagonal:
     eta: float = float("inf")
 
     def __post_init__(self) -> None:
-        if self.probes is not None and self.probes < 1:
-            raise ValueError(f"probes is {self.probes}, but it must be at least 1, or None for the exact diagonal")
+        checks.settle(self, probes=checks.whole(least=1) | checks.nothing, eta=_ETA)
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
@@ -93,6 +96,9 @@ class FisherDiagonal:
     """
 
     eta: float = float("inf")
+
+    def __post_init__(self) -> None:
+        checks.settle(self, eta=_ETA)
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""

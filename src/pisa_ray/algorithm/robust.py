@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.admm import DualState, write
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
@@ -43,10 +44,7 @@ class TrimmedMean:
     share: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 0.5:
-            raise ValueError(
-                f"share is {self.share}, but it must be at least 0 and below 0.5: so much goes either side"
-            )
+        checks.settle(self, share=checks.number(least=0, below=0.5))
 
     def dropped(self, shards: int) -> int:
         """How many of so many are left out on either side: floor(share m)."""
@@ -86,8 +84,7 @@ class Clip:
     factor: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.factor < math.inf:
-            raise ValueError(f"factor is {self.factor}, but it must be a finite number > 0")
+        checks.settle(self, factor=checks.number(above=0))
 
     def limit(self, norms: Sequence[float]) -> float:
         """The next round's."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
+from pisa_ray import checks
 
+
+@runtime_checkable
 class SecondMoment(Protocol):
     """How m follows d, and what sqrt(m) is after k of them."""
 
@@ -46,7 +49,7 @@ class RMSProp:
     beta: float = 0.999
 
     def __post_init__(self) -> None:
-        _check_decay(self.beta)
+        checks.settle(self, beta=checks.number(least=0, below=1))
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
@@ -64,7 +67,7 @@ class Adam:
     beta: float = 0.999
 
     def __post_init__(self) -> None:
-        _check_decay(self.beta)
+        checks.settle(self, beta=checks.number(least=0, below=1))
 
     def root(self, m: torch.Tensor, d: torch.Tensor, k: int, out: torch.Tensor) -> torch.Tensor:
         """See SecondMoment.root."""
@@ -102,6 +105,4 @@ def square_root(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     return torch.rsqrt(x, out=out).reciprocal_()
 
 
-def _check_decay(beta: float) -> None:
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta={beta} must be in [0, 1): it is the share of the old second moment that is kept")
+SECOND_MOMENT = checks.instance("a second moment such as Adam()", SecondMoment)

@@ -7,8 +7,9 @@ from typing import ClassVar, Self
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.admm import DualState, LocalStep, Settings, SISAState
-from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, choose, number, rounded
+from pisa_ray.algorithm.automatic import AUTO, AUTOMATIC, Auto, Slope, Start, choose, number, rounded
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.second_moment import decay, square_root
@@ -40,10 +41,7 @@ class SISAD(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta is {self.beta}, but it must be in [0, 1): it is the share of the old moment kept")
-        if not 0 < self._eps < float("inf"):
-            raise ValueError(f"eps is {self.eps}, but it must be > 0: an entry without gradient needs a penalty too")
+        checks.settle(self, beta=checks.number(least=0, below=1), eps=checks.number(above=0) | AUTOMATIC)
 
     @property
     def _eps(self) -> float:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from pisa_ray import checks
 from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
@@ -34,6 +35,10 @@ class SyncOptimizer(Baseline):
     remember: bool = False
 
     memory_of: ClassVar[MemoryOf | None] = "steps"
+
+    def __post_init__(self) -> None:
+        checks.settle(self, remember=checks.flag)
+        super().__post_init__()
 
     @property
     def remembers(self) -> bool:

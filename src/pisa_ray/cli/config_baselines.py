@@ -30,7 +30,7 @@ class BaselineSection(Section):
         try:
             self.build()
         except ValueError as error:
-            raise ValueError(f"must be settings that fit together: {error}") from error
+            raise ValueError(f"must be settings that fit together: {str(error).removesuffix('.')}") from error
         return self
 
     @abstractmethod
@@ -65,7 +65,7 @@ class LocalSection(BaselineSection):
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        method: Method = _KINDS[self.kind](**self.model_dump(exclude={"kind"}))
+        method: Method = KINDS[self.kind](**self.model_dump(exclude={"kind"}))
         return method
 
 
@@ -107,7 +107,8 @@ class FedAdamSection(LocalSection):
     tau: Positive = FedAdam.tau
 
 
-_KINDS: dict[str, Any] = {
+#: The classes by their kinds.
+KINDS: dict[str, Any] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "fednova": FedNova,

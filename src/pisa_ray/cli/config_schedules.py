@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pisa_ray.cli.config_section import NotNegative, Positive, Section
-from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import (
     Constant,
     Geometric,
@@ -67,10 +66,7 @@ class ShapeSection(Section):
 
     def build(self) -> Schedule:
         """As the trainer takes it."""
-        try:
-            return Shape(self.name, self.options, self.warmup)
-        except ValueError as error:
-            raise ConfigError(f"sigma_schedule.{error}.") from error
+        return Shape(self.name, self.options, self.warmup)
 
 
 class TrapezoidSection(Section):
@@ -84,10 +80,7 @@ class TrapezoidSection(Section):
 
     def build(self) -> Schedule:
         """As the trainer takes it."""
-        try:
-            return Trapezoid(self.warmup, self.cooldown, self.growth, self.rounds)
-        except ValueError as error:
-            raise ConfigError(f"sigma_schedule.{error}.") from error
+        return Trapezoid(self.warmup, self.cooldown, self.growth, self.rounds)
 
 
 class AdaptiveSection(Section):

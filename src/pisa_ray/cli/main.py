@@ -139,7 +139,7 @@ def _compare(options: argparse.Namespace) -> int:
     print((result.path / "table.md").read_text(encoding="utf-8"))
     print(f"page: {result.path / 'index.html'}")
     for failure in result.failures:
-        print(f"pisa-ray: {' '.join(failure.split())}", file=sys.stderr)
+        print(_line(failure), file=sys.stderr)
     return 1 if result.failures else 0
 
 
@@ -206,9 +206,11 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _line(error: PisaError) -> str:
-    """An error as one line, whatever the libraries below put into it."""
-    return f"pisa-ray: {' '.join(str(error).split())}"
+def _line(error: PisaError | str) -> str:
+    """An error as one line, whatever the libraries below put into it, in the words of the command line."""
+    from pisa_ray.cli.words import spoken  # noqa: PLC0415
+
+    return f"pisa-ray: {spoken(' '.join(str(error).split()))}"
 
 
 def _json(value: Any) -> str:

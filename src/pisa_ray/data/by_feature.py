@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from pisa_ray import checks
 from pisa_ray.data.base import Source
-from pisa_ray.data.partitions import Partition, check_rows, check_shards
+from pisa_ray.data.partitions import SHARDS, Partition, check_rows
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ByFeature(Partition):
     column: str | None = None
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
+        checks.settle(self, shards=SHARDS, column=checks.text | checks.nothing)
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the sorted rows; the seed plays no part. See `Partition.split`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pisa_ray import checks
 from pisa_ray.data.base import Source
 from pisa_ray.data.keys import generator, uniform
 from pisa_ray.errors import ConfigError
@@ -50,6 +51,10 @@ class Distortion(ABC):
     images: ClassVar[bool] = False  # whether it needs them
     shards: tuple[int, ...] | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        chosen = checks.sequence(checks.whole(least=0), "a list of shards such as [0, 1]")
+        checks.settle(self, shards=chosen | checks.nothing)
+
     def fit(self, source: Source, shards: int) -> Self:
         """Finds out what it has to know about the data.
 
@@ -66,7 +71,7 @@ class Distortion(ABC):
         wrong = [shard for shard in self.shards or () if not 0 <= shard < shards]
         if wrong:
             raise ConfigError(
-                f"partition.distort.shards has {wrong[0]}, but the shards are 0 to {shards - 1}: use only these."
+                f"partition.distortion.shards has {wrong[0]}, but the shards are 0 to {shards - 1}: use only these."
             )
         return self
 
@@ -78,9 +83,9 @@ class Distortion(ABC):
         """
         if self.images and (x.dim() != 4 or not x.is_floating_point()):
             raise ConfigError(
-                f"partition.distort.kind is {self.kind}, but the model's inputs have shape {tuple(x.shape[1:])} and "
-                f"type {x.dtype}, and images of real numbers, (channels, height, width), are expected: use images, a "
-                "data.transform that makes them, or another distortion."
+                f"partition.distortion is {type(self).__name__}, but the model's inputs have shape "
+                f"{tuple(x.shape[1:])} and type {x.dtype}, and images of real numbers, (channels, height, width), are "
+                "expected: use images, a data.transform that makes them, or another distortion."
             )
 
     def __call__(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
@@ -117,10 +122,8 @@ class Noise(Distortion):
     level: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.level < math.inf:
-            raise ConfigError(
-                f"partition.distort.level is {self.level}, but a standard deviation is expected: use level >= 0."
-            )
+        super().__post_init__()
+        checks.settle(self, level=checks.number(least=0))
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
         """Adds noise to a training batch; see `Distortion.__call__`."""
@@ -149,10 +152,8 @@ class ShiftLabels(Distortion):
     classes: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"partition.distort.share is {self.share}, but a share in [0, 1] is expected: use 1.")
-        if self.classes is not None and self.classes < 1:
-            raise ConfigError(f"partition.distort.classes is {self.classes}, but it must be at least 1.")
+        super().__post_init__()
+        checks.settle(self, share=checks.number(least=0, most=1), classes=checks.whole(least=1) | checks.nothing)
 
     def fit(self, source: Source, shards: int) -> Self:
         """Counts the classes; see `Distortion.fit`."""
@@ -160,8 +161,8 @@ class ShiftLabels(Distortion):
         labels = source.labels()
         if labels.dtype.kind == "f" or labels.ndim != 1 or labels.min() < 0:
             raise ConfigError(
-                f"partition.distort.kind is {self.kind}, but data.label does not hold one class from 0 a row: use "
-                "such labels, or another distortion."
+                f"partition.distortion is {type(self).__name__}, but data.label does not hold one class from 0 a row: "
+                "use such labels, or another distortion."
             )
         return replace(self, classes=self.classes or int(labels.max()) + 1)
 
@@ -188,8 +189,8 @@ class Rotate(Distortion):
     step: float
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.step):
-            raise ConfigError(f"partition.distort.step is {self.step}, but an angle in degrees is expected: use 36.")
+        super().__post_init__()
+        checks.settle(self, step=checks.number())
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
         """Turns images; see `Distortion.__call__`."""

@@ -1,17 +1,20 @@
 """How the training rows are cut into shards: the recipes of the NIID-Bench study, and the user's own cuts."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from pisa_ray import checks
 from pisa_ray.data.base import Source
 from pisa_ray.data.distortions import Distortion, Noise
 from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
+
+#: What a number of shards may be.
+SHARDS = checks.whole(least=1)
 
 TRIES = 1000  # random cuts tried until every shard has its minimum
 
@@ -54,7 +57,7 @@ class IID(Partition):
     shards: int
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
+        checks.settle(self, shards=SHARDS)
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data into parts whose sizes differ by one row at most; see `Partition.split`."""
@@ -79,11 +82,7 @@ class LabelSkew(Partition):
     labels: int = 1
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
-        if self.labels < 1:
-            raise ConfigError(
-                f"partition.labels is {self.labels}, but a shard holds at least 1 label: use labels >= 1."
-            )
+        checks.settle(self, shards=SHARDS, labels=checks.whole(least=1))
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data by label; see `Partition.split`."""
@@ -127,8 +126,7 @@ class Dirichlet(Partition):
     min_rows: int = 10
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
-        _check_shares(self.alpha, self.min_rows)
+        checks.settle(self, shards=SHARDS, alpha=checks.number(above=0), min_rows=checks.whole(least=1))
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data by label; see `Partition.split`."""
@@ -167,8 +165,7 @@ class QuantitySkew(Partition):
     min_rows: int = 10
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
-        _check_shares(self.alpha, self.min_rows)
+        checks.settle(self, shards=SHARDS, alpha=checks.number(above=0), min_rows=checks.whole(least=1))
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data into parts of uneven sizes; see `Partition.split`."""
@@ -192,6 +189,9 @@ class ByColumn(Partition):
     kind: ClassVar[str] = "by_column"
     column: str
 
+    def __post_init__(self) -> None:
+        checks.settle(self, column=checks.text)
+
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data by value; the seed plays no part. See `Partition.split`."""
         values = source.column(self.column)
@@ -214,9 +214,7 @@ class FeatureNoise(Partition):
     level: float
 
     def __post_init__(self) -> None:
-        check_shards(self.shards)
-        if not 0 <= self.level < math.inf:
-            raise ConfigError(f"partition.level is {self.level}, but a standard deviation is expected: use level >= 0.")
+        checks.settle(self, shards=SHARDS, level=checks.number(least=0))
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data as `IID` does; see `Partition.split`."""
@@ -241,6 +239,13 @@ class Distorted(Partition):
     partition: Partition
     distortion: Distortion
 
+    def __post_init__(self) -> None:
+        checks.settle(
+            self,
+            partition=checks.instance("a partition such as IID(shards=10)", Partition),
+            distortion=checks.instance("a distortion such as Rotate(step=36)", Distortion),
+        )
+
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the data as the partition does; see `Partition.split`."""
         return self.partition.split(source, seed)
@@ -262,16 +267,16 @@ class Indices(Partition):
     kind: ClassVar[str] = "indices"
     shards: Sequence[Sequence[int]]
 
+    def __post_init__(self) -> None:
+        rows = checks.Rule("a list of at least one row number", _row_numbers)
+        checks.settle(self, shards=checks.sequence(rows, "a list with each shard's row numbers"))
+
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Checks and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
         if len(self.shards) < 1:
             raise ConfigError("partition.shards is empty, but at least 1 shard is needed: list each shard's rows.")
-        parts = [np.sort(np.asarray(shard)) for shard in self.shards]
+        parts = [np.sort(shard) for shard in self.shards]
         for i, part in enumerate(parts):
-            if part.size == 0 or part.ndim != 1 or part.dtype.kind not in "iu":
-                raise ConfigError(
-                    f"partition.shards has a shard {i} that is not a list of row numbers: list at least one integer."
-                )
             if part[0] < 0 or part[-1] >= source.rows:
                 raise ConfigError(
                     f"partition.shards has rows {part[0]} to {part[-1]} in shard {i}, but the data have rows 0 to "
@@ -311,17 +316,12 @@ def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[lis
     return training, validation
 
 
-def check_shards(shards: int) -> None:
-    """Refuses fewer than one shard."""
-    if shards < 1:
-        raise ConfigError(f"partition.shards is {shards}, but at least 1 is needed: use shards >= 1.")
-
-
-def _check_shares(alpha: float, min_rows: int) -> None:
-    if not 0 < alpha < math.inf:
-        raise ConfigError(f"partition.alpha is {alpha}, but a positive number is expected: use e.g. 0.5.")
-    if min_rows < 1:
-        raise ConfigError(f"partition.min_rows is {min_rows}, but no shard may be empty: use min_rows >= 1.")
+def _row_numbers(name: str, value: Any) -> Any:
+    try:
+        rows = np.asarray(value)
+    except Exception:  # lists of unequal lengths, or whatever somebody's object raises
+        return checks.NOT
+    return tuple(rows.tolist()) if rows.size and rows.ndim == 1 and rows.dtype.kind in "iu" else checks.NOT
 
 
 def check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
@@ -350,8 +350,8 @@ def _rows_by_label(source: Source, seed: int) -> list[np.ndarray]:
     labels = source.labels()
     if labels.dtype.kind == "f":
         raise ConfigError(
-            "The partition goes by label, but data.label is a column of real numbers: use kind iid, quantity or "
-            "by_column, or integer labels."
+            "The partition goes by label, but data.label is a column of real numbers: use IID, QuantitySkew or "
+            "ByColumn, or integer labels."
         )
     return [generator(seed, "partition.label", i).permutation(rows) for i, rows in enumerate(_groups(labels))]
 

@@ -113,7 +113,7 @@ class TableSource(Source):
         if self.target_shape:
             raise ConfigError(
                 f"data.label is {self._label!r}, a column of lists, so a row has no label of its own: use a partition "
-                "that asks for none (iid, quantity, by_column, indices) and a model.factory."
+                "that asks for none (IID, QuantitySkew, ByColumn, Indices) and a model of your own."
             )
         return np.concatenate([targets for _, targets in self.targets()])
 

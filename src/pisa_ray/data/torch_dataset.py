@@ -54,7 +54,7 @@ class TorchSource(Source):
         """Refuses: a torch dataset has no named columns."""
         raise ConfigError(
             f"partition.column is {name!r}, but a {type(self._dataset).__name__} has no columns: use another "
-            "partition, e.g. indices, or give the data as a table."
+            "partition, e.g. Indices, or give the data as a table."
         )
 
     def labels(self) -> np.ndarray:
@@ -63,7 +63,7 @@ class TorchSource(Source):
         if found is None or len(found) != self.rows:
             raise ConfigError(
                 f"The {type(self._dataset).__name__} does not say its {self.rows} labels: add an attribute `targets` "
-                "with one label an item, or use an iid or indices partition."
+                "with one label an item, or use IID or Indices as the partition."
             )
         return as_targets(torch.as_tensor(found)).numpy()
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pisa_ray import checks
 from pisa_ray.errors import ConfigError
 
 #: (shard, version): a step of a shard at w^version.
@@ -38,13 +39,12 @@ class Asynchronous:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value, rule, good in (
-            ("quorum", self.quorum, "above 0 and at most 1", 0 < self.quorum <= 1),
-            ("staleness", self.staleness, "0 or more rounds", self.staleness >= 0),
-            ("deadline", self.deadline, "above 0 seconds", self.deadline is None or self.deadline > 0),
-        ):
-            if not good:
-                raise ConfigError(f"asynchronous.{name} is {value}, but it must be {rule}.")
+        checks.settle(
+            self,
+            quorum=checks.number(above=0, most=1),
+            staleness=checks.whole(least=0),
+            deadline=checks.number(above=0) | checks.nothing,
+        )
 
     def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
         """Whether a round may end.
@@ -97,13 +97,13 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
                 last[shard] = version
     except OSError as error:
         raise ConfigError(
-            f"asynchronous.replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
+            f"replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
         ) from error
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"asynchronous.replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
+            f"replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
             "of a run with the same shards and staleness."
         ) from error
     if not found or sorted(found) != list(range(1, len(found) + 1)):
-        raise ConfigError(f"asynchronous.replay is {path}, but rounds are missing in it: give the log of a whole run.")
+        raise ConfigError(f"replay is {path}, but rounds are missing in it: give the log of a whole run.")
     return found

@@ -96,7 +96,7 @@ class Features:
         linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
         if not linear:
             raise ConfigError(
-                "algorithm moon compares what enters the last nn.Linear, but the model has none: use another algorithm."
+                "algorithm MOON compares what enters the last nn.Linear, but the model has none: use another algorithm."
             )
         self._layer, self._caught = linear[-1], torch.empty(0)
 

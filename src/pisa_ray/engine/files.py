@@ -281,7 +281,7 @@ class Folder:
         except FAILURES as error:
             where = f"{self}/{name}".rstrip("/")
             raise PisaError(
-                f"{where} cannot be {what} ({error}); --resume goes on from the last complete checkpoint."
+                f"{where} cannot be {what} ({error}); resume=True goes on from the last complete checkpoint."
             ) from error
 
 

@@ -75,7 +75,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
                 model.maxpool = nn.Identity()
         elif channels != 3:
             raise ConfigError(
-                f"model.kind {name} needs images with 3 channels, but the input has {channels}: use lenet."
+                f"the model {name} needs images with 3 channels, but the input has {channels}: use lenet."
             )
         return model
 
@@ -86,7 +86,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 def _image(input_shape: Sequence[int], kind: str, least: int) -> tuple[int, int, int]:
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
         raise ConfigError(
-            f"model.kind {kind} needs images (channels, height, width) of at least {least}x{least}, but an input has "
+            f"the model {kind} needs images (channels, height, width) of at least {least}x{least}, but an input has "
             f"shape {tuple(input_shape)}: use mlp."
         )
     channels, height, width = input_shape

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pisa_ray import checks
+
 #: What a schedule must remember from round to round; saved in checkpoints.
 Memory = Mapping[str, float]
 
@@ -48,13 +50,7 @@ class Adaptive(ABC):
     every: int = 10
 
     def __post_init__(self) -> None:
-        for name, value, rule, good in (
-            ("factor", self.factor, "above 1", self.factor > 1),
-            ("most", self.most, "at least 1", self.most >= 1),
-            ("every", self.every, "at least 1 round", self.every >= 1),
-        ):
-            if not good:
-                raise ValueError(f"{name} is {value}, but it must be {rule}")
+        checks.settle(self, factor=checks.number(above=1), most=checks.number(least=1), every=checks.whole(least=1))
 
     @property
     @abstractmethod
@@ -101,6 +97,10 @@ class ResidualBalancing(Adaptive):
 
     ratio: float = 10.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.settle(self, ratio=checks.number(above=0))
+
     @property
     def measures(self) -> bool:
         """See Adaptive."""
@@ -120,6 +120,10 @@ class LagrangianDescent(Adaptive):
     """
 
     tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.settle(self, tolerance=checks.number(least=0))
 
     @property
     def measures(self) -> bool:
@@ -153,10 +157,12 @@ class Plateau(Adaptive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.patience < 1:
-            raise ValueError(f"patience is {self.patience}, but it must be at least 1 look")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing is {self.smoothing}, but it must be at least 0 and below 1")
+        checks.settle(
+            self,
+            patience=checks.whole(least=1),
+            threshold=checks.number(least=0),
+            smoothing=checks.number(least=0, below=1),
+        )
 
     @property
     def measures(self) -> bool:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from pisa_ray import checks
 from pisa_ray.schedulers.adaptive import Memory
-from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
+from pisa_ray.schedulers.planned import LARGEST, ROUNDS, Geometric, Trapezoid
 
 #: A row that is evaluated costs so many sample gradients: a forward pass without the backward one.
 EVALUATED = 1 / 3
@@ -57,20 +58,19 @@ class OnlineK0:
     rounds: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, rule, good in (
-            ("k0", self.k0, "at least 1 round", self.k0 >= 1),
-            ("gamma", self.gamma, "above 0 and below 1", 0 < self.gamma < 1),
-            ("warmup", self.warmup, "at least 0 and at most 1", 0 <= self.warmup <= 1),
-            ("factor", self.factor, "above 1", self.factor > 1),
-            ("length", self.length, "at least 2 rounds", self.length >= 2),
-            ("share", self.share, "above 0 and at most 1", 0 < self.share <= 1),
-            ("longer", self.longer, "at least 0 and below 1", 0 <= self.longer < 1),
-            ("shorter", self.shorter, "at least 0 and below 1", 0 <= self.shorter < 1),
-            ("most", self.most, "above 1", self.most > 1),
-            ("rounds", self.rounds, "at least 1", self.rounds is None or self.rounds >= 1),
-        ):
-            if not good:
-                raise ValueError(f"{name} is {value}, but it must be {rule}")
+        checks.settle(
+            self,
+            k0=checks.whole(least=1),
+            gamma=checks.number(above=0, below=1),
+            warmup=checks.number(least=0, most=1),
+            factor=checks.number(above=1),
+            length=checks.whole(least=2),
+            share=checks.number(above=0, most=1),
+            longer=checks.number(least=0, below=1),
+            shorter=checks.number(least=0, below=1),
+            most=checks.number(above=1),
+            rounds=ROUNDS | checks.nothing,
+        )
 
     @property
     def planned(self) -> int:

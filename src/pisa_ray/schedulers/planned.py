@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.optim import lr_scheduler
+
+from pisa_ray import checks
+from pisa_ray.errors import ConfigError
 
 #: Growth ends here, far beyond the sigma at which w stops moving and short of float32's overflow.
 LARGEST = 1e30
@@ -16,7 +19,11 @@ LARGEST = 1e30
 #: The smallest factor of a learning rate, where a shape ends in 0.
 SMALLEST = 1e-6
 
+#: What a number of rounds may be; plans that list rounds stay small enough for memory.
+ROUNDS = checks.whole(least=1, most=10**9)
 
+
+@runtime_checkable
 class Planned(Protocol):
     """Decides the penalty round by round."""
 
@@ -58,10 +65,7 @@ class Geometric:
     k0: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"gamma is {self.gamma}, but it must be in (0, 1]: sigma is divided by it")
-        if self.k0 < 1:
-            raise ValueError(f"k0 is {self.k0}, but it must be at least 1: it is a number of rounds")
+        checks.settle(self, gamma=checks.number(above=0, most=1), k0=checks.whole(least=1))
 
     def grow(self, sigma: float, round_: int) -> float:
         """See Planned."""
@@ -87,10 +91,7 @@ class Matched:
     rounds: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.growth >= 1:
-            raise ValueError(f"growth is {self.growth}, but it must be at least 1: sigma never falls")
-        if self.rounds is not None and self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
+        checks.settle(self, growth=checks.number(least=1), rounds=ROUNDS | checks.nothing)
 
     def grow(self, sigma: float, round_: int) -> float:
         """See Planned."""
@@ -123,15 +124,18 @@ class Trapezoid:
     rounds: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.warmup >= 0 and self.cooldown >= 0 and self.warmup + self.cooldown <= 1):
-            raise ValueError(
-                f"warmup is {self.warmup} and cooldown {self.cooldown}, but they must be shares of the rounds, at most "
-                "1 together"
+        checks.settle(
+            self,
+            warmup=checks.number(least=0, most=1),
+            cooldown=checks.number(least=0, most=1),
+            growth=checks.number(least=1),
+            rounds=ROUNDS | checks.nothing,
+        )
+        if self.warmup + self.cooldown > 1:
+            raise ConfigError(
+                f"Trapezoid.warmup is {self.warmup} and Trapezoid.cooldown {self.cooldown}, but they must be shares of "
+                "the rounds, at most 1 together."
             )
-        if not self.growth >= 1:
-            raise ValueError(f"growth is {self.growth}, but it must be at least 1")
-        if self.rounds is not None and self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
 
     def factor(self, round_: int) -> float:
         """sigma_r / sigma^0; 1 before round 1."""
@@ -196,17 +200,23 @@ class Shape:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}, but it must be 0 or more rounds")
+        checks.settle(
+            self,
+            name=checks.text,
+            options=checks.mapping(checks.within, "a dictionary of the scheduler's arguments"),
+            warmup=checks.whole(least=0),
+        )
         kind = getattr(lr_scheduler, self.name, None)
         if not (isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)):
-            raise ValueError(f"name is {self.name!r}, but it must be a class of torch.optim.lr_scheduler")
+            raise ConfigError(f"Shape.name is {self.name!r}, but it must be a class of torch.optim.lr_scheduler.")
         if kind is lr_scheduler.ReduceLROnPlateau:
-            raise ValueError("name is 'ReduceLROnPlateau', but that looks at a loss: use the plateau schedule")
+            raise ConfigError("Shape.name is 'ReduceLROnPlateau', but that looks at a loss: use Plateau.")
         try:
-            self._rates.at(0)
-        except (TypeError, ValueError, KeyError) as error:
-            raise ValueError(f"options do not fit {self.name}: {error}") from error
+            self._rates.at(1)
+        except Exception as error:  # whatever the scheduler's class raises
+            raise ConfigError(
+                f"Shape.options do not fit {self.name}: {type(error).__name__}: {error}; give what it takes."
+            ) from error
 
     @cached_property
     def _rates(self) -> _Rates:

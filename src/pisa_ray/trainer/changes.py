@@ -164,12 +164,12 @@ class Changes:
             )
             raise ConfigError(
                 f"shards cannot join or leave a run of {name}, whose consensus remembers {known} another algorithm, "
-                "such as sisa_d."
+                "such as SISAD."
             )
         if isinstance(job.robust, Clip):
             raise ConfigError(
                 "shards cannot join or leave a run with robust: clip, whose messages have a place for each of the "
-                "first shards: use trimmed_mean or median, or leave robust out."
+                "first shards: use TrimmedMean or Median, or leave robust out."
             )
 
     def _check_leaves(self, job: Job, shard: int) -> None:

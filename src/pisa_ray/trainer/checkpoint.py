@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pisa_ray import checks
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.numerics import differences
@@ -73,10 +74,12 @@ class Keep:
     order: str = "max"
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"keep is {self.count}, but it must be at least 1, or null to keep all.")
-        if self.order not in ("max", "min"):
-            raise ConfigError(f"order is {self.order!r}, but it must be 'max' (a larger value is better) or 'min'.")
+        checks.settle(
+            self,
+            count=checks.whole(least=1) | checks.nothing,
+            best_by=checks.text | checks.nothing,
+            order=checks.choice("max", "min"),
+        )
 
     def score(self, metrics: Mapping[str, Any]) -> float:
         """How good a checkpoint is; one without the metric is worse than any."""
@@ -293,7 +296,7 @@ def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact
     ]
     if exact and told:
         raise ConfigError(
-            f"{told[0]}, which may change its last bits: use the same as before, or set exact: false to go on all the "
+            f"{told[0]}, which may change its last bits: use the same as before, or set exact=False to go on all the "
             "same."
         )
     return [f"{text}: the result may differ in its last bits." for text in told]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
+from pisa_ray.checks import plain
 from pisa_ray.errors import ConfigError
 
 #: What may change when a run is resumed: it does not enter the result, or only prolongs it.
@@ -31,18 +32,24 @@ FREE = (
 #: What must not, though it is part of a section that may.
 FIXED = ("checkpoint.storage",)
 
+#: Longer lists are named only.
+LISTED = 100
+
 
 def describe(value: Any) -> Any:
     """A value as YAML can hold it: dataclasses by type and fields, other objects by their names."""
+    value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Path):
+    if isinstance(value, PurePath):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {"kind": type(value).__name__, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, list | tuple) and len(value) <= 100:
+    if hasattr(value, "tolist") and value.ndim == 1:  # an array or a tensor
+        value = value.tolist() if len(value) <= LISTED else list(value)
+    if isinstance(value, list | tuple) and len(value) <= LISTED:
         return [describe(v) for v in value]
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pisa_ray import checks
 from pisa_ray.algorithm import MOON, SISAD, Clip, FedAvg, Layout, Method, Robust
 from pisa_ray.data import (
     KeptSource,
@@ -73,6 +74,20 @@ class Data:
     std: tuple[float, ...] | None = None
     transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        names = checks.sequence(checks.text, "a list of columns")
+        checks.settle(
+            self,
+            input=checks.text | names | checks.nothing,
+            label=checks.text | checks.nothing,
+            scale=checks.number() | checks.nothing,
+            mean=_channels(checks.number()),
+            std=_channels(checks.number(above=0)),
+            transform=checks.function | checks.nothing,
+        )
+        if isinstance(checks.plain(self.validation), int | float):
+            checks.settle(self, validation=checks.number(above=0, below=1))
+
     def open(self, *, keep: bool = False) -> Opened:
         """Open the sources; data that cannot be used are refused here.
 
@@ -86,9 +101,7 @@ class Data:
 
         train = source(self.train)
         test = source(self.test) if self.test is not None else None
-        share = float(self.validation) if isinstance(self.validation, int | float) else None
-        if share is not None and not 0 < share < 1:
-            raise ConfigError(f"data.validation is {share:g}, but a share must lie between 0 and 1, such as 0.1.")
+        share = self.validation if isinstance(self.validation, float) else None
         validation = source(self.validation) if self.validation is not None and share is None else None
         for name, other in (("train", train), ("test", test), ("validation", validation)):
             if other is not None:
@@ -105,6 +118,11 @@ class Data:
         )
         preprocess = default_preprocess(train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform)
         return Opened(train, test, validation, share, preprocess, input_, label)
+
+
+def _channels(of: checks.Rule) -> checks.Rule:
+    """One number a channel, or one for all: a tuple of them."""
+    return of.then(lambda value: (value,)) | checks.sequence(of, "a list of numbers, one a channel") | checks.nothing
 
 
 @dataclass(frozen=True)
@@ -170,22 +188,13 @@ def prepare(
     Raises:
         ConfigError: Anything that would make the run fail; no process has been started.
     """
-    for name, value in (
-        ("batch_size", batch_size),
-        ("micro_batch_size", micro_batch_size),
-        ("threads_per_worker", threads),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}, but it must be at least 1.")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ConfigError(f"clip_norm is {clip_norm}, but it must be above 0; leave it out for no clipping.")
     method = algorithm or SISAD()
     if asynchronous is not None:
         _check_asynchronous(method, alone=participation == 1)
     if pin_to is not None and not method.remembers:
         raise ConfigError(
             f"algorithm {type(method).__name__} forgets who does not report, but pin_to needs the last messages of "
-            "shards whose place is away: use pisa, sisa, sisa_d, nsisa or mifa, or leave pin_to out."
+            "shards whose place is away: use PISA, SISA, SISAD, NSISA or MIFA, or leave pin_to out."
         )
     opened = data.open() if isinstance(data, Data) else data
     cut = partition.split(opened.train, seed)
@@ -248,11 +257,13 @@ def pinned(pin_to: PinTo | None, shards: int) -> tuple[str, dict[int, str]]:
             "pin_to={'site': ['lyon', 'bonn']}."
         )
     ((label, values),) = pin_to.items()
+    if not isinstance(values, str):
+        values = checks.sequence(checks.within, "a list with a value for each shard")(f"pin_to.{label}", values)
     if isinstance(values, str) or len(values) != shards:
         number = f"{len(values)} values" if not isinstance(values, str) else "one value"
         raise ConfigError(
-            f"pin_to.{label} has {number}, but there are {shards} shards: give a value for each, or None (null in "
-            "YAML) for a shard that may be anywhere."
+            f"pin_to.{label} has {number}, but there are {shards} shards: give a value for each, or None for "
+            "a shard that may be anywhere."
         )
     of = {i: value for i, value in enumerate(values) if value is not None}
     for i, value in of.items():
@@ -269,7 +280,7 @@ def _check_asynchronous(method: Method, *, alone: bool) -> None:
     if not method.remembers:
         raise ConfigError(
             f"algorithm {type(method).__name__} forgets who does not report, but asynchronous rounds need the last "
-            "messages of all shards: use pisa, sisa, sisa_d, nsisa or mifa, or leave asynchronous out."
+            "messages of all shards: use PISA, SISA, SISAD, NSISA or MIFA, or leave asynchronous out."
         )
     if not alone:
         raise ConfigError(
@@ -305,8 +316,6 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     """alpha_i = n_i / n ("size") or 1/m ("uniform"), in float64."""
     if kind == "uniform":
         return (1 / len(sizes),) * len(sizes)
-    if kind != "size":
-        raise ConfigError(f"shard_weights is {kind!r}, but it must be 'size' (n_i / n) or 'uniform' (1 / m).")
     return tuple(size / sum(sizes) for size in sizes)
 
 
@@ -318,18 +327,18 @@ def check_online(schedule: OnlineK0, job: Job, metrics: Sequence[str]) -> None:
     """
     if job.asynchronous is not None:
         raise ConfigError(
-            "sigma_schedule online_k0 goes back after its trials, which a run that does not wait for all shards "
+            "sigma_schedule OnlineK0 goes back after its trials, which a run that does not wait for all shards "
             "cannot: leave asynchronous out, or use another schedule."
         )
     if not schedule.rungs:
         raise ConfigError(
-            f"sigma_schedule online_k0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
+            f"sigma_schedule OnlineK0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
             f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
             "schedule, or raise share or rounds."
         )
     if "validation_loss" not in metrics:
         raise ConfigError(
-            "sigma_schedule online_k0 chooses by the held-out loss, but nothing is held out: set data.validation, "
+            "sigma_schedule OnlineK0 chooses by the held-out loss, but nothing is held out: set data.validation, "
             "such as 0.1."
         )
 
@@ -340,14 +349,14 @@ def check_robust(job: Job) -> None:
     if isinstance(robust, Clip):
         if not method.duals or getattr(method, "reset_duals", False):
             raise ConfigError(
-                f"robust is clip, which limits how shards' duals change, but {name} "
-                f"{'forgets them (reset_duals)' if method.duals else 'has none'}: use trimmed_mean or median."
+                f"robust is Clip, which limits how shards' duals change, but {name} "
+                f"{'forgets them (reset_duals)' if method.duals else 'has none'}: use TrimmedMean or Median."
             )
     elif robust is not None:
         if not method.proposes:
             raise ConfigError(
                 f"robust is set, but what shards of {name} send is more than a proposal that can be left out: leave "
-                "robust out, or use another algorithm, such as fedavg."
+                "robust out, or use another algorithm, such as FedAvg."
             )
         m = len(job.present)
         lists = job.participation if isinstance(job.participation, tuple) else (job.reporters(2),)

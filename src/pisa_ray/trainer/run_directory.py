@@ -61,7 +61,7 @@ class RunDirectory:
                 self.record(config)
         except (PisaError, *FAILURES) as error:
             raise ConfigError(
-                f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another --out."
+                f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another run_config."
             ) from error
 
     def record(self, config: Mapping[str, Any]) -> None:
@@ -76,9 +76,11 @@ class RunDirectory:
         """
         if self.holds_a_run():
             self._lock.check_free()
-            raise ConfigError(f"{self.path} holds a run already: use --resume to go on with it, or another --out.")
+            raise ConfigError(
+                f"{self.path} holds a run already: use resume=True to go on with it, or another run_config."
+            )
         if self._stored_run():
-            raise ConfigError(f"{self.storage} holds a run already: use --resume to go on with it, or another name.")
+            raise ConfigError(f"{self.storage} holds a run already: use resume=True to go on with it, or another name.")
 
     def check_storage(self) -> None:
         """Write something to the storage, if there is one, and remove it.

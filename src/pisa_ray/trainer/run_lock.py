@@ -39,7 +39,7 @@ class RunLock:
             handle = self._locked()
         except OSError as error:
             raise ConfigError(
-                f"the run directory {self._folder} cannot be written ({error}): use another --out."
+                f"the run directory {self._folder} cannot be written ({error}): use another run_config."
             ) from error
         self._ours = True
         try:
@@ -99,7 +99,7 @@ class RunLock:
         where = f" on {node}" if node and node != os.uname().nodename else ""
         return ConfigError(
             f"{self._folder} is in use by the run of process {pid}{where}: wait until it ends, stop it, or use another "
-            "--out."
+            "run_config."
         )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from pisa_ray import checks
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
+
+#: What a number of workers may be.
+WORKERS = checks.whole(least=0, most=10**6)
 
 
 @dataclass(frozen=True)
@@ -45,23 +50,39 @@ class Scaling:
     look_every: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.least <= self.most:
-            raise ConfigError(f"workers is {self.least} to {self.most}, but it must be a range from 0 or more upwards.")
+        amount = checks.number(least=0)
+        checks.settle(
+            self,
+            least=WORKERS,
+            most=WORKERS,
+            cpus=amount,
+            gpus=amount,
+            other=checks.mapping(amount, "a dictionary of Ray resources, such as {'gold': 1}"),
+            labels=checks.mapping(checks.text, "a dictionary of node labels, such as {'zone': 'a'}"),
+            accelerator=checks.text | checks.nothing,
+            spread=checks.flag,
+            patience=amount,
+            frozen_after=checks.number(above=0),
+            look_every=amount,
+        )
+        if self.least > self.most:
+            raise ConfigError(
+                f"the number of workers is {self.least} to {self.most}, but it must be a range from 0 or more upwards."
+            )
         if self.least == 0 and self.most > 0:
-            raise ConfigError(f"workers is 0 to {self.most}: use 0 for this process alone, or at least 1.")
-        if self.cpus < 0 or self.gpus < 0:
-            raise ConfigError("cpus_per_worker and gpus_per_worker cannot be negative.")
-        if self.patience < 0 or self.frozen_after <= 0:
-            raise ConfigError("patience cannot be negative, and frozen_after must be above 0 seconds.")
+            raise ConfigError(
+                f"the number of workers is 0 to {self.most}: use 0 for this process alone, or at least 1."
+            )
 
     @classmethod
     def of(cls, config: ScalingConfig | Scaling | int | None) -> Scaling:
         """From ray.train.ScalingConfig or a number of workers; None: one worker."""
         if isinstance(config, Scaling):
             return config
-        if config is None or isinstance(config, int):
-            workers = 1 if config is None else config
-            return cls(workers, workers)
+        if not _has(config, "num_workers", "placement_strategy"):
+            workers = (WORKERS | _one_of("a ray.train.ScalingConfig, a pisa_ray.Scaling"))("scaling_config", config)
+            return cls(1, 1) if workers is None else cls(workers, workers)
+        config = cast("ScalingConfig", config)
         _refuse("ScalingConfig", config, ("use_tpu", "topology"))
         if config.placement_strategy not in ("PACK", "SPREAD"):
             raise ConfigError(
@@ -72,11 +93,13 @@ class Scaling:
         if not isinstance(labels, dict):
             raise ConfigError("ScalingConfig.label_selector must be one dictionary, the same for all workers.")
         every: Any = getattr(config, "elastic_resize_monitor_interval_s", None)
-        number: Any = config.num_workers
-        gpu: Any = config.use_gpu
-        least, most = number if isinstance(number, tuple) else (number, number)
-        named: Any = config.resources_per_worker or ({"GPU": 1} if gpu else {"CPU": 1})
-        each = dict(named)
+        several = checks.sequence(WORKERS, "a pair of them")
+        number = (WORKERS | several)("ScalingConfig.num_workers", config.num_workers)
+        least, most = number if isinstance(number, tuple) and len(number) == 2 else (number, number)
+        gpu = checks.flag("ScalingConfig.use_gpu", config.use_gpu)
+        resources = checks.mapping(checks.number(least=0), "a dictionary such as {'CPU': 2}") | checks.nothing
+        named = resources("ScalingConfig.resources_per_worker", config.resources_per_worker)
+        each = dict(named or ({"GPU": 1} if gpu else {"CPU": 1}))
         return cls(
             least,
             most,
@@ -111,8 +134,17 @@ class Run:
     order: str = "max"
     storage: Folder | None = None
 
+    def __post_init__(self) -> None:
+        checks.settle(
+            self,
+            keep=checks.whole(least=1) | checks.nothing,
+            max_failures=checks.whole(least=-1),
+            best_by=checks.text | checks.nothing,
+            order=checks.choice("max", "min"),
+        )
+
     @classmethod
-    def of(cls, config: RunConfig | Run | Path | str | None) -> Run:
+    def of(cls, config: RunConfig | Run | os.PathLike[str] | str | None) -> Run:
         """From ray.train.RunConfig, a path, or the URI of a run's folder; None: a new one in runs/ named by the time.
 
         Where the storage is no local disk, the run directory is runs/NAME under the current folder, and the checkpoints
@@ -120,15 +152,18 @@ class Run:
         """
         if isinstance(config, Run):
             return config
-        if config is None or isinstance(config, str | Path):
-            place = str(config or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        if not _has(config, "storage_path", "failure_config"):
+            place = (checks.path | _one_of("a ray.train.RunConfig"))("run_config", config)
+            place = place or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
             return cls._at(Folder.of(place)) if "://" in place else cls(Path(place))
+        config = cast("RunConfig", config)
         _refuse("RunConfig", config, ("callbacks", "worker_runtime_env"))
         failures, checkpoints = config.failure_config, config.checkpoint_config
         # Ray fills in its defaults, under which nothing is retried and all is kept; a default means: not given.
         given = None if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints
-        name = str(config.name)
-        folder = Folder.of(str(config.storage_path), config.storage_filesystem)
+        name = checks.text("RunConfig.name", config.name)
+        storage = checks.path("RunConfig.storage_path", config.storage_path)
+        folder = Folder.of(storage, config.storage_filesystem)
         return cls._at(
             Folder(f"{folder.path}/{name}", folder.filesystem),
             keep=given.num_to_keep if given else cls.keep,
@@ -144,6 +179,16 @@ class Run:
         if folder.is_local:
             return cls(Path(folder.path), **fields)
         return cls(Path("runs") / folder.name, storage=folder, **fields)
+
+
+def _has(config: object, *fields: str) -> bool:
+    """Whether an object is one of Ray Train's configs, which are known by their fields: Ray need not be imported."""
+    return not isinstance(config, type) and all(hasattr(config, name) for name in fields)
+
+
+def _one_of(text: str) -> checks.Rule:
+    """None, or objects that have been looked for already."""
+    return checks.Rule(f"{text} or None", checks.nothing.take)
 
 
 def _refuse(name: str, config: object, fields: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
+from pisa_ray import checks
 from pisa_ray.algorithm import Method, Robust, number
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
@@ -18,6 +19,7 @@ from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Adaptive, Matched, OnlineK0, SigmaSchedule, Trapezoid
 from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.arguments import ARGUMENTS
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
 from pisa_ray.trainer.describe import check_resumable, describe, settings
@@ -121,6 +123,7 @@ class PisaTrainer:
         'finished'
     """
 
+    @checks.arguments(**ARGUMENTS)
     def __init__(
         self,
         *,
@@ -211,8 +214,8 @@ class PisaTrainer:
                 raise ConfigError(f"rounds is {rounds}, but the log to be repeated has {len(self._replay)}.")
         if score is not None and score not in self._prepared.metrics:
             raise ConfigError(
-                f"checkpoints are to be kept by {score} (checkpoint.best_by, checkpoint_score_attribute), but this run "
-                f"does not measure it: use one of {', '.join(self._prepared.metrics)}."
+                f"checkpoint_score_attribute is {score!r}, but this run does not measure that: use one of "
+                f"{', '.join(self._prepared.metrics)}."
             )
         self._config = config or {
             "seed": seed,
@@ -302,11 +305,13 @@ class PisaTrainer:
             )
         if self._scaling.most < len(places):
             raise ConfigError(
-                f"workers is {self._scaling.most}, but pin_to names {len(places)} places, and each needs a worker of "
-                f"its own: use at least {len(places)}."
+                f"scaling_config has at most {self._scaling.most} workers, but pin_to names {len(places)} places, and "
+                f"each needs a worker of its own: use at least {len(places)}."
             )
         if label in self._scaling.labels:
-            raise ConfigError(f"the label {label} is in worker_labels and in pin_to: leave it out of worker_labels.")
+            raise ConfigError(
+                f"the label {label} is in pin_to and in the label selector of scaling_config: leave it out there."
+            )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -352,7 +357,7 @@ class PisaTrainer:
             except OSError as error:
                 self._fail(directory, error)
                 raise PisaError(
-                    f"the run directory cannot be written: {error}; --resume goes on from the last checkpoint."
+                    f"the run directory cannot be written: {error}; resume=True goes on from the last checkpoint."
                 ) from error
             except BaseException as error:
                 self._fail(directory, error)
@@ -403,7 +408,7 @@ class PisaTrainer:
         if workers < 1:
             raise ConfigError(f"workers is {workers}, but a run can be resized to 1 or more.")
         if self._scaling.most == 0:
-            raise ConfigError("a run with workers 0 is in one process and cannot be resized.")
+            raise ConfigError("a run with scaling_config 0 is in one process and cannot be resized.")
         self._resize = workers
 
     def remove_shard(self, shard: int) -> None:
@@ -481,7 +486,7 @@ class PisaTrainer:
                 if stuck == PATIENCE:
                     raise PisaError(
                         f"states were lost {stuck} times after round {reached} without a newer checkpoint: look for a "
-                        "crash in the model or for too little memory; --resume tries again."
+                        "crash in the model or for too little memory; resume=True tries again."
                     ) from error
                 resuming = True
             except NonFiniteError as error:
