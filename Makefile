@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests that share a Ray run in one process, the others beside them.
 PARALLEL ?= -n 2 --dist loadgroup
 
-.PHONY: demo test lint cluster slow clean
+.PHONY: demo test lint cluster slow mutants clean
 
 demo: $(VENV)/.installed
 	rm -rf runs/demo
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed
 
 cluster: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "cluster and not slow"
+
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutants.py
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
