@@ -30,8 +30,9 @@ import yaml
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-#: What the fast suite is.
+#: What the fast suite is, and what of the tests named beside mutants is run first.
 FAST = "not slow and not cluster"
+FIRST = f"{FAST} and not ray"
 
 #: Seconds for the tests named beside a mutant, and for all the others: one that makes them hang is not caught.
 HINTED, REST = 600, 3600
@@ -50,7 +51,7 @@ class Mutant:
         breaks: The promise that it breaks.
         old: What is replaced; it is there once.
         new: By what.
-        tests: Which should see it, below tests: files, or cases as pytest names them.
+        tests: Which should see it, without Ray: files, folders, or cases as pytest names them.
     """
 
     name: str
@@ -116,14 +117,14 @@ def copied(root: Path = ROOT) -> Iterator[Path]:
         yield Path(folder) / "tree"
 
 
-def pytest(tree: Path, arguments: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
+def pytest(tree: Path, marked: str, arguments: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
     """Run tests of a copy on its own source.
 
     Returns:
         pytest's exit status, None where it took too long, and the tests that failed.
     """
     shutil.rmtree(tree / ".pytest_cache", ignore_errors=True)
-    command = [sys.executable, "-m", "pytest", "-m", FAST, "--basetemp", str(tree.parent / "tmp"), *arguments]
+    command = [sys.executable, "-m", "pytest", "-m", marked, "--basetemp", str(tree.parent / "tmp"), *arguments]
     environment = {
         "PISA_RAY_SHARED": str(ROOT.parent / "shared"),
         **os.environ,
@@ -149,11 +150,11 @@ def tried(mutant: Mutant, *, hints_only: bool) -> Verdict:
     with copied() as tree:
         source = tree / mutant.path
         source.write_text(mutant.of(source.read_text()))
-        steps = [([*mutant.tests, "-x"], HINTED)]
+        steps = [(FIRST, mutant.tests, HINTED)]
         if not hints_only:
-            steps.append((["tests", "-x", *(f"--deselect={test}" for test in mutant.tests)], REST))
-        for arguments, most in steps:
-            status, failed = pytest(tree, arguments, most)
+            steps.append((FAST, ["tests"], REST))
+        for marked, tests, most in steps:
+            status, failed = pytest(tree, marked, ["-x", *tests], most)
             seconds = time.monotonic() - start
             if status == FAILED and failed:
                 return Verdict(failed[0], seconds)
@@ -172,7 +173,7 @@ def sound(tests: Sequence[str]) -> list[str]:
     if not tests:
         return []
     with copied() as tree:
-        status, failed = pytest(tree, tests, REST)
+        status, failed = pytest(tree, FAST, tests, REST)
         if status not in (PASSED, FAILED):
             raise RuntimeError(f"pytest ended with status {status}: {_tail(tree.parent / 'log')}")
         return failed

@@ -58,7 +58,7 @@ def test_a_text_that_is_not_there_once_is_refused(text):
 def test_only_a_test_that_fails_for_the_fault_has_caught_it(monkeypatch, capsys, answers, options, status, said):
     left = list(answers)
 
-    def answered(tree, arguments, seconds):
+    def answered(tree, marked, arguments, seconds):
         (tree.parent / "log").write_text("the last words")
         if "class ConfigErrors" in (tree / ONE.path).read_text():
             return left.pop(0)
