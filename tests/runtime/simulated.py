@@ -139,10 +139,17 @@ class Simulation:
         at: The site of each worker.
         monkeypatch: Puts the fakes in their places.
         luck: Decides whether a call that is done is seen to be; None: at once.
+        wanted: What is put up with.
     """
 
     def __init__(
-        self, job: Job, sites: Sites, at: list[str | None], monkeypatch: Any, luck: random.Random | None = None
+        self,
+        job: Job,
+        sites: Sites,
+        at: list[str | None],
+        monkeypatch: Any,
+        luck: random.Random | None = None,
+        wanted: Wanted = Wanted(1, 9),  # noqa: B008  (it is frozen)
     ) -> None:
         def wait(references: Any, **_: Any) -> tuple[list[Any], list[Any]]:
             done = [r for r in references if luck is None or luck.random() < 0.5]
@@ -171,7 +178,7 @@ class Simulation:
         monkeypatch.setattr(fleets, "Elastic", Staffed)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.log: list[Any] = []
-        arguments = job, Staffing(Wanted(1, 9)), RayResources(), self._tell
+        arguments = job, Staffing(wanted), RayResources(), self._tell
         self.fleet: Any
         if job.asynchronous is None:
             self.fleet = RayFleet(*arguments, sites=sites)
