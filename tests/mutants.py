@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +39,8 @@ HINTED, REST = 600, 3600
 
 #: pytest's own exit statuses.
 PASSED, FAILED = 0, 1
+
+_running: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,24 @@ def pytest(tree: Path, marked: str, arguments: Sequence[str], seconds: float) ->
         "PYTHONPATH": os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     with (tree.parent / "log").open("w") as log:
-        running = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True)
+        _running.add(process.pid)
         try:
-            status: int | None = running.wait(seconds)
+            status: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
+            _end(process.pid)
+            process.wait()
     failed = tree / ".pytest_cache" / "v" / "cache" / "lastfailed"
     return status, list(json.loads(failed.read_text())) if failed.exists() else []
+
+
+def _end(process: int) -> None:
+    """End a session of processes that was started here."""
+    _running.discard(process)
+    with suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
 
 
 def tried(mutant: Mutant, *, hints_only: bool) -> Verdict:
@@ -195,21 +204,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for mutant in chosen:
             print(f"{mutant.name} ({mutant.file})\n    {mutant.breaks}")
         return 0
-    survived, catchers = [], dict[str, str]()
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        return report(chosen, pool.map(lambda mutant: tried(mutant, hints_only=options.hints), chosen))
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_running):
+            _end(process)
+
+
+def report(chosen: Sequence[Mutant], verdicts: Iterable[Verdict]) -> int:
+    """Print what becomes of mutants, look into what has caught them, and return the exit status."""
+    survived, catchers = 0, dict[str, str]()
     width = max(len(mutant.name) for mutant in chosen)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        verdicts = pool.map(lambda mutant: tried(mutant, hints_only=options.hints), chosen)
-        for mutant, verdict in zip(chosen, verdicts, strict=True):
-            print(f"{mutant.name:{width}}  {verdict.seconds:6.1f} s  {verdict.by or 'SURVIVED'}", flush=True)
-            if verdict.by is None:
-                survived.append(mutant.name)
-                print(verdict.trouble, end="\n" if verdict.trouble else "")
-            else:
-                catchers[verdict.by] = mutant.name
+    for mutant, verdict in zip(chosen, verdicts, strict=True):
+        print(f"{mutant.name:{width}}  {verdict.seconds:6.1f} s  {verdict.by or 'SURVIVED'}", flush=True)
+        if verdict.trouble:
+            print(f"    {verdict.trouble}")
+        if verdict.by is None:
+            survived += 1
+        else:
+            catchers[verdict.by] = mutant.name
     false = sound(list(catchers))
     for test in false:
         print(f"{test} fails without a fault, too: it has not caught {catchers.get(test, 'anything')!r}")
-    print(f"{len(chosen) - len(survived)} of {len(chosen)} caught by {len(catchers)} tests")
+    print(f"{len(chosen) - survived} of {len(chosen)} caught, by {len(catchers)} tests")
     return 1 if survived or false else 0
 
 

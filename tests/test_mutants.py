@@ -46,7 +46,7 @@ def test_a_text_that_is_not_there_once_is_refused(text):
 @pytest.mark.parametrize(
     ("answers", "options", "status", "said"),
     [
-        ([(FAILED, ["t::a"])], [], 0, "1 of 1 caught"),
+        ([(FAILED, ["t::a"])], [], 0, "1 of 1 caught, by 1 tests"),
         ([(PASSED, []), (FAILED, ["t::b"])], [], 0, "t::b"),  # not where it was expected
         ([(PASSED, []), (PASSED, [])], [], 1, "SURVIVED"),
         ([(PASSED, [])], ["--hints"], 1, "SURVIVED"),

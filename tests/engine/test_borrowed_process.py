@@ -38,7 +38,7 @@ def test_all_is_as_it_was(ends, flushed):
         with suppress(*errors.values()), borrowed_process(threads=before["threads"] + 1):
             assert torch.get_num_threads() == before["threads"] + 1
             seed_all(7, "forward", 1)
-            torch.rand(3), random.random(), np.random.rand()  # noqa: B018
+            torch.rand(3), random.random(), np.random.rand()
             if ends in errors:
                 raise errors[ends]
         assert surroundings() == before
