@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 from pydantic import BaseModel
 
@@ -37,7 +38,8 @@ from pisa_ray.algorithm import (
     Scaffold,
     SyncOptimizer,
 )
-from pisa_ray.cli.config import Config, WorkersSection, imported, load, note_planned_rounds, plain
+from pisa_ray.cli.config import Config, WorkersSection, load, note_planned_rounds, plain
+from pisa_ray.cli.factories import imported
 from pisa_ray.data import (
     IID,
     ByColumn,
@@ -329,7 +331,7 @@ def test_data_section_builds(read: Load, tmp_path: Path) -> None:
     }
     digits = read().data.build()
     assert (digits.train, digits.test) == ("digits", "digits:test")
-    assert read("data.transform=math:prod").data.build().transform is math.prod
+    assert read("data.transform=torch:relu").data.build().transform(torch.tensor(-1.0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -353,11 +355,11 @@ def test_data_that_cannot_be_used(read: Load, section: str, sentence: str) -> No
     ("reference", "rest"),
     [
         ("nowhere:f", "must be 'package.module:function' (ModuleNotFoundError: "),
-        ("math", "must be 'package.module:function' ("),
-        ("math:", "must be 'package.module:function' ("),
+        ("torch", "must be 'package.module:function' ("),
+        ("torch:", "must be 'package.module:function' ("),
         (":f", "must be 'package.module:function' (ValueError: "),
-        ("math:nothing", "must be 'package.module:function' (AttributeError: "),
-        ("math:pi", "that is a float: name a function."),
+        ("torch:nothing", "must be 'package.module:function' (AttributeError: "),
+        ("torch:pi", "that is a float: name a function."),
     ],
 )
 def test_functions_that_are_not_there(reference: str, rest: str) -> None:

@@ -423,7 +423,7 @@ def test_evaluate_finds_what_the_run_recorded(config: Path, capsys: pytest.Captu
     assert train(config, "run", "model={factory: 'test_main_models:normalised'}", "data.validation=0.1") == 0
     run = config.parent / "run"
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--json"]) == 0
+    assert main(["evaluate", str(run), "--json", "--trust"]) == 0
 
     measured, ended = json.loads(capsys.readouterr().out), result(run)
     assert measured["weights_sha256"] == ended["weights_sha256"]
@@ -431,7 +431,7 @@ def test_evaluate_finds_what_the_run_recorded(config: Path, capsys: pytest.Captu
     shards = json.loads((run / "partition.json").read_text())["shards"]
     assert [shard["rows"] for shard in measured["shards"]] == [shard["rows"] for shard in shards]
 
-    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", str(run), "--trust"]) == 0
     text = capsys.readouterr().out
     assert f"{ended['test_accuracy']:.4f}" in text
     assert f"weights_sha256 {ended['weights_sha256']}" in text

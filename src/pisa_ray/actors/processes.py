@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import RayResources
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
 from pisa_ray.engine.files import Folder
@@ -52,7 +53,7 @@ class WorkerActor:
     """
 
     def __init__(self, path: list[str]) -> None:
-        _import_from(path)
+        import_from(path)
         self.worker: Worker | None = None
 
     def set_up(self, job: Job, shards: Sequence[int], gpu: bool) -> tuple[WorkerInfo, str]:
@@ -137,7 +138,7 @@ class ConsensusActor:
 
     def __init__(self, path: list[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # without it an actor that reserved no GPU sees all
-        _import_from(path)
+        import_from(path)
 
     def set_up(self, job: Job, round_: int, published: np.ndarray | None) -> tuple[np.ndarray | None, None]:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
@@ -213,8 +214,3 @@ def end(actor: Any) -> None:
 def _remote(kind: type) -> Any:
     remote: Any = ray.remote  # its types do not know concurrency groups
     return remote(concurrency_groups=_GROUPS)(kind)
-
-
-def _import_from(path: list[str]) -> None:
-    """Let a process import what the driver can: the user's own modules, where they lie at the same place."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)

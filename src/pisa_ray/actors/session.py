@@ -16,6 +16,7 @@ from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 from ray.autoscaler.sdk import request_resources
 
+from pisa_ray.actors.imports import job_config
 from pisa_ray.errors import ConfigError
 
 
@@ -109,7 +110,7 @@ def _connect(address: str, cores: float) -> None:
     if address == "local":  # logical cores, so that more workers than cores are possible
         options = {"num_cpus": max(math.ceil(cores), 1), "include_dashboard": False}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, **options)
+        ray.init(address=address, logging_level=logging.ERROR, job_config=job_config(), **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f"ray.address is {address!r}, but Ray cannot be reached there: {error}") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +16,7 @@ from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
 from pisa_ray.cli.config_section import Section
+from pisa_ray.cli.factories import imported
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
@@ -304,24 +303,6 @@ def note_planned_rounds(config: Config, planned: int | None = None) -> None:
 def plain(config: Config) -> dict[str, Any]:
     """The configuration as it is written to config.yaml: every key with its value, defaults included."""
     return config.model_dump(by_alias=True)
-
-
-def imported(reference: str, key: str) -> Callable[..., Any]:
-    """The function that "package.module:name" names.
-
-    Raises:
-        ConfigError: There is no such function.
-    """
-    module, _, name = reference.partition(":")
-    try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module raises when it is imported
-        raise ConfigError(
-            f"{key} is {reference!r}, but it must be 'package.module:function' ({type(error).__name__}: {error})."
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"{key} is {reference!r}, but that is a {type(function).__name__}: name a function.")
-    return function
 
 
 def _override(values: dict[str, Any], setting: str) -> None:

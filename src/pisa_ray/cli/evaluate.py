@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.shards import made_by_train, prepared
+from pisa_ray.cli.recorded import made_by_train, prepared
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256
 from pisa_ray.engine.numerics import borrowed_process
@@ -16,8 +16,12 @@ from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
-def evaluate(run_dir: Path) -> dict[str, Any]:
+def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
     """Evaluate `model.safetensors` of a run, in this process.
+
+    Args:
+        run_dir: The run directory.
+        trust: Whether code may be run that it names and that is of no installed package.
 
     Returns:
         weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
@@ -35,7 +39,7 @@ def evaluate(run_dir: Path) -> dict[str, Any]:
         )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    job = Changes(prepared(recorded, run_dir.resolve())).again(directory.records.changes())
+    job = Changes(prepared(recorded, run_dir.resolve(), trust=trust)).again(directory.records.changes())
     with borrowed_process(job.threads):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)

@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     logging.getLogger("pisa_ray").setLevel(logging.WARNING)
-    sys.path.insert(0, str(Path.cwd()))  # model.factory and data.transform may live beside the user
     try:
         status: int = options.run(options)
     except ConfigError as error:
@@ -93,11 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         "--remove", type=int, metavar="SHARD", help="this shard leaves for good, and its message the sum"
     )
     which.add_argument("--add", metavar="PATH", help="Parquet data, a path or URI, join as a shard with the next id")
+    _add_trust(shards)
     shards.set_defaults(run=_shards)
 
     evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     report = commands.add_parser("report", help="write a self-contained HTML page about one or more runs")
@@ -105,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: report.html in the first RUN_DIR)")
     report.set_defaults(run=_report)
     return parser
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--trust", action="store_true", help="run code that RUN_DIR/config.yaml names, of packages not installed too"
+    )
 
 
 # The commands import what they need when they run: --help and a misspelt key should not wait for all of it.
@@ -185,7 +192,7 @@ def _shards(options: argparse.Namespace) -> int:
     from pisa_ray.trainer.changes import Asked  # noqa: PLC0415
 
     asked = Asked(remove=options.remove) if options.add is None else Asked.to_add(options.add)
-    directory = ask(options.run_dir, asked)
+    directory = ask(options.run_dir, asked, trust=options.trust)
     what = f"shard {asked.remove} to leave" if asked.add is None else f"{asked.add} to join"
     print(f"asked for {what}; {directory.path / 'events.jsonl'} tells when it is done")
     return 0
@@ -194,7 +201,7 @@ def _shards(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from pisa_ray.cli.evaluate import evaluate, table  # noqa: PLC0415
 
-    measured = evaluate(options.run_dir)
+    measured = evaluate(options.run_dir, trust=options.trust)
     print(_json(measured) if options.json else table(measured))
     return 0
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pisa_ray.cli.config import checked
-from pisa_ray.cli.train import job_arguments
+from pisa_ray.cli.recorded import made_by_train, prepared
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.changes import Asked, Changes
-from pisa_ray.trainer.prepare import Prepared, prepare
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
-def ask(run_dir: Path, asked: Asked) -> RunDirectory:
+def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
     """Leave word for the driver of a run, after what can be known here has been looked at.
 
     Args:
         run_dir: The run directory.
         asked: What is asked for.
+        trust: Whether code may be run that the directory names and that is of no installed package.
 
     Returns:
         The run directory.
@@ -34,7 +33,7 @@ def ask(run_dir: Path, asked: Asked) -> RunDirectory:
     if made_by_train(recorded):
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None
-        changes = Changes(prepared(recorded, directory.path), replaying=replaying)
+        changes = Changes(prepared(recorded, directory.path, trust=trust), replaying=replaying)
         changes.settle(changes.again(directory.records.changes()), [])
         for waiting in directory.requests.asked_shards():
             with suppress(ConfigError):  # the run will say so
@@ -42,18 +41,3 @@ def ask(run_dir: Path, asked: Asked) -> RunDirectory:
         changes.ask(asked)
     directory.requests.ask_shards(asked)
     return directory
-
-
-def made_by_train(recorded: dict[str, Any]) -> bool:
-    """Whether a config.yaml is that of pisa-ray train, and not PisaTrainer's own description of its arguments."""
-    data = recorded.get("data")
-    return isinstance(data, dict) and "dataset" in data
-
-
-def prepared(recorded: dict[str, Any], base: Path) -> Prepared:
-    """What a run of pisa-ray train began with, from its config.yaml; weights that it started from need not exist."""
-    config = checked(recorded, base)
-    config.model.weights = None
-    arguments = job_arguments(config)
-    threads = arguments.pop("threads_per_worker")
-    return prepare(**arguments, threads=threads)

@@ -10,7 +10,8 @@ from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
-from pisa_ray.cli.config import Config, ModelSection, WorkersSection, imported, note_planned_rounds, plain
+from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain
+from pisa_ray.cli.factories import imported
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model

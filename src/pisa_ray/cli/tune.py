@@ -20,9 +20,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from pisa_ray.actors.imports import import_from, job_config
 from pisa_ray.cli.config import Config, RaySection, checked, note_planned_rounds, plain, read
 from pisa_ray.cli.config_errors import sentence, shown
 from pisa_ray.cli.config_section import Section
+from pisa_ray.cli.factories import current_folder, given_in
 from pisa_ray.cli.train import job_arguments, scaling
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer import PisaTrainer
@@ -166,9 +168,10 @@ class Search:
             raise ConfigError("metric is of test rows, by which nothing should be chosen: set base.data.validation.")
 
 
-def _build(search: Search, path: Sequence[str], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _build(search: Search, path: Sequence[str], folder: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """In a trial's process, which should import what the driver can."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)
+    import_from(path)
+    given_in(folder)
     return search.arguments(chosen)
 
 
@@ -194,9 +197,11 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         )
     spec.check()
     if not ray.is_initialized():
-        ray.init(address=file.ray.address, include_dashboard=False, log_to_driver=False)
+        ray.init(address=file.ray.address, include_dashboard=False, log_to_driver=False, job_config=job_config())
     scale = scaling(spec.config({key: domain.one() for key, domain in file.space.items()}))
-    trainable = tune.with_parameters(PisaTrainable, build=partial(_build, spec, sys.path), every=file.every)
+    trainable = tune.with_parameters(
+        PisaTrainable, build=partial(_build, spec, sys.path, current_folder()), every=file.every
+    )
     trainable = tune.with_resources(trainable, reserve(scale.most, scale.cpus, scale.gpus))
     if resume:
         tuner = tune.Tuner.restore(str(out), trainable=trainable, resume_unfinished=True, restart_errored=True)

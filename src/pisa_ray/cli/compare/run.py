@@ -13,9 +13,11 @@ from typing import Any
 import ray
 
 from pisa_ray.actors import RayResources, ray_session
+from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import room
 from pisa_ray.cli.compare.cells import Cell, opened
 from pisa_ray.cli.config import Config, WorkersSection, checked, plain
+from pisa_ray.cli.factories import current_folder, given_in
 from pisa_ray.cli.train import train
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StoppedWaitingError
 from pisa_ray.trainer.interrupt import StopRequests
@@ -97,8 +99,9 @@ def attempt(config: Config, path: Path) -> Outcome:
 
 
 @ray.remote
-def _task(values: dict[str, Any], path: str, folders: list[str]) -> Outcome:
-    sys.path.extend(folder for folder in folders if folder not in sys.path)  # where factories of models may be
+def _task(values: dict[str, Any], path: str, folders: list[str], folder: str) -> Outcome:
+    import_from(folders)
+    given_in(folder)
     return attempt(checked(values, Path(path)), Path(path))
 
 
@@ -131,7 +134,7 @@ def _submit(cell: Cell) -> Any:
     options: dict[str, Any] = {"num_cpus": each.threads_per_worker, "num_gpus": each.gpus_per_worker}
     if each.worker_labels:
         options["label_selector"] = each.worker_labels
-    return _task.options(**options, name=str(cell)).remote(plain(each), str(cell.path), sys.path)
+    return _task.options(**options, name=str(cell)).remote(plain(each), str(cell.path), sys.path, current_folder())
 
 
 def _outcome(ref: Any) -> Outcome:

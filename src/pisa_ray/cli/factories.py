@@ -1,0 +1,166 @@
+"""Functions that a configuration names, such as model.factory: where they are looked for, and whose may be run.
+
+The folder that a command is given in comes last on the path, so that a file in it shadows nothing that is installed,
+and only while such a function is imported or called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pisa_ray.errors import ConfigError
+
+#: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
+_OURS = {"PIL", "numpy", "pip", "pisa_ray", "pyarrow", "pydantic", "ray", "safetensors", "setuptools", "torch", "yaml"}
+
+_given_in: str | None = None
+
+
+def given_in(folder: str) -> None:
+    """Tell a process that works for a command in which folder that was given; else it is this process's own."""
+    global _given_in  # noqa: PLW0603  (of the process, as sys.path is)
+    _given_in = folder
+
+
+@dataclass(frozen=True)
+class Named:
+    """A function by its name, which another process imports for itself.
+
+    Attributes:
+        reference: "package.module:function".
+        folder: Where its module may lie, if it is not installed; None: it is.
+    """
+
+    reference: str
+    folder: str | None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        with _importing_from(self.folder):
+            return self.find()(*args, **kwargs)
+
+    def find(self) -> Any:
+        """What has that name."""
+        module, _, name = self.reference.partition(":")
+        with _importing_from(self.folder):
+            return getattr(importlib.import_module(module), name)
+
+
+def current_folder() -> str:
+    """The folder that the command was given in."""
+    return _given_in or str(Path.cwd())
+
+
+def imported(reference: str, key: str) -> Callable[..., Any]:
+    """The function that "package.module:name" names.
+
+    Args:
+        reference: The name.
+        key: The key of the configuration that names it.
+
+    Raises:
+        ConfigError: There is no such function, or it is one of Python's own library.
+    """
+    module = reference.partition(":")[0]
+    top = module.partition(".")[0]
+    _check_no_standard(top, reference, key)
+    named = Named(reference, None if is_installed(top) else current_folder())
+    try:
+        function = named.find()
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        found = getattr(sys.modules.get(module), "__file__", None)
+        where = f"; that is {found}" if found and isinstance(error, AttributeError) else ""
+        raise ConfigError(
+            f"{key} is {reference!r}, but it must be 'package.module:function' "
+            f"({type(error).__name__}: {error}{where})."
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"{key} is {reference!r}, but that is a {type(function).__name__}: name a function.")
+    if inspect.isroutine(function) or inspect.isclass(function):
+        _check_no_standard(str(function.__module__).partition(".")[0], reference, key)
+    return named
+
+
+def check_installed(reference: str, key: str, run_dir: Path) -> None:
+    """Whether a function that a run directory names may be run without the user's saying so.
+
+    Args:
+        reference: The function.
+        key: The key of config.yaml that names it.
+        run_dir: The directory.
+
+    Raises:
+        ConfigError: It is not of an installed package, or one of those that this library stands on.
+    """
+    module = reference.partition(":")[0]
+    top = module.partition(".")[0]
+    _check_no_standard(top, reference, key)
+    if is_installed(top) and (top not in _OURS or module == "pisa_ray.models" or _is_model(reference)):
+        return
+    raise ConfigError(
+        f"{key} is {reference!r}, code that {run_dir}/config.yaml names and that is no model of an installed package: "
+        "look at both, and use --trust to run it."
+    )
+
+
+def is_installed(top: str) -> bool:
+    """Whether a top-level module is found among installed packages, before it is imported."""
+    if top == "pisa_ray":
+        return True
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    places = list(spec.submodule_search_locations or [spec.origin or ""])
+    return bool(places) and all(_is_in_packages(Path(place)) for place in places)
+
+
+def _is_in_packages(place: Path) -> bool:
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    return any(
+        place.resolve().is_relative_to(Path(folder).resolve()) for folder in (*folders, site.getusersitepackages())
+    )
+
+
+def _is_model(reference: str) -> bool:
+    try:
+        found = Named(reference, None).find()
+    except Exception:  # it will be told where it is used
+        return False
+    return inspect.isclass(found) and issubclass(found, nn.Module)
+
+
+def _check_no_standard(top: str, reference: str, key: str) -> None:
+    if top in sys.stdlib_module_names or top == "__main__":
+        raise ConfigError(
+            f"{key} is {reference!r}, but {top} is a part of Python, not a module of yours or of an installed package: "
+            "name a function of such a one, and rename a file of yours that has that name."
+        )
+
+
+@contextmanager
+def _importing_from(folder: str | None) -> Iterator[None]:
+    """Import from a folder, too, after all others."""
+    if folder is None or folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
