@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests that share a Ray run in one process, the others beside them.
 PARALLEL ?= -n 2 --dist loadgroup
 
-.PHONY: demo test lint cluster slow mutants clean
+.PHONY: demo test lint slow mutants clean
 
 demo: $(VENV)/.installed
 	rm -rf runs/demo
@@ -21,14 +21,11 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-cluster: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "cluster and not slow"
-
 mutants: $(VENV)/.installed
 	$(BIN)/python tests/mutants.py
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or cluster" $(PARALLEL)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
