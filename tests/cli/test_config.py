@@ -108,7 +108,7 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "name": None,
         "seed": 0,
         "data": dict.fromkeys(
-            ("train", "test", "input", "label", "validation", "scale", "mean", "std", "transform"), None
+            ("train", "test", "input", "label", "validation", "scale", "mean", "std", "transform", "dtype"), None
         )
         | {"dataset": "digits"},
         "partition": {"distort": None, "kind": "iid", "shards": 2},
@@ -328,6 +328,7 @@ def test_data_section_builds(read: Load, tmp_path: Path) -> None:
         "mean": (1.0, 2.0),
         "std": (3.0, 4.0),
         "transform": None,
+        "dtype": None,
     }
     digits = read().data.build()
     assert (digits.train, digits.test) == ("digits", "digits:test")
@@ -613,7 +614,7 @@ WRONG = [
         "data=digits",
         "data",
         "'digits'",
-        "a section with dataset, train, test, input, label, validation, scale, mean, std and transform",
+        "a section with dataset, train, test, input, label, validation, scale, mean, std, transform and dtype",
     ),
     ("data.dataset=mnist", "data.dataset", "'mnist'", "'digits'"),
     ("data.train=5", "data.train", "5", "text in quotes"),
@@ -629,6 +630,7 @@ WRONG = [
     ("data.mean=[x]", "data.mean.0", "'x'", NUMBER),
     ("data.std=[1, x]", "data.std.1", "'x'", NUMBER),
     ("data.transform=5", "data.transform", "5", "text in quotes"),
+    ("data.dtype=half", "data.dtype", "'half'", "'float32' or 'int64'"),
     ("partition=iid", "partition", "'iid'", "a section such as {kind: iid}"),
     ("partition.shards=0", "partition.shards", "0", "at least 1"),
     ("partition.shards=ten", "partition.shards", "'ten'", WHOLE),

@@ -28,7 +28,7 @@ def test_colour_images_are_normalised_by_their_own_statistics():
 def test_grey_images_are_scaled_only_and_other_numbers_are_left_alone():
     _, source = images(1)
     assert default_preprocess(source) == Preprocess(scale=1 / 255)
-    numbers, other = images(3, torch.int64)
+    numbers, other = images(3, torch.float64)
     assert default_preprocess(other) == Preprocess()
     x = default_preprocess(other)(numbers, training=True)
     assert x.dtype == torch.float32

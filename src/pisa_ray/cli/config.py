@@ -39,6 +39,7 @@ class DataSection(Section):
     mean: list[float] | None = None
     std: list[float] | None = None
     transform: str | None = None
+    dtype: Literal["float32", "int64"] | None = None
 
     def build(self) -> Data:
         """Data as the trainer takes them."""
@@ -64,6 +65,7 @@ class DataSection(Section):
             mean=None if self.mean is None else tuple(self.mean),
             std=None if self.std is None else tuple(self.std),
             transform=None if self.transform is None else imported(self.transform, "data.transform"),
+            dtype=self.dtype,
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
@@ -66,6 +68,13 @@ def train(
 def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
     """The arguments of PisaTrainer that determine the result of a round; data where they have been opened already."""
     data, method = data or config.data.build().open(), config.algorithm.build()
+    if config.model.kind is not None:
+        if config.data.dtype == "int64":
+            raise ConfigError(
+                f"data.dtype is int64, but model.kind {config.model.kind} takes real numbers: leave data.dtype out, or "
+                "use a model.factory."
+            )
+        data = replace(data, preprocess=replace(data.preprocess, dtype=torch.float32))
     return {
         "model": _small_enough(method, _model(config.model, data)),
         "data": data,

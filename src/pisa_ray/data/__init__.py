@@ -4,6 +4,7 @@
 `Preprocess` prepares them for the model. All of it is a function of (config, data, seed) only.
 """
 
+from pisa_ray.data.alike import check_alike
 from pisa_ray.data.base import Source
 from pisa_ray.data.by_feature import ByFeature
 from pisa_ray.data.distortions import Distortion, Noise, Origin, Recolour, Rotate, ShiftLabels
@@ -22,12 +23,13 @@ from pisa_ray.data.partitions import (
     QuantitySkew,
     hold_out,
 )
-from pisa_ray.data.preprocess import Preprocess, default_preprocess
+from pisa_ray.data.preprocess import DTYPES, Preprocess, checked_dtype, default_preprocess
 from pisa_ray.data.rows import Rows
 from pisa_ray.data.sources import open_source
 from pisa_ray.data.streams import BatchStream
 
 __all__ = [
+    "DTYPES",
     "IID",
     "BatchStream",
     "ByColumn",
@@ -49,6 +51,8 @@ __all__ = [
     "Rows",
     "ShiftLabels",
     "Source",
+    "check_alike",
+    "checked_dtype",
     "default_preprocess",
     "distribution_table",
     "generator",

@@ -23,7 +23,7 @@ class Features:
         columns: The columns' names; more than one only for scalars.
         kind: What the cells are: encoded images, lists of numbers, or one number each.
         shape: One row's shape: (channels, height, width), the list's shape, or (number of columns,).
-        dtype: The array's type as stored; float32 for scalars.
+        dtype: The array's type as stored; for scalars float32, or int64 where that is asked for and they are integers.
     """
 
     columns: tuple[str, ...]
@@ -60,7 +60,9 @@ class Features:
         return images
 
 
-def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], pa.Table], where: Where) -> Features:
+def plan_features(
+    schema: pa.Schema, columns: Sequence[str], head: Callable[[], pa.Table], where: Where, *, integers: bool
+) -> Features:
     """Finds out from the schema, and where that is not enough from the first row, what the input looks like.
 
     Args:
@@ -68,6 +70,7 @@ def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], 
         columns: The input columns' names, all in the schema.
         head: Reads the first row's input columns; called only for images and lists without a fixed length.
         where: Where the table is, for error messages.
+        integers: Whether several columns of integers stay integers.
 
     Returns:
         The plan.
@@ -77,7 +80,8 @@ def plan_features(schema: pa.Schema, columns: Sequence[str], head: Callable[[], 
     """
     types = [schema.field(name).type for name in columns]
     if all(is_number(kind) for kind in types):
-        return Features(tuple(columns), "scalars", (len(columns),), np.dtype(np.float32))
+        whole = integers and all(pa.types.is_integer(kind) for kind in types)
+        return Features(tuple(columns), "scalars", (len(columns),), np.dtype(np.int64 if whole else np.float32))
     if len(columns) > 1:
         raise ConfigError(
             f"data.input is {list(columns)}, but only columns of single numbers can be put together: "

@@ -125,6 +125,14 @@ class Noise(Distortion):
         super().__post_init__()
         checks.settle(self, level=checks.number(least=0))
 
+    def check(self, x: Tensor) -> None:
+        """Refuses integers, such as token numbers; see `Distortion.check`."""
+        if not (x.is_floating_point() or x.is_complex()):
+            raise ConfigError(
+                f"partition.distort.kind is {self.kind}, but the model's inputs are integers, which noise would make "
+                "real numbers: set data.dtype to float32, or use another distortion."
+            )
+
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
         """Adds noise to a training batch; see `Distortion.__call__`."""
         level = self.level * origin.shard / max(1, origin.shards - 1)

@@ -27,13 +27,21 @@ class ParquetSource(TableSource):
         spec: A path, or a URI that pyarrow opens (file://, s3://, gs://, hdfs://).
         input: The input column or columns.
         label: The label column.
+        integers: Whether several input columns of integers stay integers.
 
     Raises:
         ConfigError: If there is no such file, a file is no Parquet file or unlike the others, or a column cannot be
             used (from the metadata; nulls that the statistics do not know of show when reading).
     """
 
-    def __init__(self, spec: str | Path, *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
+    def __init__(
+        self,
+        spec: str | Path,
+        *,
+        input: str | Sequence[str] | None,  # noqa: A002
+        label: str | None,
+        integers: bool = False,
+    ):
         self._filesystem, root = _open_filesystem(spec)
         self._files = parquet_files(self._filesystem, root, str(spec))
         self._relative = [path.removeprefix(root) for path in self._files]
@@ -48,7 +56,8 @@ class ParquetSource(TableSource):
         self._from_folders = FolderColumns(self._relative, schema.names)
         for field in self._from_folders.fields:
             schema = schema.append(field)
-        super().__init__(schema, [sizes[group] for group in self._groups], input=input, label=label, place=str(spec))
+        pieces = [sizes[group] for group in self._groups]
+        super().__init__(schema, pieces, input=input, label=label, place=str(spec), integers=integers)
         self._check_files(schema)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:

@@ -13,16 +13,20 @@ from pisa_ray.errors import ConfigError
 
 Transform = Callable[[Tensor, bool], Tensor]
 
+#: The types that a model's inputs may be given, by their names in configurations.
+DTYPES = {"float32": torch.float32, "int64": torch.int64}
+
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Turns a batch of stored inputs into float32: times scale, minus mean, over std.
+    """Turns a batch of stored inputs into the model's: of one type, and real ones times scale, minus mean, over std.
 
     Attributes:
         scale: Factor on the stored numbers, e.g. 1/255; None: 1.
         mean: Per channel (dimension 1 of a batch; one number serves all), in scaled units; None: 0.
         std: Per channel, positive, given together with mean.
         transform: Replaces all of this: called with (inputs as stored, whether it is for training).
+        dtype: The type of the model's inputs.
 
     Raises:
         ConfigError: If a transform is given together with anything else, mean without std, or a std is not positive.
@@ -32,6 +36,7 @@ class Preprocess:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     transform: Transform | None = None
+    dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         if self.transform is not None and (self.scale, self.mean, self.std) != (None, None, None):
@@ -61,12 +66,36 @@ class Preprocess:
         """
         if self.transform is not None:
             return self.transform(x, training)
-        x = x.to(torch.float32)
+        x = x.to(self.dtype)
         if self.scale is not None:
             x = x * self.scale
         if self.mean is not None and self.std is not None:
             x = (x - _per_channel(self.mean, x)) / _per_channel(self.std, x)
         return x
+
+
+def input_kind(source: Source) -> str:
+    """Names what a source's inputs are as stored, from which follows what the model gets where nothing is said."""
+    kind = source.input_dtype
+    if kind == torch.uint8 and len(source.input_shape) == 3:
+        return "images of bytes"
+    if kind.is_complex:
+        return "complex numbers"
+    return "real numbers" if kind.is_floating_point or kind == torch.bool else "integers"
+
+
+def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Gives `data.dtype` as torch calls it.
+
+    Raises:
+        ConfigError: If it is not one of `DTYPES`.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found in (None, *DTYPES.values()) and (found is not None or dtype is None):
+        return found
+    raise ConfigError(
+        f"data.dtype is {dtype!r}, but the model's inputs can be made {' or '.join(DTYPES)}: use one of these."
+    )
 
 
 def default_preprocess(
@@ -76,8 +105,9 @@ def default_preprocess(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     transform: Transform | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Preprocess:
-    """Chooses what the user did not: images of bytes to 0..1, colour images also normalised by their own statistics.
+    """Chooses what the user did not: integers stay integers, images of bytes go to 0..1, in colour normalised.
 
     Args:
         source: The training data.
@@ -86,16 +116,33 @@ def default_preprocess(
             in bounded memory; else none.
         std: As mean, the standard deviation.
         transform: Replaces all of this.
+        dtype: float32 or int64. Default: int64 for integers that are no images and are not scaled, complex64 for
+            complex numbers, else float32.
 
     Returns:
         The preprocessing, to be used for test data too.
 
     Raises:
-        ConfigError: As `Preprocess`, or if mean has neither one number nor one a channel.
+        ConfigError: As `Preprocess`; or if mean has neither one number nor one a channel, or dtype is int64 and the
+            inputs are not integers, or are to be scaled.
     """
     if transform is not None:
+        if dtype is not None:
+            raise ConfigError(
+                "data.transform replaces data.dtype, but both are given: choose the type in the transform."
+            )
         return Preprocess(scale, mean, std, transform)
-    if source.input_dtype == torch.uint8 and len(source.input_shape) == 3:
+    kind, scaled = input_kind(source), (scale, mean, std) != (None, None, None)
+    if dtype is None:
+        by_kind = {"integers": torch.float32 if scaled else torch.int64, "complex numbers": torch.complex64}
+        dtype = by_kind.get(kind, torch.float32)
+    if dtype == torch.int64:
+        if scaled:
+            raise ConfigError("data.dtype is int64, but data.scale, mean and std make real numbers: leave them out.")
+        if kind not in ("integers", "images of bytes"):
+            raise ConfigError(f"data.dtype is int64, but the inputs are {kind}: store integers, or use float32.")
+        return Preprocess(dtype=dtype)
+    if kind == "images of bytes":
         scale = 1 / 255 if scale is None else scale
         if source.input_shape[0] == 3 and mean is None and std is None:
             mean, std = _channel_statistics(source, scale)
@@ -104,7 +151,7 @@ def default_preprocess(
         raise ConfigError(
             f"data.mean has {len(mean)} numbers, but the inputs have {channels} channels: give one a channel."
         )
-    return Preprocess(scale, mean, std)
+    return Preprocess(scale, mean, std, dtype=dtype)
 
 
 def _channel_statistics(source: Source, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,7 +18,14 @@ class RaySource(TableSource):
     the data set itself keeps to its order (no unseeded shuffle).
     """
 
-    def __init__(self, dataset: "ray.data.Dataset", *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
+    def __init__(
+        self,
+        dataset: "ray.data.Dataset",
+        *,
+        input: str | Sequence[str] | None,  # noqa: A002
+        label: str | None,
+        integers: bool = False,
+    ):
         import ray  # noqa: PLC0415 - only who has a Ray data set needs it
 
         options = dataset.context.execution_options
@@ -32,7 +39,7 @@ class RaySource(TableSource):
         self._blocks = [block for block, rows in zip(blocks, counts, strict=True) if rows]
         schema = ray.get(self._blocks[0]).schema if self._blocks else pa.schema([])
         pieces = [rows for rows in counts if rows]
-        super().__init__(schema, pieces, input=input, label=label, place="the Ray data set")
+        super().__init__(schema, pieces, input=input, label=label, place="the Ray data set", integers=integers)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
         """Fetches a block."""

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 DataSpec: TypeAlias = "str | Path | pa.Table | ray.data.Dataset | torch.utils.data.Dataset[Any] | Sequence[Any]"
 
 
-def open_source(spec: "DataSpec", *, input: str | Sequence[str] | None = None, label: str | None = None) -> Source:  # noqa: A002
+def open_source(
+    spec: "DataSpec",
+    *,
+    input: str | Sequence[str] | None = None,  # noqa: A002
+    label: str | None = None,
+    integers: bool = False,
+) -> Source:
     """Opens data of any supported kind and checks what can be checked from its metadata.
 
     Args:
@@ -32,6 +38,7 @@ def open_source(spec: "DataSpec", *, input: str | Sequence[str] | None = None, l
             "digits:test" (the other 360).
         input: For tables: the input column, or several columns of single numbers that become float32 features.
         label: For tables: the column of labels (integers or booleans) or of regression targets (floats).
+        integers: Whether several input columns of single integers stay integers.
 
     Returns:
         The opened source.
@@ -42,12 +49,12 @@ def open_source(spec: "DataSpec", *, input: str | Sequence[str] | None = None, l
     if isinstance(spec, str) and spec in ("digits", "digits:test"):
         return ArrowSource(digits_table(spec), input="features", label="label")
     if isinstance(spec, str | Path):
-        return ParquetSource(spec, input=input, label=label)
+        return ParquetSource(spec, input=input, label=label, integers=integers)
     if isinstance(spec, pa.Table):
-        return ArrowSource(spec, input=input, label=label)
+        return ArrowSource(spec, input=input, label=label, integers=integers)
     ray_data = sys.modules.get("ray.data")  # whoever made a Ray data set has imported it; nobody else needs it
     if ray_data is not None and isinstance(spec, ray_data.Dataset):
-        return RaySource(spec, input=input, label=label)
+        return RaySource(spec, input=input, label=label, integers=integers)
     if hasattr(spec, "__len__") and hasattr(spec, "__getitem__"):
         return TorchSource(spec)
     raise ConfigError(

@@ -39,6 +39,7 @@ class TableSource(Source):
         input: The input column or columns.
         label: The label column.
         place: What to call the table in error messages.
+        integers: Whether several input columns of integers stay integers.
 
     Raises:
         ConfigError: If the table is empty or a column is missing or of a type that cannot be used.
@@ -52,6 +53,7 @@ class TableSource(Source):
         input: str | Sequence[str] | None,  # noqa: A002
         label: str | None,
         place: str,
+        integers: bool,
     ):
         self.piece_rows, self.rows = tuple(piece_rows), sum(piece_rows)
         self._names, self._place = tuple(schema.names), place
@@ -65,7 +67,7 @@ class TableSource(Source):
             self._check_column(key, name)
         _check_label(schema.field(label).type, label)
         self._label, self._schema = label, schema
-        self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)), Where(place))
+        self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)), Where(place), integers=integers)
         self.input_shape = self._features.shape
         self.input_dtype = torch.from_numpy(np.empty(0, self._features.dtype)).dtype
         kind = schema.field(label).type
@@ -182,10 +184,17 @@ class TableSource(Source):
 class ArrowSource(TableSource):
     """An Arrow table in memory, which travels with the handle."""
 
-    def __init__(self, table: pa.Table, *, input: str | Sequence[str] | None, label: str | None):  # noqa: A002
+    def __init__(
+        self,
+        table: pa.Table,
+        *,
+        input: str | Sequence[str] | None,  # noqa: A002
+        label: str | None,
+        integers: bool = False,
+    ):
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
-        super().__init__(table.schema, pieces, input=input, label=label, place="the table")
+        super().__init__(table.schema, pieces, input=input, label=label, place="the table", integers=integers)
         for name in (*self._features.columns, self._label):
             (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where("the table"))
 

@@ -12,9 +12,10 @@ from threading import Lock
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from pisa_ray.algorithm import Clip, memory_of
-from pisa_ray.data import Source, open_source
+from pisa_ray.data import Source, check_alike, open_source
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.prepare import Prepared, check_robust
@@ -206,7 +207,9 @@ class Changes:
                 "with data.input and data.label."
             )
         try:
-            source = open_source(Path(train) if "://" not in train else train, input=columns, label=label)
+            integers = job.preprocess.dtype == torch.int64
+            place = Path(train) if "://" not in train else train
+            source = open_source(place, input=columns, label=label, integers=integers)
             source.check(train, inputs=job.preprocess.transform is None)
             self._check_fits(job.train, source, train)
         except (pa.ArrowException, OSError) as error:
@@ -214,19 +217,7 @@ class Changes:
         return source
 
     def _check_fits(self, train: Source, source: Source, name: str) -> None:
-        for what, here, there in (
-            ("shape", source.input_shape, train.input_shape),
-            ("type", source.input_dtype, train.input_dtype),
-        ):
-            if here != there:
-                raise ConfigError(
-                    f"{name} has inputs of {what} {here}, but data.train has {there}: use data of one kind."
-                )
-        if (source.target_dtype, source.target_shape) != (train.target_dtype, train.target_shape):
-            raise ConfigError(
-                f"{name} has labels of type {source.target_dtype} and shape {source.target_shape}, but data.train has "
-                f"{train.target_dtype} and {train.target_shape}: use data of one kind."
-            )
+        check_alike(train, source, name)
         if source.target_dtype.is_floating_point:
             return
         labels = source.labels()

@@ -22,6 +22,8 @@ from pisa_ray.data import (
     Partition,
     Preprocess,
     Source,
+    check_alike,
+    checked_dtype,
     default_preprocess,
     hold_out,
     label_distribution,
@@ -62,6 +64,8 @@ class Data:
         std: Per channel, divided by; None: as for mean, else 1.
         transform: (stored inputs [b, ...], training) -> model inputs; replaces scale, mean and std. Random numbers it
             draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
+        dtype: The type of the model's inputs, "float32" or "int64"; None: int64 for integers that are neither scaled
+            nor uint8 images, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
     """
 
     train: Any
@@ -73,6 +77,7 @@ class Data:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         names = checks.sequence(checks.text, "a list of columns")
@@ -94,9 +99,10 @@ class Data:
         Args:
             keep: Decode each source once and keep it in memory, for several runs of one process.
         """
+        dtype = checked_dtype(self.dtype)
 
         def source(spec: Any) -> Source:
-            opened = open_source(spec, input=self.input, label=self.label)
+            opened = open_source(spec, input=self.input, label=self.label, integers=dtype == torch.int64)
             return KeptSource(opened) if keep else opened
 
         train = source(self.train)
@@ -106,17 +112,15 @@ class Data:
         for name, other in (("train", train), ("test", test), ("validation", validation)):
             if other is not None:
                 other.check(f"data.{name}", inputs=self.transform is None)
-            if other is not None and other.input_shape != train.input_shape:
-                raise ConfigError(
-                    f"data.{name} has inputs of shape {other.input_shape}, but data.train has {train.input_shape}: "
-                    "use files of the same kind."
-                )
+                check_alike(train, other, f"data.{name}")
         input_, label = (
             ("features", "label")
             if isinstance(self.train, str) and self.train == "digits"
             else (self.input, self.label)
         )
-        preprocess = default_preprocess(train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform)
+        preprocess = default_preprocess(
+            train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform, dtype=dtype
+        )
         return Opened(train, test, validation, share, preprocess, input_, label)
 
 
