@@ -11,6 +11,7 @@ from pisa_ray.data import Rows
 from pisa_ray.engine.device import to_device
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.metrics import check_same_names, checked_metrics
 
 #: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
 Sums = dict[str, float]
@@ -29,8 +30,8 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | Non
         distort: What is done to a shard's own rows; None: nothing.
     """
     model.module.eval()
-    total: Sums = {"rows": 0.0, "loss": 0.0}
     device = model.parameters.device
+    blocks: list[Sums] = []
     for start in range(0, len(rows), job.evaluation_rows):
         positions = np.arange(start, min(start + job.evaluation_rows, len(rows)))
         x, y = rows.batch(positions)
@@ -40,19 +41,29 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | Non
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.autocast):
             output = model.module(x)
             loss = job.objective.loss(output, y)
-        total["rows"] += len(y)
-        total["loss"] += loss.item() * len(y)
-        for name, values in job.objective.metrics(output, y).items():
-            total[name] = total.get(name, 0.0) + float(values.double().sum())
+        metrics = checked_metrics(job.objective.metrics(output, y), len(y))
+        sums = {name: float(values.double().sum()) for name, values in metrics.items()}
+        blocks.append({"rows": float(len(y)), "loss": loss.item() * len(y), **sums})
+    return _added(blocks) or {"rows": 0.0, "loss": 0.0}
+
+
+def _added(blocks: Iterable[Sums]) -> Sums:
+    total: Sums = {}
+    for block in blocks:
+        if total:
+            check_same_names(block, total)
+        for name, value in block.items():
+            total[name] = total.get(name, 0.0) + value
     return total
 
 
 def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
-    """Means over all rows of blocks given in their canonical order; empty where there are no rows."""
-    total: Sums = {}
-    for block in blocks:
-        for name, value in block.items():
-            total[name] = total.get(name, 0.0) + value
+    """Means over all rows of blocks given in their canonical order; empty where there are no rows.
+
+    Raises:
+        PisaError: Blocks have metrics of different names.
+    """
+    total = _added(block for block in blocks if block["rows"])
     rows = total.pop("rows", 0.0)
     return {name: value / rows for name, value in total.items()} if rows else {}
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from pisa_ray.algorithm import Layout
 from pisa_ray.engine.device import to_device, to_host
+from pisa_ray.engine.model_checks import check_trainable
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.errors import ConfigError
+from pisa_ray.errors import ConfigError, PisaError
 
 
 class FlatModel:
@@ -29,19 +30,18 @@ class FlatModel:
         device: Where it goes.
 
     Raises:
-        ConfigError: The module has no trainable parameter.
+        ConfigError: The module has no trainable parameter, or one that cannot be a part of w.
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
+        check_trainable(module)
         self.module = module.to(device)
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        if not trainable:
-            raise ConfigError("model has no trainable parameters: leave requires_grad True for at least one.")
         embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
         self.layout = Layout.of(
             (name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()
         )
-        self.parameters = torch.empty(self.layout.size, device=device)
+        self.parameters = torch.empty(self.layout.size, device=device, dtype=torch.float32)
         self.gradient = torch.zeros_like(self.parameters)
         self.home = self.parameters  # until something is published
         gradients = self.layout.views(self.gradient)
@@ -49,11 +49,12 @@ class FlatModel:
             view.copy_(trainable[name].detach())
             trainable[name].data = view
             trainable[name].grad = gradients[name]
+        self._gradients = [(p, name, gradients[name], p.data_ptr()) for name, p in trainable.items()]
         saved = set(module.state_dict())
         persistent = {name: b for name, b in module.named_buffers() if name in saved}
         floating = {name: b for name, b in persistent.items() if b.is_floating_point()}
         places = Layout.of((name, tuple(b.shape), False) for name, b in floating.items())
-        self.buffers = torch.empty(places.size, device=device)
+        self.buffers = torch.empty(places.size, device=device, dtype=torch.float32)
         for name, view in places.views(self.buffers).items():
             view.copy_(floating[name])
             floating[name].data = view
@@ -98,6 +99,26 @@ class FlatModel:
     def versions(self) -> int:
         """A number that grows when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
         return sum(p._version for p in self._trainable)
+
+    def check_views(self) -> None:
+        """See that forward and backward have left parameters and gradients where they were: in w and in its gradient.
+
+        Raises:
+            PisaError: They have not, so that training would not reach the model.
+        """
+        for p, name, gradient, place in self._gradients:
+            if p.grad is not gradient:
+                raise PisaError(
+                    f"model replaces the gradient of parameter {name} while it is trained (zero_grad(), .grad = ... or "
+                    "an optimizer of its own), so that the parameter would never move: leave .grad alone; "
+                    "torch.autograd.grad gives gradients without it."
+                )
+            if p.data_ptr() != place:
+                raise PisaError(
+                    f"model replaces the values of parameter {name} while it is trained (.data = ..., or .to(...)), so "
+                    "that the parameter would never move: make what the model uses of it in forward, without a change "
+                    "of the parameter."
+                )
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:
         """Copies of the parameters (tied once) and persistent buffers, in the model's order, on the CPU."""

@@ -33,6 +33,9 @@ def gradient(
 
     Returns:
         The mean loss, without the term.
+
+    Raises:
+        PisaError: The gradient is not where it belongs, as the model has put it elsewhere.
     """
     model.gradient.zero_()
     total, step = 0.0, job.micro_batch_size or len(y)
@@ -44,6 +47,7 @@ def gradient(
         goal = loss if term is None else loss + term(part)
         (goal if share == 1 else goal * share).backward()  # type: ignore[no-untyped-call]
         total += share * loss.item()
+    model.check_views()
     if job.clip_norm is not None:
         norm = float(torch.linalg.vector_norm(model.gradient))
         if norm > job.clip_norm:

@@ -18,8 +18,9 @@ from pisa_ray.data import key
 
 
 def set_numerics(threads: int) -> None:
-    """Fix what changes last bits: the number of threads of an operation, denormal numbers, kernels."""
+    """Fix what changes last bits: the number of threads of an operation, types, denormal numbers, kernels."""
     torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
     # A coordinate that lost its gradient decays into denormal numbers and stays there, at a tenth of the speed.
     torch.set_flush_denormal(True)
     if torch.cuda.is_available():  # GPU kernels that give the same bits twice, where torch has them
@@ -48,10 +49,10 @@ def seed_globals(number: int) -> None:
 def borrowed_process(threads: int) -> Iterator[None]:
     """Run with our numerics and seeds in a process that is not ours, and leave it as it was."""
     cudnn, flushed = torch.backends.cudnn, not torch.tensor(1e-39).mul(0.5).item()
-    old = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    old = torch.get_num_threads(), random.getstate(), np.random.get_state(), torch.get_default_dtype()
     kernels = cudnn.deterministic, cudnn.benchmark, torch.get_deterministic_debug_mode()
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
         try:
             set_numerics(threads)
             yield
@@ -60,6 +61,7 @@ def borrowed_process(threads: int) -> Iterator[None]:
             torch.set_flush_denormal(flushed)
             random.setstate(old[1])
             np.random.set_state(old[2])
+            torch.set_default_dtype(old[3])
             cudnn.deterministic, cudnn.benchmark = kernels[:2]
             if torch.cuda.is_available():  # elsewhere nothing was set, and the call would import torch's compiler
                 torch.use_deterministic_algorithms(kernels[2] > 0, warn_only=kernels[2] == 1)

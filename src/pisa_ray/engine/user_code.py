@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from pisa_ray.errors import PisaError
+from pisa_ray.errors import ConfigError, PisaError
 
 _OURS = (str(Path(__file__).resolve().parents[1]), str(Path(torch.__file__).parent))
+_PYTHONS = sysconfig.get_path("stdlib")
 
 
 def user_error(error: Exception, where: str) -> PisaError:
@@ -21,8 +25,35 @@ def user_error(error: Exception, where: str) -> PisaError:
     """
     if isinstance(error, PisaError):
         return error
+    frame = (_theirs(error) or traceback.extract_tb(error.__traceback__))[-1]
+    return PisaError(f"{where}: {type(error).__name__}: {error} (at {_place(frame)}).")
+
+
+@contextmanager
+def refused(what: str, remedy: str) -> Iterator[None]:
+    """Turn whatever user code raises, even SystemExit, into a ConfigError; ours pass as they are.
+
+    Args:
+        what: What could not be done, such as "loss cannot be applied".
+        remedy: What to do about it.
+    """
+    try:
+        yield
+    except PisaError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = _theirs(error)
+        at = f" (at {_place(frames[-1])})" if frames else ""
+        text = str(error).strip().rstrip(".:")
+        raise ConfigError(f"{what}: {type(error).__name__}{text and f': {text}'}{at}; {remedy}.") from error
+
+
+def _theirs(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of the user's code: not ours, torch's or Python's own."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
-    frame = (theirs or frames)[-1]
-    at = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-    return PisaError(f"{where}: {type(error).__name__}: {error} (at {at}).")
+    foreign = [frame for frame in frames if not frame.filename.startswith((*_OURS, "<"))]
+    return [f for f in foreign if "-packages" in f.filename or not f.filename.startswith(_PYTHONS)]
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from pisa_ray import checks
-from pisa_ray.algorithm import MOON, SISAD, Clip, FedAvg, Layout, Method, Robust
+from pisa_ray.algorithm import SISAD, Clip, Layout, Method, Robust
 from pisa_ray.data import (
     KeptSource,
     Partition,
@@ -30,15 +28,13 @@ from pisa_ray.data import (
     open_source,
 )
 from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.engine.batch import Features
-from pisa_ray.engine.evaluation import evaluate_rows
-from pisa_ray.engine.flat_model import FlatModel
-from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
-from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import OnlineK0
+from pisa_ray.trainer.model_factory import model_factory, steady
+from pisa_ray.trainer.probe import try_job
 
 #: How far a round is from a solution, in metrics.jsonl.
 RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
@@ -155,6 +151,7 @@ class Prepared:
         classes: How many classes the model tells apart, as far as that is known.
         columns: The columns of inputs and labels, for data that join later.
         shard_weights: What alpha_i is made of.
+        notes: What the user should know, though nothing is wrong.
     """
 
     job: Job
@@ -165,6 +162,7 @@ class Prepared:
     classes: int | None
     columns: tuple[str | Sequence[str] | None, str | None]
     shard_weights: str
+    notes: tuple[str, ...]
 
 
 def prepare(
@@ -187,7 +185,7 @@ def prepare(
     threads: int = 1,
     seed: int = 0,
 ) -> Prepared:
-    """Open the data, cut the shards, try the model on two rows. See PisaTrainer for the arguments.
+    """Open the data, cut the shards, try the model on a few rows. See PisaTrainer for the arguments.
 
     Raises:
         ConfigError: Anything that would make the run fail; no process has been started.
@@ -206,8 +204,10 @@ def prepare(
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
     if opened.held_out_share is not None:
         shards, held_out = hold_out(cut, opened.held_out_share, seed)
+    with borrowed_process(threads):
+        make, notes = steady(model_factory(model), seed)
     job = Job(
-        model=_factory(model),
+        model=make,
         objective=_objective(loss, evaluate, opened.train),
         method=method,
         train=opened.train,
@@ -230,16 +230,17 @@ def prepare(
         seed=seed,
     )
     check_robust(job)
-    layout, measured, classes = _try_model(job)
+    tried = try_job(job, own_loss=loss is not None)
     return Prepared(
         job,
         _describe_partition(job),
         _data_sha256(job),
-        layout,
-        _metrics(job, measured),
-        classes,
+        tried.layout,
+        _metrics(job, tried.measured),
+        tried.classes,
         (opened.input, opened.label),
         shard_weights,
+        notes,
     )
 
 
@@ -291,12 +292,6 @@ def _check_asynchronous(method: Method, *, alone: bool) -> None:
             "participation says who reports, but in asynchronous rounds whoever has a message does: leave one of the "
             "two out."
         )
-
-
-def _factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    if isinstance(model, nn.Module):
-        return lambda: deepcopy(model)
-    return model
 
 
 def _objective(loss: Loss | None, metrics: Metrics | None, train: Source) -> Objective:
@@ -372,70 +367,7 @@ def check_robust(job: Job) -> None:
             )
 
 
-def _try_model(job: Job) -> tuple[Layout, list[str], int | None]:
-    """Evaluate two rows and train on the smallest batch there will be, so that what does not fit shows at once.
-
-    Returns:
-        Where parameters lie, the names of what an evaluation measures, and the number of classes where it is plain.
-    """
-    sizes = [min(job.batch_size or len(rows), len(rows)) for rows in job.shards]
-    micro = job.micro_batch_size
-    pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
-    smallest = min(range(len(pieces)), key=pieces.__getitem__)
-    outputs: list[torch.Size] = []
-
-    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if isinstance(output, torch.Tensor):  # a model may return anything that the loss knows
-            outputs.append(output.shape)
-        return job.objective.loss(output, target)
-
-    with borrowed_process(job.threads):
-        rows = job.train.read(job.shards[smallest][: max(2, pieces[smallest])])
-        try:
-            model = job.build_model()
-            sums = evaluate_rows(
-                model,
-                replace(job, objective=replace(job.objective, loss=loss)),
-                rows.take(np.arange(min(2, len(rows)))),
-            )
-            x, y = rows.batch(np.arange(pieces[smallest]))
-            inputs = job.preprocess(x, training=True)
-            for distortion in job.distortions:
-                distortion.check(inputs)
-            model.module.train()
-            gradient(model, job, inputs, y)
-        except PisaError:
-            raise
-        except Exception as error:
-            x, y = rows.batch(np.arange(len(rows)))
-            raise ConfigError(
-                f"the model, loss or metrics cannot be applied to the data (inputs {tuple(x.shape)} {x.dtype}, targets "
-                f"{tuple(y.shape)} {y.dtype}): {type(error).__name__}: {error}"
-            ) from error
-        _try_method(job.method, model)
-    if not math.isfinite(sums["loss"]):
-        raise ConfigError(
-            f"the loss of the untrained model is {sums['loss']}: check the model's initialisation and the scale of the "
-            "inputs (data.scale, data.mean, data.std)."
-        )
-    plain = job.objective.loss is functional.cross_entropy and outputs
-    classes = outputs[0][1] if plain else None
-    return model.layout, [name for name in sums if name != "rows"], classes
-
-
-def _try_method(method: Method, model: FlatModel) -> None:
-    """What else may not fit: optimizers that take matrices only, models that have no features to compare."""
-    try:
-        method.initial_memory(model.layout)
-        if isinstance(method, FedAvg):
-            method.check(model.layout)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
-    if isinstance(method, MOON):
-        Features(model.module)
-
-
-def _metrics(job: Job, measured: list[str]) -> tuple[str, ...]:
+def _metrics(job: Job, measured: Sequence[str]) -> tuple[str, ...]:
     """Names of all numbers in metrics.jsonl that tell how good a round's model is."""
     splits = ["test"] if job.test is not None else []
     if job.validation is not None or any(len(rows) for rows in job.held_out):

@@ -17,6 +17,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Matched, OnlineK0, SigmaSchedule, Trapezoid
+from pisa_ray.trainer.model_factory import model_factory
 
 #: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
 TRIES = 5
@@ -33,7 +34,7 @@ def default_method(model: nn.Module | Callable[[], nn.Module]) -> Method:
     """
     if not isinstance(model, nn.Module):
         with borrowed_process(threads=1):
-            model = model()
+            model = model_factory(model)()
     kinds = {type(part) for part in model.modules()}
     embeds = any(issubclass(kind, nn.Embedding) for kind in kinds)
     return NSISA() if embeds and any("LayerNorm" in k.__name__ or "RMSNorm" in k.__name__ for k in kinds) else SISAD()

@@ -466,6 +466,8 @@ class PisaTrainer:
         events = Events(directory, quiet=self._quiet)
         if not resuming:
             events.accept(0)
+            for note in self._prepared.notes:
+                events("warning", message=note)
         if (robust := self._prepared.job.robust) is not None:
             events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:

@@ -1,0 +1,88 @@
+"""What metrics must be, so that sums over rows mean something: by name, one number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from pisa_ray.errors import PisaError
+
+#: Names that evaluations have already: rows and loss, and what the worst shard has of each metric.
+_TAKEN = ("rows", "loss")
+_PREFIX = "worst_shard_"
+
+_NO_MEAN = (
+    "return each row's own number, without .mean(), as the mean over all rows is taken afterwards (what only a whole "
+    "set has, such as AUC or F1, can be computed from the saved model)"
+)
+
+
+def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
+    """What the user's metrics have returned, if it is what it must be.
+
+    Args:
+        values: name -> one number a row, [rows].
+        rows: How many rows there were.
+
+    Returns:
+        `values`.
+
+    Raises:
+        PisaError: It is something else.
+    """
+    if not isinstance(values, Mapping):
+        raise PisaError(
+            f"evaluate returns a {type(values).__name__}, but it must return a dict of one number a row by name: "
+            'return {"accuracy": (output.argmax(1) == target)}, for example.'
+        )
+    for name, numbers in values.items():
+        _check_name(name)
+        _check_numbers(name, numbers, rows)
+    return values
+
+
+def check_same_names(names: Collection[str], before: Collection[str]) -> None:
+    """Refuse metrics that have other names for some rows than for others.
+
+    Raises:
+        PisaError: They do.
+    """
+    differing = sorted(set(names) ^ set(before))
+    if differing:
+        raise PisaError(
+            f"evaluate returns {', '.join(differing)} for some rows and not for others, but a mean over all rows "
+            "needs every row: return the same names each time."
+        )
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise PisaError(f"evaluate names a metric {name!r}, but a name must be printable text: use a str.")
+    if name in _TAKEN or name.startswith(_PREFIX):
+        raise PisaError(
+            f"evaluate names a metric {name!r}, but {' and '.join(_TAKEN)}, and names that begin with {_PREFIX}, are "
+            "taken: use another name."
+        )
+
+
+def _check_numbers(name: str, numbers: Any, rows: int) -> None:
+    if isinstance(numbers, torch.Tensor) and numbers.shape == (rows,) and not numbers.is_complex():
+        return
+    if not isinstance(numbers, torch.Tensor):
+        given, remedy = f"a {type(numbers).__name__}", _NO_MEAN
+    elif numbers.dim() == 0:
+        given, remedy = "one number for all rows", _NO_MEAN
+    elif numbers.is_complex():
+        given, remedy = "complex numbers", "return real ones"
+    elif numbers.numel() == rows:
+        given, remedy = f"a tensor of shape {tuple(numbers.shape)}", "flatten() it"
+    elif numbers.shape[0] == rows:
+        given, remedy = f"a tensor of shape {tuple(numbers.shape)}", "take each row's mean, .flatten(1).mean(1)"
+    else:
+        given, remedy = f"a tensor of shape {tuple(numbers.shape)}", _NO_MEAN
+    raise PisaError(
+        f"evaluate returns {name!r} as {given}, but it must be one number a row, a tensor of shape ({rows},) for "
+        f"{rows} rows: {remedy}."
+    )

@@ -1,0 +1,32 @@
+"""What a module's parameters must be to become parts of one flat vector."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pisa_ray.errors import ConfigError
+
+
+def check_trainable(module: nn.Module) -> None:
+    """See that a module has parameters of known shapes that real float32 numbers can stand for.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor):
+            raise ConfigError(
+                f"model is lazy: nobody knows the shape of {name} before a first forward pass; name the size, as "
+                "nn.Linear does, or call the model once in the function that makes it, on inputs of the right shape."
+            )
+        if tensor.is_meta:
+            raise ConfigError(f"model has no values in {name}, which is on the meta device: make it on the CPU.")
+    for name, p in module.named_parameters():
+        if p.is_complex():
+            raise ConfigError(
+                f"model has complex numbers in parameter {name}, but w is real: keep real and imaginary parts in one "
+                f"real parameter, torch.view_as_real({name}), and use torch.view_as_complex of it in forward."
+            )
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ConfigError("model has no trainable parameters: leave requires_grad True for at least one.")

@@ -1,0 +1,118 @@
+"""From what a user gives as the model to a function that makes the same new one each time, or says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from pisa_ray.engine.model_checks import check_trainable
+from pisa_ray.engine.numerics import seed_globals
+from pisa_ray.engine.user_code import refused
+from pisa_ray.errors import ConfigError
+
+_GIVE = "give a torch.nn.Module, or a function without arguments that makes one"
+
+
+def model_factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Make models from what the user gives: copies of a module, or what a function returns.
+
+    Args:
+        model: A module, or a function without arguments that makes one.
+
+    Returns:
+        A function that makes the model. It raises ConfigError where the user's function raises, or returns anything
+        else, and where the module cannot be copied.
+
+    Raises:
+        ConfigError: It is neither of the two.
+    """
+    if isinstance(model, nn.Module):
+        return _Copies(model)
+    if not callable(model):
+        raise ConfigError(f"model is a {type(model).__name__}, but a module or a function is needed: {_GIVE}.")
+    return _Made(model)
+
+
+def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Module], tuple[str, ...]]:
+    """See that a model factory gives equal models from one seed; to be called in a borrowed process.
+
+    Args:
+        make: What model_factory returned.
+        seed: The run's.
+
+    Returns:
+        A function that does; and what to tell of the model.
+
+    Raises:
+        ConfigError: It does not, or its models cannot be trained.
+    """
+    seed_globals(seed)
+    first = make()
+    check_trainable(first)
+    seed_globals(seed)
+    again = make()
+    others = {str(p.dtype).removeprefix("torch.") for p in first.parameters() if p.requires_grad} - {"float32"}
+    note = f"the model's parameters of type {', '.join(sorted(others))} are trained and saved as float32"
+    if again is first:  # each worker needs one of its own
+        return _Copies(first), (note,) * bool(others)
+    now = _tensors(again)
+    for name, tensor in _tensors(first).items():
+        if name not in now or not equal(tensor, now[name]):
+            raise ConfigError(
+                f"model: the function gives {name} other values each time, even from one seed, so that workers would "
+                "start from different models: draw random numbers from torch's, numpy's or Python's global generators, "
+                "which are seeded."
+            )
+    return make, (note,) * bool(others)
+
+
+class _Copies:
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self) -> nn.Module:
+        if held := _computed(self._module):
+            raise ConfigError(
+                f"model cannot be copied, since it keeps a tensor that was computed from its parameters in {held}: "
+                "give a function that makes the module, or leave that tensor out (detach() it, or set it to None)."
+            )
+        with refused("model cannot be copied", "give a function that makes the module"):
+            return deepcopy(self._module)
+
+
+class _Made:
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        self._make = make
+
+    def __call__(self) -> nn.Module:
+        with refused("model could not be made", _GIVE):
+            made: Any = self._make()
+        if isinstance(made, nn.Module):
+            return made
+        given = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
+        raise ConfigError(
+            f"model: the function returned {'None' if made is None else given}, but it must return a torch.nn.Module: "
+            + ("end it with a return." if made is None else "return the module itself.")
+        )
+
+
+def _computed(module: nn.Module) -> str | None:
+    """Where a module keeps a tensor that torch cannot copy: a cached activation, the weight of the old weight_norm."""
+    for name, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                return f"{name}.{attribute}".lstrip(".")
+    return None
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach() for name, t in [*module.named_parameters(), *module.named_buffers()]}
+
+
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors are the same, NaNs included."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,0 +1,198 @@
+"""A trial of what the user gives, before anything is started: whatever can be checked of it is.
+
+On two and three rows of the smallest shard the model is evaluated, on the smallest batch there will be it is trained on
+twice. The process is left as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pisa_ray.algorithm import MOON, PISA, FedAvg, HessianDiagonal, Identity, Layout
+from pisa_ray.data import Rows
+from pisa_ray.engine.batch import ShardBatch
+from pisa_ray.engine.evaluation import evaluate_rows
+from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.job import Job, Objective
+from pisa_ray.engine.numerics import borrowed_process, seed_all
+from pisa_ray.engine.user_code import refused
+from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.model_factory import equal
+from pisa_ray.trainer.watched_loss import WatchedObjective, described
+
+#: How far apart two gradients of one batch may be, relative to their norm: rounding, and no more.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the trial has shown.
+
+    Attributes:
+        layout: Where parameters lie.
+        measured: The names of what an evaluation measures.
+        classes: The number of classes, where it is plain.
+    """
+
+    layout: Layout
+    measured: tuple[str, ...]
+    classes: int | None
+
+
+def try_job(job: Job, *, own_loss: bool) -> Tried:
+    """Evaluate and train on a few rows, as the workers will.
+
+    Args:
+        job: What is to be trained.
+        own_loss: Whether the loss is the user's own.
+
+    Raises:
+        ConfigError: Something of the user's raises, is not what it must be, or is not the same twice.
+    """
+    with borrowed_process(job.threads):
+        before = _process()
+        try:
+            model = job.build_model()
+            objective = WatchedObjective(job.objective, own=own_loss)
+            _Trial(replace(job, objective=Objective(objective.loss, objective.metrics)), model, objective).run()
+        except ConfigError:
+            raise
+        except PisaError as error:  # of a kind that may also come up in the middle of a run
+            raise ConfigError(str(error)) from error
+        after = _process()
+        for name, old in before.items():
+            if old != after[name]:
+                raise ConfigError(
+                    f"the model, loss, metrics or transform change {name} of the whole process, from {old} to "
+                    f"{after[name]}, so that results would depend on which process runs what: leave it as it is."
+                )
+    plain = job.objective.loss is functional.cross_entropy
+    return Tried(model.layout, ("loss", *(objective.names or ())), objective.output.shape[1] if plain else None)
+
+
+def _process() -> dict[str, object]:
+    return {
+        "the number of threads (torch.set_num_threads; the run's is threads_per_worker)": torch.get_num_threads(),
+        "torch's default type": torch.get_default_dtype(),
+        "whether torch records gradients": torch.is_grad_enabled(),
+    }
+
+
+class _Trial:
+    def __init__(self, job: Job, model: FlatModel, objective: WatchedObjective) -> None:
+        self._job, self._model, self._objective = job, model, objective
+
+    def run(self) -> None:
+        job = self._job
+        shard, size = _smallest_batch(job)
+        rows = job.train.read(job.shards[shard][: max(3, size)])
+        for number in (2, 3):  # what is right for one number only, by chance or as it ignores the rows, shows here
+            self._evaluate(rows.take(np.arange(number) % len(rows)), "data.train")
+        for name, source in (("data.test", job.test), ("data.validation", job.validation)):
+            if source is not None:
+                self._evaluate(source.read(np.arange(min(2, source.rows))), name)
+        self._train(rows.take(np.arange(size)), shard)
+
+    def _inputs(self, rows: Rows, *, training: bool) -> torch.Tensor:
+        """What the model is given, made twice where that is the user's doing."""
+        job = self._job
+        found = []
+        for _ in range(1 if job.preprocess.transform is None else 2):
+            x, _ = rows.batch(np.arange(len(rows)))
+            with refused(f"data.transform cannot be applied to inputs {described(x)}", "give one that fits the data"):
+                seed_all(job.seed, "augment", 0, 0)
+                found.append(job.preprocess(x, training=training))
+            if not isinstance(found[-1], torch.Tensor) or len(found[-1]) != len(rows):
+                raise ConfigError(
+                    f"data.transform returns what is {described(found[-1])} for {len(rows)} inputs, but it must return "
+                    "a tensor with a row for each: keep the first dimension."
+                )
+        if not equal(found[0], found[-1]):
+            raise ConfigError(
+                "data.transform gives other numbers each time, even from one seed, so that results would depend on "
+                "which process runs what: draw random numbers from torch's, numpy's or Python's global generators, "
+                "which are seeded for each batch."
+            )
+        self._objective.inputs, self._objective.training = found[0], training
+        return found[0]
+
+    def _evaluate(self, rows: Rows, data: str) -> None:
+        x = self._inputs(rows, training=False)
+        self._model.reset(0)
+        seed_all(self._job.seed, "evaluate probe", 0)
+        with refused(f"model cannot be applied to {data}, inputs {described(x)}", _FITS):
+            evaluate_rows(self._model, self._job, rows)
+
+    def _train(self, rows: Rows, shard: int) -> None:
+        job, model = self._job, self._model
+        x, (_, y) = self._inputs(rows, training=True), rows.batch(np.arange(len(rows)))
+        for distortion in job.distortions:
+            distortion.check(x)
+
+        def begin() -> None:
+            model.reset(0)
+            seed_all(job.seed, "forward", shard, 0)
+
+        model.load(model.published())
+        model.module.train()
+        batch = ShardBatch(model, job, x, y, model.buffers.clone(), begin, probes=0)
+        given = f"a batch of {len(y)} row{'s' * (len(y) > 1)}, inputs {described(x)}"
+        with refused(f"model cannot be trained on {given}", _FITS):
+            first = batch.gradient(model.home).clone()
+            again = batch.gradient(model.home)
+        for slot in model.layout.slots:
+            if not bool(torch.isfinite(first[slot.part]).all()):
+                raise ConfigError(
+                    f"the gradient of parameter {slot.name} is not finite at the initial model, on {given}, although "
+                    f"the loss is {batch.loss:g}: look for what has no derivative there, such as sqrt at 0."
+                )
+        if float((first - again).norm()) > ROUNDING * float(first.norm()):
+            raise ConfigError(
+                "model gives another gradient each time on one batch, even from one seed, so that results would depend "
+                "on which process runs what: draw random numbers from torch's, numpy's or Python's global generators, "
+                "and keep nothing from one forward pass to the next (in attributes, say)."
+            )
+        _try_method(job, model, batch)
+
+
+#: The remedy where a model raises.
+_FITS = "make the model fit the data, or the data (data.input, data.transform) fit the model"
+
+
+def _smallest_batch(job: Job) -> tuple[int, int]:
+    """The shard with the smallest batch, or piece of one, that will be trained on; and its rows."""
+    sizes = [job.batch_rows(i) for i in range(len(job.shards))]
+    micro = job.micro_batch_size
+    pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
+    smallest = min(range(len(pieces)), key=pieces.__getitem__)
+    return smallest, pieces[smallest]
+
+
+def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
+    """What else may not fit: optimizers of matrices only, no features to compare, no second derivatives."""
+    method = job.method
+    try:
+        method.initial_memory(model.layout)
+        if isinstance(method, FedAvg):
+            method.check(model.layout)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
+    if isinstance(method, MOON):
+        with refused("algorithm moon cannot be applied to the model", "use another algorithm"):
+            batch.features(model.home)
+    preconditioner = method.preconditioner if isinstance(method, PISA) else Identity()
+    if isinstance(preconditioner, HessianDiagonal) and preconditioner.probes is None:
+        preconditioner = replace(preconditioner, probes=1)  # one product of many, which are alike
+    if not isinstance(preconditioner, Identity):
+        with refused(
+            "algorithm.preconditioner needs second derivatives, or gradients of single rows, which model or loss do "
+            "not give",
+            "use another algorithm, such as sisa",
+        ):
+            Q = preconditioner(batch.curvature(model.home))
+            if callable(Q):
+                Q(torch.ones_like(model.home))

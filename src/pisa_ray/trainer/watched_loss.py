@@ -1,0 +1,168 @@
+"""The user's loss and metrics under watch: what they are given and what they return, while the job is tried."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from pisa_ray.engine.job import Objective
+from pisa_ray.engine.metrics import check_same_names, checked_metrics
+from pisa_ray.engine.user_code import refused
+from pisa_ray.errors import ConfigError
+
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+class WatchedObjective:
+    """Calls the loss and the metrics, and refuses what they raise and what they may not return.
+
+    Args:
+        objective: The user's.
+        own: Whether the user has given the loss, or it is the default.
+
+    Attributes:
+        training: Whether the model is being trained; to be set by whoever calls the model, as is:
+        inputs: What the model has been given.
+        output: What it returned last.
+        names: Of the metrics, once they have been measured.
+    """
+
+    def __init__(self, objective: Objective, *, own: bool) -> None:
+        self._objective, self._own = objective, own
+        self.training = False
+        self.inputs: torch.Tensor | None = None
+        self.output: Any = None
+        self.names: tuple[str, ...] | None = None
+
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """The loss.
+
+        Raises:
+            ConfigError: It raises, is no finite number, or mixes up rows.
+        """
+        self.output = output
+        given = f"an output {described(output)} and targets {described(target)}"
+        name, remedy = "loss", "give a loss that fits the two"
+        if not self._own:
+            name, remedy = (
+                "the default loss",
+                "give a loss (and evaluate) that takes such an output, or change the model",
+            )
+        with refused(f"{name} cannot be applied to {given}", remedy), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")  # torch stretches, and trains on that
+            value = self._objective.loss(output, target)
+        self._check(value, target)
+        if isinstance(output, torch.Tensor) and not self.training:
+            check_rows(self._objective.loss, output, target, float(value))
+        return value
+
+    def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """The metrics.
+
+        Raises:
+            ConfigError: They raise.
+            PisaError: They are not one number a row by name.
+        """
+        given = f"an output {described(output)} and targets {described(target)}"
+        with refused(f"evaluate cannot be applied to {given}", "give an evaluate that fits the two"):
+            values = checked_metrics(self._objective.metrics(output, target), len(target))
+        if self.names is not None:
+            check_same_names(values, self.names)
+        self.names = tuple(values)
+        return values
+
+    def _check(self, value: Any, target: torch.Tensor) -> None:
+        wanted = "but it must return the mean over the rows, a tensor with one real number"
+        if not isinstance(value, torch.Tensor):
+            raise ConfigError(
+                f"loss returns a {type(value).__name__}, {wanted}: compute it from the model's output with torch."
+            )
+        if value.numel() != 1:
+            raise ConfigError(f"loss returns a tensor of shape {tuple(value.shape)}, {wanted}: end it with .mean().")
+        if not value.is_floating_point():
+            raise ConfigError(f"loss returns a number of type {value.dtype}, {wanted}: compute it from real outputs.")
+        if self.training and not value.requires_grad:
+            raise ConfigError(
+                "loss does not depend on the model's parameters, as something between them and it has no derivative "
+                "(.detach(), .item(), .data, argmax, torch.no_grad(), or an output that uses no parameter): compute it "
+                "from the model's output with differentiable functions."
+            )
+        if not math.isfinite(value.item()):
+            raise ConfigError(
+                f"the loss is {value.item()} at the initial model on {len(target)} rows of the smallest shard: "
+                f"{self._where(target)}."
+            )
+
+    def _where(self, target: torch.Tensor) -> str:
+        """The first place where numbers are not finite; why, nobody knows."""
+        parts = (("the model's inputs", self.inputs), ("the targets", target), ("the model's outputs", self.output))
+        finite: list[str] = []
+        for name, tensor in parts:
+            if isinstance(tensor, torch.Tensor):
+                if not bool(torch.isfinite(tensor).all()):
+                    before = f"{' and '.join(finite)} are finite, " if finite else ""
+                    return f"{before}{name} are not; look at what makes them"
+                finite.append(name)
+        return f"{', '.join(finite)} are finite, so look at the loss"
+
+
+def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: float) -> None:
+    """See that a loss compares each row's output with its own target, and takes the mean over rows.
+
+    Args:
+        loss: The loss.
+        output: The model's, [rows, ...].
+        target: The targets, [rows, ...].
+        value: The loss of the two.
+
+    Raises:
+        ConfigError: It does neither.
+    """
+    if (stretched := _stretched(output, target)) is not None:
+        apart = torch.linspace(0.1, 0.9, target.numel(), device=output.device)
+        outputs = apart.to(output.dtype).view(output.shape)
+        targets = (apart if target.is_floating_point() else torch.arange(len(apart)) % 2).to(target).view(target.shape)
+        straight, shifted = _value(loss, outputs, targets), _value(loss, outputs, targets.roll(1, 0))
+        if abs(straight - shifted) <= 1e-6 * abs(straight):  # not so where one is NaN
+            raise ConfigError(
+                f"loss compares outputs of shape {tuple(output.shape)} with targets of shape {tuple(target.shape)}, "
+                f"which torch stretches to {stretched}, so that every output meets every target: bring them to one "
+                "shape, output.view_as(target)."
+            )
+    if output.dim() and len(output) == len(target):
+        twice = _value(loss, torch.cat([output, output]), torch.cat([target, target]))
+        if abs(twice - 2 * value) < 1e-4 * abs(value):
+            raise ConfigError(
+                "loss adds up over the rows (it doubles when each row is there twice), but it must be the mean, so "
+                "that batches of different sizes count alike: divide it by len(target), or use reduction='mean'."
+            )
+
+
+def _value(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> float:
+    """The loss of numbers that nobody has asked for; NaN where it does not take them."""
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(loss(output, target))
+    return math.nan
+
+
+def _stretched(output: torch.Tensor, target: torch.Tensor) -> tuple[int, ...] | None:
+    """What broadcasting makes of two shapes that have as many entries, where that is more."""
+    if output.numel() != target.numel() or output.shape == target.shape:
+        return None
+    with suppress(RuntimeError):
+        together = tuple((torch.empty(output.shape, device="meta") + torch.empty(target.shape, device="meta")).shape)
+        return together if math.prod(together) > target.numel() else None
+    return None
+
+
+def described(value: Any) -> str:
+    """Shape and type of a tensor, or the type of anything else."""
+    if isinstance(value, torch.Tensor):
+        return f"of shape {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"that is a {type(value).__name__}"
