@@ -152,6 +152,8 @@ def test_a_loss_that_lets_every_output_meet_every_target_is_refused(loss, target
     [
         (one, lambda o, t: functional.mse_loss(o.squeeze(1), t)),
         (one, lambda o, t: functional.mse_loss(o, t[:, None])),
+        (one, lambda o, t: 0 * o.sum()),
+        (one, lambda o, t: (o**2 - o).mean()),  # asks nothing of the targets
         (one, lambda o, t: functional.binary_cross_entropy_with_logits(o.view_as(t), t)),
         (linear, lambda o, t: (torch.tensor([0.1, 0.5, 0.9]) - (t[:, None] > o).float() + o).abs().mean()),
         (lambda: nn.Sequential(one(), nn.Flatten(0)), functional.mse_loss),

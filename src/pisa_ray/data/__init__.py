@@ -10,7 +10,7 @@ from pisa_ray.data.by_feature import ByFeature
 from pisa_ray.data.distortions import Distortion, Noise, Origin, Recolour, Rotate, ShiftLabels
 from pisa_ray.data.distribution import distribution_table, label_distribution, plot_distribution
 from pisa_ray.data.kept import KeptSource
-from pisa_ray.data.keys import generator, key
+from pisa_ray.data.keys import generator, key, undisturbed_generators
 from pisa_ray.data.partitions import (
     IID,
     ByColumn,
@@ -61,4 +61,5 @@ __all__ = [
     "label_distribution",
     "open_source",
     "plot_distribution",
+    "undisturbed_generators",
 ]

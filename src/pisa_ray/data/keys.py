@@ -1,8 +1,12 @@
 """Named random streams: every draw in pisa_ray is a function of (seed, purpose, ids) and of nothing else."""
 
 import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def key(seed: int, purpose: str, *ids: int) -> int:
@@ -50,6 +54,28 @@ def uniform(rows: np.ndarray, seed: int, purpose: str, *ids: int) -> np.ndarray:
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     numbers: np.ndarray = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return numbers
+
+
+@contextmanager
+def undisturbed_generators() -> Iterator[Callable[[], bytes]]:
+    """Leave the global generators of torch, Python and NumPy as they were.
+
+    Yields:
+        A function that hashes their states, so that one can see whether they were used.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield _states
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _states() -> bytes:
+    states = repr(random.getstate()), repr(np.random.get_state(legacy=False)), bytes(torch.get_rng_state().numpy())
+    return hashlib.sha256(repr(states).encode()).digest()
 
 
 def _hash(seed: int, purpose: str, ids: tuple[int, ...]) -> int:

@@ -11,6 +11,8 @@ from torch.utils.data import Subset, TensorDataset
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.columns import check_finite
+from pisa_ray.data.keys import undisturbed_generators
+from pisa_ray.data.purity import checked_first_item
 from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
@@ -27,7 +29,8 @@ class TorchSource(Source):
         dataset: The dataset, which travels with the handle. A `TensorDataset` of two tensors is read without a detour.
 
     Raises:
-        ConfigError: If it is empty, or its first item is not a pair of tensors, arrays or numbers.
+        ConfigError: If it is empty, its first item is not a pair of tensors, arrays or numbers, or an item is not the
+            same when it is fetched again.
     """
 
     def __init__(self, dataset: Any):
@@ -36,7 +39,7 @@ class TorchSource(Source):
             raise ConfigError(
                 f"The {type(dataset).__name__} has no items, but at least one is needed: give data that are not empty."
             )
-        inputs, targets = collate([dataset[0]])
+        inputs, targets = checked_first_item(dataset)
         self.input_shape, self.input_dtype = tuple(inputs.shape[1:]), inputs.dtype
         self.target_shape, self.target_dtype = tuple(targets.shape[1:]), targets.dtype
         self.piece_rows = tuple(min(PIECE_ROWS, self.rows - start) for start in range(0, self.rows, PIECE_ROWS))
@@ -85,8 +88,10 @@ class TorchSource(Source):
     def fingerprint(self) -> str:
         """Hashes the class's name, the number of items, and the first and the last item."""
         digest = hashlib.sha256(f"{type(self._dataset).__qualname__} {self.rows}".encode())
-        for i in (0, self.rows - 1):
-            for tensor in collate([self._dataset[i]]):
+        with undisturbed_generators():
+            ends = [collate([self._dataset[i]]) for i in (0, self.rows - 1)]
+        for item in ends:
+            for tensor in item:
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(_bytes(tensor))
         return digest.hexdigest()

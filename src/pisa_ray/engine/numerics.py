@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 import torch
 
-from pisa_ray.data import key
+from pisa_ray.data import key, undisturbed_generators
 
 
 def set_numerics(threads: int) -> None:
@@ -49,19 +49,16 @@ def seed_globals(number: int) -> None:
 def borrowed_process(threads: int) -> Iterator[None]:
     """Run with our numerics and seeds in a process that is not ours, and leave it as it was."""
     cudnn, flushed = torch.backends.cudnn, not torch.tensor(1e-39).mul(0.5).item()
-    old = torch.get_num_threads(), random.getstate(), np.random.get_state(), torch.get_default_dtype()
+    old = torch.get_num_threads(), torch.get_default_dtype()
     kernels = cudnn.deterministic, cudnn.benchmark, torch.get_deterministic_debug_mode()
-    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    with undisturbed_generators(), torch.enable_grad():
         try:
             set_numerics(threads)
             yield
         finally:
             torch.set_num_threads(old[0])
             torch.set_flush_denormal(flushed)
-            random.setstate(old[1])
-            np.random.set_state(old[2])
-            torch.set_default_dtype(old[3])
+            torch.set_default_dtype(old[1])
             cudnn.deterministic, cudnn.benchmark = kernels[:2]
             if torch.cuda.is_available():  # elsewhere nothing was set, and the call would import torch's compiler
                 torch.use_deterministic_algorithms(kernels[2] > 0, warn_only=kernels[2] == 1)

@@ -147,9 +147,15 @@ def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps
             break
         except _OtherShardsError:
             continue
+    if not first.typical < np.inf:
+        raise ConfigError(
+            "the automatic start finds gradients that are not finite at the initial model (typical entry "
+            f"{first.typical:g}) on the shards' first mini-batches: look for what is not finite in inputs, targets "
+            "or outputs."
+        )
     if not 0 < h < np.inf:
         raise ConfigError(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "
-            f"{first.typical:g}): look at the model's initialisation, or give algorithm.sigma and algorithm.rho."
+            f"{first.typical:g}), from which no sigma follows: give algorithm.sigma and algorithm.rho."
         )
     return Start(h, first.typical), asked * sum(job.batch_rows(i) for i in job.present)

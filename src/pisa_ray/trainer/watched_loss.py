@@ -127,8 +127,8 @@ def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: fl
         apart = torch.linspace(0.1, 0.9, target.numel(), device=output.device)
         outputs = apart.to(output.dtype).view(output.shape)
         targets = (apart if target.is_floating_point() else torch.arange(len(apart)) % 2).to(target).view(target.shape)
-        straight, shifted = _value(loss, outputs, targets), _value(loss, outputs, targets.roll(1, 0))
-        if abs(straight - shifted) <= 1e-6 * abs(straight):  # not so where one is NaN
+        straight, shifted, none = (_value(loss, outputs, t) for t in (targets, targets.roll(1, 0), 0 * targets))
+        if abs(straight - shifted) <= 1e-6 * abs(straight) < abs(straight - none):  # not so where one is NaN
             raise ConfigError(
                 f"loss compares outputs of shape {tuple(output.shape)} with targets of shape {tuple(target.shape)}, "
                 f"which torch stretches to {stretched}, so that every output meets every target: bring them to one "
