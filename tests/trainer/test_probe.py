@@ -315,7 +315,7 @@ def test_methods_that_ask_more_of_a_model_try_it():
         prepared(make, algorithm=PISA(sigma=1.0, rho=1.0, preconditioner=HessianDiagonal()))
     prepared(algorithm=PISA(sigma=1.0, rho=1.0, preconditioner=HessianDiagonal()))
     prepared(algorithm=PISA(sigma=1.0, rho=1.0, preconditioner=EmpiricalFisher()))
-    with pytest.raises(ConfigError, match=r"algorithm moon compares what enters the last nn\.Linear"):
+    with pytest.raises(ConfigError, match=r"algorithm MOON compares what enters the last nn\.Linear"):
         prepared(lambda: nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 3, 1), nn.Flatten()), algorithm=MOON(lr=1))
 
 

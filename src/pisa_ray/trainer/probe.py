@@ -182,7 +182,7 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
     if isinstance(method, MOON):
-        with refused("algorithm moon cannot be applied to the model", "use another algorithm"):
+        with refused("algorithm MOON cannot be applied to the model", "use another algorithm"):
             batch.features(model.home)
     preconditioner = method.preconditioner if isinstance(method, PISA) else Identity()
     if isinstance(preconditioner, HessianDiagonal) and preconditioner.probes is None:
