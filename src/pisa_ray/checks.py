@@ -263,6 +263,11 @@ def shown(value: Any) -> str:
             found = ""
         if found and "\n" not in found:
             return found
+    return kind_of(value)
+
+
+def kind_of(value: Any) -> str:
+    """An object by its class: "a Tensor"."""
     kind = type(value).__name__
     return f"{'an' if kind[:1] in 'AEIOUaeiou' else 'a'} {kind}"
 

@@ -297,7 +297,7 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
         (Squares(0), None, None, "The Squares has no items"),
         (Wrong(3), None, None, r"convert images with ToTensor\(\)"),
         (Three(3), None, None, "items cannot be stacked into a batch"),
-        (42, None, None, "The data are a int, but a path, a pyarrow.Table"),
+        (42, None, None, "the data is 42, but it must be a path or a list of paths"),
     ],
 )
 def test_errors_when_opening(spec, input_, label, sentence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ class DataSection(Section):
                 raise ConfigError(f"data.{name} is given, but data.dataset {self.dataset} has its own: leave it out.")
         for name in ("train", "test", "validation"):
             place = getattr(self, name)
-            if isinstance(place, str) and "://" not in place and not Path(place).exists():
+            if isinstance(place, str) and "://" not in place and not Path(place).exists() and not glob.glob(place):
                 raise ConfigError(
                     f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
                     "configuration file, or an absolute one."

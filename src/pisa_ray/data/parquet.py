@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,15 +37,16 @@ class ParquetSource(TableSource):
 
     def __init__(
         self,
-        spec: str | Path,
+        spec: str | Path | list[str],
         *,
         input: str | Sequence[str] | None,  # noqa: A002
         label: str | None,
         integers: bool = False,
     ):
-        self._filesystem, root = _open_filesystem(spec)
-        self._files = parquet_files(self._filesystem, root, str(spec))
+        several = spec if isinstance(spec, list) else [spec]
+        self._filesystem, self._files, root = _find(several)
         self._relative = [path.removeprefix(root) for path in self._files]
+        place = f"{spec[0]} and {len(spec) - 1} more" if isinstance(spec, list) and len(spec) > 1 else str(several[0])
         self._footers = [_read_footer(self._filesystem, path) for path in self._files]
         sizes = {
             (file, group): footer.row_group(group).num_rows
@@ -57,7 +59,7 @@ class ParquetSource(TableSource):
         for field in self._from_folders.fields:
             schema = schema.append(field)
         pieces = [sizes[group] for group in self._groups]
-        super().__init__(schema, pieces, input=input, label=label, place=str(spec), integers=integers)
+        super().__init__(schema, pieces, input=input, label=label, place=place, integers=integers)
         self._check_files(schema)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
@@ -150,6 +152,22 @@ class ParquetSource(TableSource):
                 return None
             total += chunk.statistics.null_count
         return total
+
+
+def _find(several: Sequence[str | Path]) -> tuple[fs.FileSystem, list[str], str]:
+    """Finds the files of one or more paths: where they are, their paths there, and the folder that has them all."""
+    places = [_open_filesystem(spec) for spec in several]
+    filesystem = places[0][0]
+    if any(other != filesystem for other, _ in places):
+        raise ConfigError(
+            f"The data {str(several[0])!r} and others of the list lie in different stores: give a list for one store."
+        )
+    files = [
+        path
+        for (_, root), spec in zip(places, several, strict=True)
+        for path in parquet_files(filesystem, root, str(spec))
+    ]
+    return filesystem, files, places[0][1] if len(several) == 1 else posixpath.commonpath([root for _, root in places])
 
 
 def _open_filesystem(spec: str | Path) -> tuple[fs.FileSystem, str]:

@@ -62,7 +62,7 @@ class TableSource(Source):
         inputs = () if input is None else (input,) if isinstance(input, str) else tuple(input)
         if not inputs or label is None:
             missing = "data.label" if inputs else "data.input"
-            raise ConfigError(f"{missing} is missing, but {place} is a table: name one of {self._listed()}.")
+            raise ConfigError(f"{missing} is missing, but {place} is given in columns: name one of {self._listed()}.")
         for key, name in [*(("data.input", name) for name in inputs), ("data.label", label)]:
             self._check_column(key, name)
         _check_label(schema.field(label).type, label)

@@ -1,13 +1,13 @@
 """Map-style torch datasets, whose items are fetched when a batch needs them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.columns import check_finite
@@ -68,13 +68,22 @@ class TorchSource(Source):
                 f"The {type(self._dataset).__name__} does not say its {self.rows} labels: add an attribute `targets` "
                 "with one label an item, or use IID or Indices as the partition."
             )
-        return as_targets(torch.as_tensor(found)).numpy()
+        return self._as_labels(found)
+
+    def _as_labels(self, found: Any) -> np.ndarray:
+        try:
+            return as_targets(torch.as_tensor(found)).numpy()
+        except Exception as error:  # texts, lists of unequal lengths
+            raise ConfigError(
+                f"The labels that the {type(self._dataset).__name__} gives in its attribute `targets` are no numbers "
+                f"({error}): give one integer from 0 an item, texts as their numbers."
+            ) from error
 
     def targets(self) -> Iterator[tuple[int, np.ndarray]]:
         """Takes the targets from the dataset's attributes, if it has any; see `Source.targets`."""
         found = _find_labels(self._dataset)
         if found is not None and len(found) == self.rows:
-            yield 0, as_targets(torch.as_tensor(found)).numpy()
+            yield 0, self._as_labels(found)
 
     def check(self, name: str, *, inputs: bool) -> None:
         """Looks at a `TensorDataset`; other items are looked at when they are fetched. See `Source.check`."""
@@ -97,10 +106,57 @@ class TorchSource(Source):
         return digest.hexdigest()
 
 
+class NamedItems:
+    """A dataset whose items are dictionaries, as one of (input, target) items.
+
+    Args:
+        dataset: The dataset.
+        inputs: The input's key, or those of several numbers that are put together.
+        label: The target's key.
+    """
+
+    def __init__(self, dataset: Any, inputs: tuple[str, ...], label: str):
+        self._dataset, self._inputs, self._label = dataset, inputs, label
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        item = self._dataset[index]
+        parts = [item[name] for name in self._inputs]
+        joined = parts[0] if len(parts) == 1 else torch.stack([torch.as_tensor(part) for part in parts])
+        return joined, item[self._label]
+
+
+def with_columns(dataset: Any, input: str | Sequence[str] | None, label: str | None) -> Any:  # noqa: A002
+    """Gives the dataset, or where its items are dictionaries, what takes inputs and targets from them.
+
+    Raises:
+        ConfigError: If it is not said which they are, or the first item has no such keys.
+    """
+    first = dataset[0] if len(dataset) else None
+    if not isinstance(first, Mapping):
+        return dataset
+    inputs = () if input is None else (input,) if isinstance(input, str) else tuple(input)
+    keys = ", ".join(map(repr, first))
+    place = f"the items of the {type(dataset).__name__}"
+    if not inputs or label is None:
+        raise ConfigError(
+            f"data.{'label' if inputs else 'input'} is missing, but {place} are dictionaries: name one of {keys}."
+        )
+    for what, name in [*(("input", name) for name in inputs), ("label", label)]:
+        if name not in first:
+            raise ConfigError(f"data.{what} is {name!r}, but {place} have no such key: name one of {keys}.")
+    return NamedItems(dataset, inputs, label)
+
+
 def _find_labels(dataset: Any) -> Any:
     if isinstance(dataset, Subset):
         whole = _find_labels(dataset.dataset)
         return None if whole is None else torch.as_tensor(whole)[torch.as_tensor(dataset.indices)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_find_labels(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else torch.cat([torch.as_tensor(part) for part in parts])
     for name in ("targets", "labels"):
         if hasattr(dataset, name):
             return getattr(dataset, name)

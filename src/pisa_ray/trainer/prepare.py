@@ -49,10 +49,12 @@ class Data:
     """Training and test data and how rows become model inputs.
 
     Attributes:
-        train: A Parquet file or folder (path or URI), a ray.data.Dataset, a pyarrow.Table, a torch map-style dataset of
-            (input, target) pairs, or "digits".
+        train: A Parquet file or folder (path or URI), a list of them or a pattern such as "data/*.parquet", a
+            pyarrow.Table, a DataFrame, a dictionary of arrays, a list of dictionaries, a Hugging Face data set, a
+            ray.data.Dataset, a map-style torch data set of (input, target) pairs or dictionaries, a pair of arrays
+            (inputs, targets), or "digits".
         test: The same kinds, or None: no test metrics.
-        input: Column of the inputs, or columns of numbers that are stacked; not for torch datasets and digits.
+        input: Column of the inputs, or columns of numbers that are stacked; not for pairs and digits.
         label: Column of the targets: integers for classification, floats for regression.
         validation: A share of each shard's rows that is held out, or a source like `test`, or None.
         scale: Factor on stored numbers; None: 1/255 for uint8 images, else 1.
@@ -85,6 +87,7 @@ class Data:
             mean=_channels(checks.number()),
             std=_channels(checks.number(above=0)),
             transform=checks.function | checks.nothing,
+            dtype=checks.text | checks.instance("a torch.dtype", torch.dtype) | checks.nothing,
         )
         if isinstance(checks.plain(self.validation), int | float):
             checks.settle(self, validation=checks.number(above=0, below=1))
@@ -97,14 +100,15 @@ class Data:
         """
         dtype = checked_dtype(self.dtype)
 
-        def source(spec: Any) -> Source:
-            opened = open_source(spec, input=self.input, label=self.label, integers=dtype == torch.int64)
+        def source(name: str, spec: Any) -> Source:
+            integers = dtype == torch.int64
+            opened = open_source(spec, input=self.input, label=self.label, integers=integers, name=f"data.{name}")
             return KeptSource(opened) if keep else opened
 
-        train = source(self.train)
-        test = source(self.test) if self.test is not None else None
+        train = source("train", self.train)
+        test = source("test", self.test) if self.test is not None else None
         share = self.validation if isinstance(self.validation, float) else None
-        validation = source(self.validation) if self.validation is not None and share is None else None
+        validation = source("validation", self.validation) if self.validation is not None and share is None else None
         for name, other in (("train", train), ("test", test), ("validation", validation)):
             if other is not None:
                 other.check(f"data.{name}", inputs=self.transform is None)
