@@ -26,7 +26,8 @@ from pisa_ray import ConfigError, Data, Indices, PisaError, PisaTrainer
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Keep, Progress, check_environment
+from pisa_ray.trainer.checkpoint import Keep, check_environment
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run
 
@@ -111,7 +112,7 @@ def test_a_draft_is_no_checkpoint_until_it_is_finished_and_holds_what_was_true_w
 
 def test_files_that_the_driver_does_not_see_make_no_checkpoint(tmp_path):
     """As when workers on other machines write to disks of their own."""
-    draft = checkpoint.begin(tmp_path, Progress(round=1), {}, {})
+    draft = checkpoint.begin(tmp_path, Progress(round=1, sigma=1.0), {}, {})
     entry = draft.folder.write_tensors("consensus.safetensors", {"published": torch.ones(3)})
     draft.folder.remove("consensus.safetensors")
     with pytest.raises(PisaError, match=r"not to be seen by the driver: use a folder that all machines share"):
@@ -120,7 +121,7 @@ def test_files_that_the_driver_does_not_see_make_no_checkpoint(tmp_path):
 
 
 def save(folder: Path, round_: int, keep: Keep | None = None, **metrics: float) -> checkpoint.Checkpoint:
-    draft = checkpoint.begin(folder, Progress(round=round_), {}, {}, metrics, keep)
+    draft = checkpoint.begin(folder, Progress(round=round_, sigma=1.0), {}, {}, metrics, keep)
     entry = draft.folder.write_tensors("consensus.safetensors", {"published": torch.ones(1)})
     return draft.finish({"consensus": entry, "shards": []})
 
@@ -130,11 +131,11 @@ def rounds(folder: Path) -> list[int]:
 
 
 def test_unfinished_and_repeated_attempts_are_cleared_away(tmp_path):
-    half = checkpoint.begin(tmp_path, Progress(round=1), {}, {})
+    half = checkpoint.begin(tmp_path, Progress(round=1, sigma=1.0), {}, {})
     save(tmp_path, 2)
     assert not half.folder.folders()
     again = save(tmp_path, 2)  # another attempt at the same round
-    later = checkpoint.begin(tmp_path, Progress(round=3), {}, {})  # perhaps still being written
+    later = checkpoint.begin(tmp_path, Progress(round=3, sigma=1.0), {}, {})  # perhaps still being written
     assert rounds(tmp_path) == [2, 3]
     assert checkpoint.latest(tmp_path) == again
     checkpoint.clear_unfinished(Folder.of(tmp_path))

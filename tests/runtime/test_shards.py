@@ -492,4 +492,4 @@ def test_what_another_process_asks_for_is_refused_in_the_log(tmp_path):
     assert it.fit().status == "finished"
     (event,) = events(tmp_path / "run", "shards_refused")
     assert event["message"].startswith("there is no shard 70")
-    assert not list((tmp_path / "run").glob("shards-*"))
+    assert not list((tmp_path / "run").glob("shards-*.json"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import glob
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
@@ -25,6 +23,7 @@ from pisa_ray.models import KINDS
 from pisa_ray.trainer import Data
 from pisa_ray.trainer.settings import Run
 from pisa_ray.trainer.start import automatic_schedule
+from pisa_ray.trainer.yaml_text import parse
 
 
 class DataSection(Section):
@@ -51,7 +50,7 @@ class DataSection(Section):
                 raise ConfigError(f"data.{name} is given, but data.dataset {self.dataset} has its own: leave it out.")
         for name in ("train", "test", "validation"):
             place = getattr(self, name)
-            if isinstance(place, str) and "://" not in place and not Path(place).exists() and not glob.glob(place):
+            if isinstance(place, str) and "://" not in place and not there(place) and not glob.glob(place):
                 raise ConfigError(
                     f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
                     "configuration file, or an absolute one."
@@ -188,25 +187,6 @@ class Config(Section):
 _OPTIONAL = ("algorithm", "sigma_schedule", "stop", "checkpoint", "ray")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as everybody expects, and a key that is there twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """See yaml.SafeLoader."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                mark = node.value[i][0].start_mark
-                raise yaml.constructor.ConstructorError(problem=f"the key {key} is there twice", problem_mark=mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def load(path: Path, settings: list[str] | None = None) -> Config:
     """Read a configuration file.
 
@@ -230,13 +210,15 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
         ConfigError: There is no such file, it is not YAML, or an override is not one.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): give the path of a YAML file.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text in UTF-8: give the path of a YAML file.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_problem(error)}.") from error
+    try:
+        values = parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: it should be a list of `key: value` lines.")
     for setting in settings or ():
@@ -308,6 +290,14 @@ def plain(config: Config) -> dict[str, Any]:
     return config.model_dump(by_alias=True)
 
 
+def there(path: str) -> bool:
+    """Whether there is a file or folder that can be looked at; no name is too long or too odd to ask."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _override(values: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     *parents, last = parts = key.strip().split(".")
@@ -322,12 +312,6 @@ def _override(values: dict[str, Any], setting: str) -> None:
             raise ConfigError(f"--set {key}: {above} is {shown(below)} and has no keys of its own.")
         values = below
     try:
-        values[last] = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML ({_problem(error)}).") from error
-
-
-def _problem(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem or error.context} in line {error.problem_mark.line + 1}"
-    return " ".join(str(error).split())
+        values[last] = parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML ({error}).") from error

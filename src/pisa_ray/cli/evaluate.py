@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pisa_ray.cli.config_errors import shown
 from pisa_ray.cli.recorded import made_by_train, prepared
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
-from pisa_ray.errors import ConfigError
+from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -29,7 +31,8 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
         that was part of the problem at the end.
 
     Raises:
-        ConfigError: It is not a run of the command line, or has no saved model yet.
+        ConfigError: It is not a run of the command line, has no saved model yet, or has another one than its
+            result.json says.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
@@ -43,6 +46,8 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
     with borrowed_process(job.threads):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)
+        digest = weights_sha256(worker.model.module)
+        _check_same(directory, digest)
         published = worker.model.published()
         worker.host(job.present)
         test: Mapping[str, float] = {}
@@ -50,10 +55,27 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
             test = means(worker.evaluate(published, "test", job.blocks("test")).values())
         shards = worker.evaluate_shards(published, job.present, held_out=False)
     return {
-        "weights_sha256": weights_sha256(worker.model.module),
+        "weights_sha256": digest,
         "test": dict(test),
         "shards": [{"shard": i, "rows": int(sums["rows"]), **means([sums])} for i, sums in shards.items()],
     }
+
+
+def _check_same(directory: RunDirectory, digest: str) -> None:
+    """Whether the model is the one that the run ended with, where result.json tells."""
+    file = directory.path / "result.json"
+    if not os.path.lexists(file):
+        return
+    try:
+        end = directory.read(file.name)
+    except PisaError as error:
+        raise ConfigError(f"{file} cannot be read: remove it to measure the model without its hash.") from error
+    known = end.get("weights_sha256") if isinstance(end, dict) else None
+    if known is not None and known != digest:
+        raise ConfigError(
+            f"{directory.model} has weights_sha256 {digest}, but {file.name} says {shown(known)}: the model was "
+            "altered, or is another run's; put the right one back, or remove result.json to measure this one."
+        )
 
 
 def table(measured: dict[str, Any]) -> str:

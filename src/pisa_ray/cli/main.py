@@ -223,7 +223,9 @@ def _line(error: PisaError | str) -> str:
 def _json(value: Any) -> str:
     import json  # noqa: PLC0415
 
-    return json.dumps(value, indent=1)
+    from pisa_ray.trainer.records import plain  # noqa: PLC0415
+
+    return json.dumps(plain(value), indent=1, allow_nan=False)
 
 
 if __name__ == "__main__":

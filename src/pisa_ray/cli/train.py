@@ -12,7 +12,7 @@ from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
-from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain
+from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain, there
 from pisa_ray.cli.factories import imported
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.errors import ConfigError
@@ -115,7 +115,7 @@ def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
     if section.weights is None:
         return make
     weights = Path(section.weights)
-    if not weights.is_file():
+    if not there(section.weights) or not weights.is_file():
         raise ConfigError(
             f"model.weights is {section.weights!r}, but there is no such file: give the model.safetensors of a run."
         )

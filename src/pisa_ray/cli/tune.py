@@ -26,6 +26,7 @@ from pisa_ray.cli.config_errors import sentence, shown
 from pisa_ray.cli.config_section import Section
 from pisa_ray.cli.factories import current_folder, given_in
 from pisa_ray.cli.train import job_arguments, scaling
+from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer import PisaTrainer
 from pisa_ray.tuning import PisaTrainable, reserve
@@ -268,12 +269,13 @@ def _write(spec: Search, results: Any, out: Path) -> None:
         return worth, json.dumps(row["settings"], sort_keys=True)
 
     rows.sort(key=place)
-    (out / "table.json").write_text(json.dumps(rows, indent=1))
+    folder = Folder(str(out))
+    folder.write("table.json", json.dumps(rows, indent=1).encode())
     names = [*spec.file.space, "rounds", metric, *(key for key in rows[0] if key.startswith("test_"))]
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in rows:
         values = [row["settings"].get(name, row.get(name)) for name in names]
         lines.append("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values) + " |")
-    (out / "table.md").write_text("\n".join(lines) + "\n")
+    folder.write("table.md", ("\n".join(lines) + "\n").encode())
     best = plain(spec.config(rows[0]["settings"]))
-    (out / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False, allow_unicode=True))
+    folder.write("best.yaml", yaml.safe_dump(best, sort_keys=False, allow_unicode=True).encode())

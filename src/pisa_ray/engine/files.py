@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,8 @@ from pyarrow import fs
 from safetensors import safe_open
 from safetensors.torch import load, save
 
+from pisa_ray.engine.json_text import parse
+from pisa_ray.engine.local_files import read_file, sync, write_file
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError, PisaError
 
@@ -108,15 +109,16 @@ class Folder:
         with self._telling(""):
             if self.is_local:
                 Path(self.path).mkdir(parents=True, exist_ok=True)
-                _sync(Path(self.path).parent)
+                sync(Path(self.path).parent)
             else:
                 self.filesystem.create_dir(self.path, recursive=True)
 
     def folders(self) -> list[str]:
-        """Names of the folders in it, sorted; none where it is not there itself."""
+        """Names of the folders in it, sorted; none where it is not there itself. On a disk links are left out."""
         with self._telling("", "read"):
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+        names = sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+        return [name for name in names if not (self.is_local and Path(self._at(name)).is_symlink())]
 
     def has(self, name: str) -> bool:
         """Whether a file is in it."""
@@ -149,7 +151,7 @@ class Folder:
         """
         with self._telling(name):
             if self.is_local:
-                _write_local(Path(self.path), name, data)
+                write_file(Path(self._at(name)), data)
             else:
                 with self.filesystem.open_output_stream(self._at(name)) as stream:
                     stream.write(data)
@@ -160,8 +162,11 @@ class Folder:
         Raises:
             PisaError: It cannot be read.
         """
-        with self._telling(name, "read"), self.filesystem.open_input_stream(self._at(name)) as stream:
-            return bytes(stream.read())
+        with self._telling(name, "read"):
+            if self.is_local:
+                return read_file(Path(self._at(name)))
+            with self.filesystem.open_input_stream(self._at(name)) as stream:
+                return bytes(stream.read())
 
     def copy_in(self, path: Path) -> None:
         """Copy a local file into it, under its own name."""
@@ -180,8 +185,8 @@ class Folder:
             ConfigError: It is none.
         """
         try:
-            return json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
+            return parse(self.read(name))
+        except ValueError as error:
             raise ConfigError(f"{self}/{name} is damaged: it is not JSON ({error}).") from error
 
     def write_tensors(self, name: str, tensors: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, Any]:
@@ -293,28 +298,3 @@ def _on_host(tensor: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(tensor, np.ndarray):
         tensor = borrowed_tensor(tensor)
     return tensor.detach().cpu().contiguous()
-
-
-def _write_local(folder: Path, name: str, data: bytes) -> None:
-    part = folder / f".{name}.part"
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(folder / name)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()  # it may hold the last free bytes of a full disk
-        raise
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last, where the file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

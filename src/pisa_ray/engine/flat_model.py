@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from pisa_ray.algorithm import Layout
 from pisa_ray.engine.device import to_device, to_host
+from pisa_ray.engine.files import Folder
+from pisa_ray.engine.local_files import new_folder
 from pisa_ray.engine.model_checks import check_trainable
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError, PisaError
@@ -128,10 +130,10 @@ class FlatModel:
 
     def save(self, path: Path) -> str:
         """Write `model.safetensors`, and `pretrained/` beside it where there is one; returns `weights_sha256`."""
-        tensors = self.saved_tensors()
-        save_file(tensors, path)
+        Folder(str(path.parent)).write(path.name, save(self.saved_tensors()))
         if hasattr(self.module, "save_pretrained"):
-            self.save_pretrained(path.with_name("pretrained"))
+            with new_folder(path.with_name("pretrained")) as part:
+                self.save_pretrained(part)
         return weights_sha256(self.module)
 
     def save_pretrained(self, path: Path) -> None:
@@ -143,8 +145,8 @@ class FlatModel:
             if place not in copies:
                 copies[place] = tensor.cpu().clone().contiguous()
             state[name] = copies[place]
-        save: Any = self.module.save_pretrained
-        save(path, state_dict=state)
+        write: Any = self.module.save_pretrained
+        write(path, state_dict=state)
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -168,6 +170,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ConfigError: The file is missing or unreadable, or its names or shapes are not the module's.
     """
+    if not path.is_file():  # a pipe, say, would be waited for
+        raise ConfigError(f"{path} is no file: give a file saved by a run.")
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own types for damaged headers

@@ -11,13 +11,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from pisa_ray.algorithm import Clip, memory_of
 from pisa_ray.data import Source, check_alike, open_source
 from pisa_ray.engine.job import Job
-from pisa_ray.errors import ConfigError
+from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.prepare import Prepared, check_robust
 
 #: Kinds of changes.
@@ -132,6 +131,11 @@ class Changes:
         """
         job = self._prepared.job
         for change in changes:
+            here = job.present if change["kind"] == REMOVED else [len(job.shards)]
+            if change["shard"] not in here:
+                raise ConfigError(
+                    f"the record of {change['kind']} {change['shard']} cannot be: it is damaged, or another run's."
+                )
             if change["kind"] == REMOVED:
                 job = job.without(int(change["shard"]))
                 continue
@@ -212,7 +216,9 @@ class Changes:
             source = open_source(place, input=columns, label=label, integers=integers)
             source.check(train, inputs=job.preprocess.transform is None)
             self._check_fits(job.train, source, train)
-        except (pa.ArrowException, OSError) as error:
+        except PisaError:
+            raise
+        except Exception as error:  # whatever the libraries below raise
             raise ConfigError(f"{train} cannot be read ({error}): check its address and access rights.") from error
         return source
 

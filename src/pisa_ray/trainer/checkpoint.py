@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +20,11 @@ from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import present
+from pisa_ray.trainer.manifest import FORMAT, Progress, fault
 
-FORMAT, MANIFEST = 7, "manifest.json"
+MANIFEST = "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
 _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
-
-
-@dataclass
-class Progress:
-    """How far a run is: what the driver must know to go on, saved in each checkpoint.
-
-    Attributes:
-        round: Rounds done.
-        sigma: Penalty after the last round, from which the next one's grows (sigma^0 before the first).
-        memory: What the sigma schedule remembers.
-        start: Numbers of the method that the automatic start has set.
-        first_loss: The mean training loss of round 1.
-        sample_gradients: Sample gradients computed so far, over all shards.
-        bytes_sent: Bytes of messages that workers sent to the consensus so far.
-        seconds: Wall time of training so far.
-        gradient_seconds: Time spent in gradients so far, summed over workers.
-        best: Best value so far of every metric.
-        exact: Whether all of it was computed in one numeric environment.
-        changes: Shards that have joined or left the problem, in this order; see pisa_ray.trainer.changes.
-    """
-
-    round: int = 0
-    sigma: float = 0.0
-    memory: dict[str, float] = field(default_factory=dict)
-    start: dict[str, float] = field(default_factory=dict)
-    first_loss: float = 0.0
-    sample_gradients: int = 0
-    bytes_sent: int = 0
-    seconds: float = 0.0
-    gradient_seconds: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-    exact: bool = True
-    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -359,33 +327,11 @@ def _read(folder: Folder) -> Checkpoint:
         )
     if _render(manifest) != raw:
         raise ConfigError(f"{folder}/{MANIFEST} has been altered: {_OLDER}")
-    if not _is_manifest(manifest):
-        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest; {_OLDER}")
+    if (wrong := fault(raw)) is not None:
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest ({wrong}); {_OLDER}")
+    if manifest["progress"]["round"] != _round(folder.name):
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is of another round than its folder; {_OLDER}")
     return Checkpoint(folder, manifest)
-
-
-def _is_manifest(manifest: Mapping[str, Any]) -> bool:
-    """Whether it has all that is read of it."""
-    files, progress = manifest.get("files"), manifest.get("progress")
-    if not all(isinstance(manifest.get(key), dict) for key in ("identity", "environment", "metrics")):
-        return False
-    if not isinstance(progress, dict) or set(progress) != {f.name for f in fields(Progress)}:
-        return False
-    for name, value in asdict(Progress()).items():
-        kinds: Any = (int, float) if isinstance(value, float) else type(value)
-        if not isinstance(progress[name], kinds):
-            return False
-    if not all(isinstance(change, dict) for change in progress["changes"]):
-        return False
-    if not isinstance(files, dict) or not isinstance(shards := files.get("shards"), list):
-        return False
-    return all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("file"), str)
-        and isinstance(entry.get("bytes"), int)
-        and isinstance(entry.get("sha256"), str)
-        for entry in [files.get("consensus"), *shards]
-    ) and all(isinstance(entry.get("shards"), dict) for entry in shards)
 
 
 def _render(manifest: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pisa_ray.checks import plain
+from pisa_ray.engine.json_text import is_count
 from pisa_ray.errors import ConfigError
 
 #: What may change when a run is resumed: it does not enter the result, or only prolongs it.
@@ -68,8 +69,10 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
                 f"the run was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: "
                 "resume with the same value, or start a new run in another folder."
             )
-    if new.get("rounds", 0) < old.get("rounds", 0):
-        raise ConfigError(f"rounds is {new['rounds']}, but the run was started with {old['rounds']}: it can only grow.")
+    if not is_count(rounds := old.get("rounds", 0)):
+        raise ConfigError(f"config.yaml of the run is damaged: rounds is {rounds!r}: put a copy of the file back.")
+    if new.get("rounds", 0) < rounds:
+        raise ConfigError(f"rounds is {new['rounds']}, but the run was started with {rounds}: it can only grow.")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ _SENTENCES = {
     "shards_away": "{shards} cannot report, as no worker is at their place; kept as after round {state}",
     "shards_back": "{shards} can report again",
     "shards_refused": "{message}",
+    "request_refused": "{message}",
+    "mended": "{message}",
 }
 
 

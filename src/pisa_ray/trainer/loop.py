@@ -17,9 +17,10 @@ from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaErro
 from pisa_ray.schedulers import Adaptive, OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
-from pisa_ray.trainer.checkpoint import Draft, Keep, Progress
+from pisa_ray.trainer.checkpoint import Draft, Keep
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.watch import Watch
 
@@ -129,6 +130,8 @@ class Loop:
                 continue
             round_ = self.progress.round + 1
             sigma = self._grown(round_)
+            for message in self.directory.requests.set_aside_garbage():
+                self.events("request_refused", message=message)
             if (workers := self.resize_requested()) is not None:
                 self.events("resize_requested", workers=workers)
                 self.fleet.resize(workers)

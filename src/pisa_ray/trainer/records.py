@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pisa_ray.engine.asynchrony import Step
-from pisa_ray.engine.files import Folder
+from pisa_ray.engine.json_text import is_count, parse
+from pisa_ray.engine.local_files import append, read_file, set_aside, write_file
+from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.changes import ADDED, REMOVED
+from pisa_ray.trainer.manifest import is_change
 
 METRICS, EVENTS, ARRIVALS = NAMES = "metrics.jsonl", "events.jsonl", "arrivals.jsonl"
 
+Line = dict[str, Any]
+
 
 class Records:
-    """Appends to the files of one run, and reads them.
+    """Appends to the files of one run, and reads them. Whoever may write in its folder may have damaged them.
 
     Args:
         folder: The run directory.
@@ -48,44 +53,106 @@ class Records:
         """Whether there is an arrivals.jsonl."""
         return (self._folder / ARRIVALS).exists()
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl."""
-        path = self._folder / METRICS
-        if path.exists():
-            with path.open() as lines:
-                yield from (json.loads(line) for line in lines if line.endswith("\n"))
+    def last_row(self) -> Line:
+        """The last row of metrics.jsonl that can be read, or {}."""
+        rows, _ = self._readable(METRICS)
+        return rows[-1] if rows else {}
 
-    def changes(self) -> list[dict[str, Any]]:
-        """The shards that have joined and left so far, as events.jsonl tells."""
-        path = self._folder / EVENTS
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ():
-            event = json.loads(line)
+    def rows(self) -> list[Line]:
+        """The rows of metrics.jsonl.
+
+        Raises:
+            ConfigError: A line of it is damaged.
+        """
+        return self._read(METRICS, "remove that line, or go on with the run (--resume), which leaves it out.")
+
+    def changes(self) -> list[Line]:
+        """The shards that have joined and left so far, as events.jsonl tells.
+
+        Raises:
+            ConfigError: A line of it is damaged.
+        """
+        found: dict[tuple[str, int], Line] = {}
+        remedy = "remove that line, unless it told of a shard that joined or left, or go on with the run (--resume)."
+        for event in self._read(EVENTS, remedy):
             if event["kind"] in (REMOVED, ADDED):
                 found[event["kind"], event["shard"]] = event
             elif event["kind"] == "resumed":  # what a run did after the checkpoint has not happened
                 found = {key: change for key, change in found.items() if change["round"] <= event["round"]}
         return list(found.values())
 
-    def cut_back(self, round_: int) -> None:
-        """Drop what a resumed run will write again, and the row of an interruption."""
-        folder = Folder(str(self._folder))
-        kept = [row for row in self.rows() if row["round"] <= round_ and row["consensus_move"] is not None]
-        folder.write(METRICS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        arrivals = self._folder / ARRIVALS
-        if arrivals.exists():
-            lines = arrivals.read_text().splitlines(keepends=True)
-            folder.write(ARRIVALS, "".join(line for line in lines if json.loads(line)["round"] <= round_).encode())
+    def cut_back(self, round_: int, row: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Drop what a run that is resumed will write again, and the row of an interruption; mend what is damaged.
+
+        Args:
+            round_: The checkpoint's round.
+            row: The last row, as the checkpoint has it.
+            changes: The shards that have joined and left, as the checkpoint has them.
+
+        Returns:
+            A sentence for each file that was damaged: it is set aside, and what can be read of it goes on.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        rows, torn = self._readable(METRICS)
+        kept = [line for line in rows if line["round"] <= round_ and line.get("consensus_move") is not None]
+        if row.get("consensus_move") is not None and (not kept or kept[-1]["round"] < row["round"]):
+            kept.append(dict(row))
+        told = self._replace(METRICS, kept, torn)
+        if os.path.lexists(self._folder / ARRIVALS):
+            steps, torn = self._readable(ARRIVALS)
+            told += self._replace(ARRIVALS, [line for line in steps if line["round"] <= round_], torn)
+        events, torn = self._readable(EVENTS)
+        if torn:
+            others = [event for event in events if event["kind"] not in (REMOVED, ADDED)]
+            told += self._replace(EVENTS, [*others, *changes], torn)
+        return told
 
     def drop_torn_lines(self) -> None:
         """Remove what a driver that died left of its last lines, which would spoil the next ones."""
         for path in (self._folder / name for name in NAMES):
-            if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+            if path.is_file() and not path.is_symlink() and not (content := path.read_bytes()).endswith(b"\n"):
                 os.truncate(path, content.rfind(b"\n") + 1)
 
+    def _read(self, name: str, remedy: str) -> list[Line]:
+        lines, damaged = self._readable(name)
+        if damaged:
+            raise ConfigError(f"{self._folder / name} is damaged{_where(damaged)}: {remedy}")
+        return lines
+
+    def _readable(self, name: str) -> tuple[list[Line], list[int]]:
+        """The lines that are sound, and the numbers of the others; [0] where it is no file at all.
+
+        What follows the last end of a line is of a driver that died, or that is writing it.
+        """
+        path, sound, damaged = self._folder / name, list[Line](), list[int]()
+        if not os.path.lexists(path):
+            return sound, damaged
+        try:
+            content = read_file(path)
+        except OSError:
+            return sound, [0]
+        for number, raw in enumerate(content.split(b"\n")[:-1], 1):
+            try:
+                if line := raw.strip():
+                    sound.append(_checked(parse(line), _SHAPES[name]))
+            except ValueError:
+                damaged.append(number)
+        return sound, damaged
+
+    def _replace(self, name: str, lines: Sequence[Mapping[str, Any]], damaged: Sequence[int]) -> list[str]:
+        path, told = self._folder / name, []
+        if damaged:
+            aside = set_aside(path)
+            told.append(
+                f"{name} was damaged{_where(damaged)}; it is kept as {aside.name}, and what can be read of it goes on."
+            )
+        write_file(path, "".join(json.dumps(plain(line)) + "\n" for line in lines).encode())
+        return told
+
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self._folder / name).open("a") as file:
-            file.write(json.dumps(plain(row)) + "\n")
+        append(self._folder / name, json.dumps(plain(row)) + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -95,3 +162,35 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _where(damaged: Sequence[int]) -> str:
+    if 0 in damaged:
+        return " (something else is in its place)"
+    shown = ", ".join(map(str, damaged[:5])) + (" and others" if len(damaged) > 5 else "")
+    return f" in line{'s' if len(damaged) > 1 else ''} {shown}"
+
+
+def _checked(line: Any, shape: Callable[[Line], bool]) -> Line:
+    """A line that has what is read of it."""
+    if not (isinstance(line, dict) and is_count(line.get("round")) and shape(line)):
+        raise ValueError("it is not what a run writes")
+    return line
+
+
+def _is_row(line: Line) -> bool:
+    return all(value is None or type(value) in (int, float) for value in line.values())
+
+
+def _is_event(line: Line) -> bool:
+    return isinstance(line.get("kind"), str) and (line["kind"] not in (REMOVED, ADDED) or is_change(line))
+
+
+def _is_arrival(line: Line) -> bool:
+    steps = [] if "changed" in line else line.get("steps")
+    return isinstance(steps, list) and all(
+        isinstance(step, list) and len(step) == 2 and all(map(is_count, step)) for step in steps
+    )
+
+
+_SHAPES = {METRICS: _is_row, EVENTS: _is_event, ARRIVALS: _is_arrival}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pisa_ray.engine.files import Folder
+from pisa_ray.engine.json_text import is_count, parse
+from pisa_ray.engine.local_files import read_file, set_aside
 from pisa_ray.trainer.changes import Asked
+
+#: Bytes of the largest request.
+MOST = 1 << 20
 
 
 class Requests:
-    """Leaves requests in a run directory, and takes them from there.
+    """Leaves requests in a run directory, and takes them from there. Whoever may write there may leave what is none.
 
     Args:
         folder: The run directory.
@@ -20,21 +28,24 @@ class Requests:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._resize = folder / "resize.json"
 
     def ask_resize(self, workers: int) -> None:
         """Leave word for the driver that runs here: it should have so many workers."""
-        Folder(str(self._folder)).write_json("resize.json", {"workers": workers})
+        Folder(str(self._folder)).write_json(self._resize.name, {"workers": workers})
 
     def take_resize(self) -> int | None:
         """What was asked for since the last time, if anything."""
-        taken = self._folder / ".resize.json.taken"
+        taken = self._folder / f".{uuid.uuid4().hex[:8]}.taken"
         try:
-            (self._folder / "resize.json").rename(taken)  # so that one that is asked for meanwhile is not lost
-            return int(json.loads(taken.read_text())["workers"])
-        except FileNotFoundError:
+            _workers(self._resize)
+            self._resize.rename(taken)  # so that one that is asked for meanwhile is not lost
+            return _workers(taken)
+        except (OSError, ValueError):
             return None
-        except (ValueError, KeyError, TypeError):
-            return None  # not from us
+        finally:
+            with suppress(OSError):
+                taken.unlink()
 
     def ask_shards(self, asked: Asked) -> None:
         """Leave word for the driver that runs here: a shard should join or leave. It stays until that is saved."""
@@ -44,15 +55,55 @@ class Requests:
     def asked_shards(self) -> list[Asked]:
         """What has been asked for, the oldest first."""
         found = []
-        for path in sorted(self._folder.glob("shards-*.json")):
-            try:
-                word = json.loads(path.read_text(encoding="utf-8"))
-                found.append(Asked(word["remove"], word["add"], path.name))
-            except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-                path.unlink()  # not from us
+        for path in self._shards():
+            with suppress(OSError, ValueError):
+                found.append(_asked(path))
         return found
 
     def forget_shards(self, asked: Asked) -> None:
         """It has been done, or refused."""
         if asked.name is not None:
             (self._folder / asked.name).unlink(missing_ok=True)
+
+    def set_aside_garbage(self) -> list[str]:
+        """Give files that are no requests other names; returns a sentence for each. For the driver only."""
+        told = []
+        for path, read in ((self._resize, _workers), *((path, _asked) for path in self._shards())):
+            try:
+                read(path)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                with suppress(OSError):
+                    aside = set_aside(path)
+                    told.append(
+                        f"{path.name} is no request that pisa-ray has written ({reason}): it is left undone and kept "
+                        f"as {aside.name}."
+                    )
+        return told
+
+    def _shards(self) -> list[Path]:
+        return sorted(self._folder.glob("shards-*.json"))
+
+
+def _workers(path: Path) -> int:
+    workers = _fields(path).get("workers")
+    if not is_count(workers) or workers < 1:
+        raise ValueError("it names no number of workers")
+    return workers
+
+
+def _asked(path: Path) -> Asked:
+    fields = _fields(path)
+    remove, add = fields.get("remove"), fields.get("add")
+    if (remove is None) == (add is None) or not (is_count(remove) if add is None else isinstance(add, str)):
+        raise ValueError("it names neither a shard to leave nor data to join")
+    return Asked(remove, add, path.name)
+
+
+def _fields(path: Path) -> Mapping[str, Any]:
+    fields = parse(read_file(path, MOST))
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    return fields

@@ -11,11 +11,15 @@ from typing import Any
 import yaml
 
 from pisa_ray.engine.files import FAILURES, Folder
+from pisa_ray.engine.json_text import is_count
+from pisa_ray.engine.local_files import clear_parts, read_file, set_aside
 from pisa_ray.errors import ConfigError, PisaError
-from pisa_ray.trainer.checkpoint import clear_unfinished
+from pisa_ray.trainer.checkpoint import Checkpoint, clear_unfinished
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.records import NAMES, Records, plain
 from pisa_ray.trainer.requests import Requests
 from pisa_ray.trainer.run_lock import RunLock
+from pisa_ray.trainer.yaml_text import parse
 
 #: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
 COPIED, RESULTS = (
@@ -56,6 +60,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self.checkpoints.create()
             clear_unfinished(self.checkpoints)
+            clear_parts(self.path, (*COPIED, *RESULTS, "pretrained"))
             self.records.drop_torn_lines()
             if not self.holds_a_run():
                 self.record(config)
@@ -105,7 +110,8 @@ class RunDirectory:
         """The rounds that the recorded run's sigma schedule is planned over; None: there is none."""
         self.fetch()
         schedule = self.config().get("sigma_schedule") if self.holds_a_run() else None
-        return schedule.get("rounds") if isinstance(schedule, dict) else None
+        planned = schedule.get("rounds") if isinstance(schedule, dict) else None
+        return planned if is_count(planned) and planned > 0 else None
 
     def holds_a_run(self) -> bool:
         """Whether there is a run in this folder."""
@@ -119,12 +125,15 @@ class RunDirectory:
         """
         if not self.holds_a_run():
             raise ConfigError(f"{self.path} is not a run directory: it has no config.yaml.")
+        file, remedy = self.path / "config.yaml", "put a copy of it back, or start a new run in another folder."
         try:
-            loaded = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path}/config.yaml is damaged: it is not YAML ({error}).") from error
+            loaded = parse(read_file(file).decode())
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read ({error.strerror}): {remedy}") from error
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged: it is not YAML ({error}): {remedy}") from error
         if not isinstance(loaded, dict):
-            raise ConfigError(f"{self.path}/config.yaml is damaged: it holds no settings.")
+            raise ConfigError(f"{file} is damaged: it holds no settings: {remedy}")
         return loaded
 
     def lock(self) -> AbstractContextManager[None]:
@@ -144,10 +153,19 @@ class RunDirectory:
         value: dict[str, Any] = self._folder.read_json(name)
         return value
 
-    def cut_back(self, round_: int) -> None:
-        """Drop what a run that is resumed after a round will write again, and what told how it ended."""
-        self.records.cut_back(round_)
-        (self.path / "result.json").unlink(missing_ok=True)
+    def cut_back(self, saved: Checkpoint | None) -> list[str]:
+        """Drop what a run that is resumed from a checkpoint will write again, and what told how it ended.
+
+        Returns:
+            A sentence for each file that was damaged: it is set aside, and what can be read of it goes on.
+        """
+        progress = saved.progress if saved else Progress()
+        told = self.records.cut_back(progress.round, saved.manifest["metrics"] if saved else {}, progress.changes)
+        end = self.path / "result.json"
+        if end.is_dir() and not end.is_symlink():
+            told.append(f"{end.name} was a folder; it is kept as {set_aside(end).name}.")
+        end.unlink(missing_ok=True)
+        return told
 
     # The storage elsewhere
 

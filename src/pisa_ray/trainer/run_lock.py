@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
 
 #: Seconds for which a lock is tried: `is_held` holds it for a moment.
 PATIENCE = 0.2
+
+#: A link in the lock's place is not followed, and a pipe not waited for.
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RunLock:
@@ -37,7 +41,7 @@ class RunLock:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             handle = self._locked()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"the run directory {self._folder} cannot be written ({error}): use another run_config."
             ) from error
@@ -56,7 +60,7 @@ class RunLock:
     def is_held(self) -> bool:
         """Whether a driver is at work here."""
         try:
-            handle = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self._file, os.O_RDONLY | _FLAGS)
         except OSError:
             return False
         try:
@@ -77,7 +81,7 @@ class RunLock:
         """A handle that holds the lock on the file that is there now, and is not handed on to other programs."""
         until = time.monotonic() + PATIENCE
         while True:
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
             if _flock(handle, fcntl.LOCK_EX) and self._is_current(handle):
                 os.truncate(handle, 0)
                 os.write(handle, f"{os.getpid()} {os.uname().nodename}".encode())
@@ -95,7 +99,9 @@ class RunLock:
             return False
 
     def _taken(self) -> ConfigError:
-        pid, _, node = self._file.read_text().partition(" ") if self._file.exists() else ("unknown", "", "")
+        pid, node = "unknown", ""
+        with suppress(OSError, ValueError):
+            pid, _, node = read_file(self._file, 1000).decode().partition(" ")
         where = f" on {node}" if node and node != os.uname().nodename else ""
         return ConfigError(
             f"{self._folder} is in use by the run of process {pid}{where}: wait until it ends, stop it, or use another "

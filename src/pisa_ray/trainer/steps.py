@@ -10,8 +10,9 @@ from pisa_ray.algorithm import Auto, Method, number
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
-from pisa_ray.trainer.checkpoint import Keep, Progress
+from pisa_ray.trainer.checkpoint import Keep
 from pisa_ray.trainer.loop import Loop
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.start import with_numbers
 
 #: Numbers of a method that the automatic start may set.

@@ -21,12 +21,13 @@ from pisa_ray.schedulers import Adaptive, Matched, OnlineK0, SigmaSchedule, Trap
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.arguments import ARGUMENTS
 from pisa_ray.trainer.changes import Asked, Changes
-from pisa_ray.trainer.checkpoint import Checkpoint, Keep, Progress, check_environment
+from pisa_ray.trainer.checkpoint import Checkpoint, Keep, check_environment
 from pisa_ray.trainer.describe import check_resumable, describe, settings
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.places import FleetFactory, Places
 from pisa_ray.trainer.prepare import Data, Opened, PinTo, check_online, pinned, prepare
 from pisa_ray.trainer.result import Result
@@ -524,11 +525,14 @@ class PisaTrainer:
         progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet, penalty=job.method.duals)
         events.display = display
-        events.accept(progress.round)
         if resuming:
             directory.record(self._config)  # only now: a resume that is refused changes nothing
-            directory.cut_back(progress.round)
+        mended = directory.cut_back(last) if resuming else []
+        events.accept(progress.round)
+        if resuming:
             events("resumed", checkpoint=last.folder.name if last else None)
+        for message in mended:
+            events("mended", message=message)
         if differing:
             events("inexact", message=" ".join(differing))
         if last:
@@ -538,7 +542,6 @@ class PisaTrainer:
         first = self._prepared.job
         if unused := first.train.rows - sum(len(rows) for rows in (*first.shards, *first.held_out)):
             display.say(f"{unused} of {first.train.rows} training rows belong to no shard")
-        *_, row = [{}, *directory.records.rows()]
         loop = Loop(
             job,
             fleet,
@@ -554,7 +557,7 @@ class PisaTrainer:
             Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
             # In the end let it be: a loss that rises at any sigma is not a matter of sigma.
             "sigma" in progress.start and doublings < DOUBLINGS,
-            row,
+            directory.records.last_row(),
         )
         try:
             status = loop.run()
@@ -607,7 +610,7 @@ class PisaTrainer:
     def _end(self, directory: RunDirectory, status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         metrics = {"name": self._config.get("name") or directory.path.name, "status": status, **fields}
         directory.write("result.json", metrics)
-        directory.records.add_event(status, int(fields.get("rounds", self._last_round(directory))))
+        directory.records.add_event(status, int(fields["rounds"]))
         directory.publish(results=True)
         return metrics
 
@@ -616,8 +619,5 @@ class PisaTrainer:
         kind = type(error).__name__
         message = str(error) if isinstance(error, PisaError | OSError) else kind
         with suppress(OSError, PisaError):
-            *_, last = [{}, *directory.records.rows()]
+            last = directory.records.last_row()
             self._end(directory, status, {"error": kind, "message": message, "rounds": last.get("round", 0), **last})
-
-    def _last_round(self, directory: RunDirectory) -> int:
-        return max((int(row["round"]) for row in directory.records.rows()), default=0)

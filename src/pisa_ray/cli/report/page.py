@@ -11,6 +11,7 @@ from pisa_ray.cli.report.numbers import badge, comparison, differences, headline
 from pisa_ray.cli.report.partition import partition
 from pisa_ray.cli.report.run import Run, read_runs
 from pisa_ray.cli.report.text import count
+from pisa_ray.engine.local_files import write_file
 from pisa_ray.errors import ConfigError
 
 _OPEN_LINES = 60  # a longer configuration starts closed
@@ -33,11 +34,15 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         raise ConfigError("No run directory was given: name at least one that 'pisa-ray train' has written.")
     runs = read_runs([Path(path) for path in run_dirs])
     target = Path(out) if out is not None else runs[0].path / "report.html"
-    if target.is_dir():
-        target = target / "report.html"
+    data = _page(runs).encode("utf-8", errors="replace")
     try:
+        if target.is_dir():
+            target = target / "report.html"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_page(runs).encode("utf-8", errors="replace"))
+        if target == out:  # also where that is a link, or no file
+            target.write_bytes(data)
+        else:
+            write_file(target, data)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written ({error.strerror}): name another file with --out.") from error
     return target

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pisa_ray.cli.report.text import count, number
+from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.yaml_text import parse
 
 Row = Mapping[str, object]
+
+_LARGEST = 1e100  # what can still be drawn
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Run:
     def points(self, key: str) -> list[tuple[float, float]]:
         """The finite values of a metric, by round."""
         found = ((number(row["round"]), number(row.get(key))) for row in self.rows)
-        return [(x, y) for x, y in found if x is not None and y is not None]
+        return [(x, y) for x, y in found if x is not None and y is not None and max(abs(x), abs(y)) < _LARGEST]
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -75,15 +77,15 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _read_run(path: Path) -> Run:
-    if not (path / "config.yaml").is_file():
+    if _text(path / "config.yaml") is None:
         raise ConfigError(
             f"{path} is not a run directory (it has no config.yaml): name one that 'pisa-ray train' has written."
         )
     notes: list[str] = []
-    config_text = (path / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    config_text = _text(path / "config.yaml") or ""
     try:
-        config = yaml.safe_load(config_text)
-    except yaml.YAMLError:
+        config = parse(config_text)
+    except ValueError:
         config = None
     if not isinstance(config, dict):
         notes.append("config.yaml cannot be read as settings; its text is shown as it is.")
@@ -111,13 +113,10 @@ def _read_run(path: Path) -> Run:
 
 
 def _read_json(path: Path, notes: list[str], meaning: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
+    if not path.exists():
         notes.append(f"No {path.name}: {meaning}.")
         return {}
-    except (OSError, ValueError):
-        value = None
+    value = _parsed(_text(path) or "")
     if not isinstance(value, dict):
         notes.append(f"{path.name} cannot be read: it is not one JSON object.")
         return {}
@@ -125,17 +124,13 @@ def _read_json(path: Path, notes: list[str], meaning: str) -> dict[str, Any]:
 
 
 def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
+    text = _text(path)
+    if text is None:
         notes.append(f"No {path.name}.")
         return []
     found, broken = [], 0
-    for line in filter(str.strip, lines):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
+    for line in filter(str.strip, text.split("\n")):
+        value = _parsed(line)
         if isinstance(value, dict):
             found.append(value)
         else:
@@ -144,3 +139,19 @@ def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         are = "is" if broken == 1 else "are"
         notes.append(f"{path.name}: {count(broken, 'line')} cannot be read and {are} left out.")
     return found
+
+
+def _text(path: Path) -> str | None:
+    """A file's text; None where there is no file that can be read."""
+    try:
+        return read_file(path).decode(errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

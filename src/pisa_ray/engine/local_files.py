@@ -1,0 +1,148 @@
+"""Files on a local disk, in folders where others may write, too: whole or not at all, and never through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Not to wait where a pipe is in a file's place.
+_THERE = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """A file's content.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; None: any number.
+
+    Raises:
+        OSError: It cannot be read, is larger, or something else than a file is in its place.
+    """
+    handle = os.open(path, os.O_RDONLY | _THERE)
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+        if most is not None and os.fstat(handle).st_size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    except OSError:
+        os.close(handle)
+        raise
+    with open(handle, "rb") as file:
+        return file.read()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file for good, whole or not at all. A link in its place is replaced, and what it names is not touched.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if os.path.lexists(path) and not path.is_symlink():
+        _check_regular(path.stat().st_mode, path)
+    part = _part(path)
+    try:
+        with open(os.open(part, _NEW, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()  # it may hold the last free bytes of a full disk
+        raise
+    sync(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Append text to a file, all of it or nothing.
+
+    Raises:
+        OSError: It cannot be written, or a link or something else than a file is in its place.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | _THERE, 0o666)
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+        size, data = os.fstat(handle).st_size, text.encode()
+        try:
+            while data:
+                data = data[os.write(handle, data) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end, in place of what was there.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    part = _part(path)
+    part.mkdir()
+    try:
+        yield part
+        _remove(path)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Give what is at a path, whatever it is, another name beside it; returns that.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while os.path.lexists(aside):
+        number, aside = number + 1, path.with_name(f"{path.name}.damaged-{number + 1}")
+    path.rename(aside)
+    return aside
+
+
+def clear_parts(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove what writers of some files left that were killed; to be called while nobody writes them."""
+    for name in names:
+        for part in folder.glob(f".????????.{name}.part"):
+            with suppress(OSError):
+                _remove(part)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder last, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}.part")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; what a link names is not touched."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))

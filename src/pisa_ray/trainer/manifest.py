@@ -1,0 +1,171 @@
+"""What a checkpoint's manifest must be: every field with its type and range; what is not so is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+FORMAT = 7
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Removed(BaseModel):
+    """A shard has left."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Literal["shard_removed"]
+    round: Count
+    shard: Count
+    rows: Count
+    name: str | None = None
+
+
+class Added(BaseModel):
+    """Data have joined as a shard."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Literal["shard_added"]
+    round: Count
+    shard: Count
+    rows: Count
+    train: str
+    fingerprint: str
+    name: str | None = None
+
+
+_CHANGE: TypeAdapter[Removed | Added] = TypeAdapter(Annotated[Removed | Added, Field(discriminator="kind")])
+
+
+@dataclass
+class Progress:
+    """How far a run is: what the driver must know to go on, saved in each checkpoint.
+
+    Attributes:
+        round: Rounds done.
+        sigma: Penalty after the last round, from which the next one's grows (sigma^0 before the first).
+        memory: What the sigma schedule remembers.
+        start: Numbers of the method that the automatic start has set.
+        first_loss: The mean training loss of round 1.
+        sample_gradients: Sample gradients computed so far, over all shards.
+        bytes_sent: Bytes of messages that workers sent to the consensus so far.
+        seconds: Wall time of training so far.
+        gradient_seconds: Time spent in gradients so far, summed over workers.
+        best: Best value so far of every metric.
+        exact: Whether all of it was computed in one numeric environment.
+        changes: Shards that have joined or left the problem, in this order; see pisa_ray.trainer.changes.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    round: Count = 0
+    sigma: Positive = 0.0
+    memory: dict[str, Finite] = field(default_factory=dict)
+    start: dict[str, Positive] = field(default_factory=dict)
+    first_loss: float = 0.0
+    sample_gradients: Count = 0
+    bytes_sent: Count = 0
+    seconds: Annotated[Finite, Field(ge=0)] = 0.0
+    gradient_seconds: Annotated[Finite, Field(ge=0)] = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    exact: bool = True
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Entry(BaseModel):
+    """A file."""
+
+    model_config = _STRICT
+
+    file: str
+    bytes: Count
+    sha256: str
+
+
+class Scalars(BaseModel):
+    """The numbers of a shard's state; methods may add others."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, int | float]
+
+    version: Count
+    reports: Count
+
+
+class StatesEntry(Entry):
+    """A file with the states of shards."""
+
+    shards: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Scalars]
+
+
+class Files(BaseModel):
+    """All files of a checkpoint."""
+
+    model_config = _STRICT
+
+    consensus: Entry
+    shards: list[StatesEntry]
+
+
+class Identity(BaseModel):
+    """What a run that goes on must have in common with the one that was saved; what is missing differs."""
+
+    model_config = ConfigDict(strict=True)
+
+    data_sha256: str | None = None
+    parameters: list[tuple[str, list[int]]] | None = None
+    shards: Count | None = None
+    settings: dict[str, Any] | None = None
+
+
+class Manifest(BaseModel):
+    """A whole manifest."""
+
+    model_config = _STRICT
+
+    format: Literal[7]
+    progress: Progress
+    identity: Identity
+    environment: dict[str, str | int]
+    metrics: dict[str, Finite]
+    files: Files
+    sha256: str
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        done = self.progress.round
+        for change in self.progress.changes:
+            if not is_change(change) or change["round"] > done:
+                raise ValueError("changes tell of no shard that joined or left before this round")
+        for entry in self.files.shards:
+            if any(max(state.version, state.reports) > done for state in entry.shards.values()):
+                raise ValueError("a shard has reported more often than there were rounds")
+        return self
+
+
+def is_change(value: object) -> bool:
+    """Whether it tells of a shard that joined or left."""
+    try:
+        _CHANGE.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def fault(raw: bytes) -> str | None:
+    """What is wrong with a manifest, in a few words: where and what; None: nothing."""
+    try:
+        Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part)[:40] for part in first["loc"])
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    return None
