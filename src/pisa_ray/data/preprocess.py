@@ -91,7 +91,9 @@ def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         ConfigError: If it is not one of `DTYPES`.
     """
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found in (None, *DTYPES.values()) and (found is not None or dtype is None):
+    if found is None and dtype is None:
+        return None
+    if isinstance(found, torch.dtype) and found in DTYPES.values():
         return found
     raise ConfigError(
         f"data.dtype is {dtype!r}, but the model's inputs can be made {' or '.join(DTYPES)}: use one of these."

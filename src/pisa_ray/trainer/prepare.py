@@ -87,7 +87,6 @@ class Data:
             mean=_channels(checks.number()),
             std=_channels(checks.number(above=0)),
             transform=checks.function | checks.nothing,
-            dtype=checks.text | checks.instance("a torch.dtype", torch.dtype) | checks.nothing,
         )
         if isinstance(checks.plain(self.validation), int | float):
             checks.settle(self, validation=checks.number(above=0, below=1))
