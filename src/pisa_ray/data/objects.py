@@ -40,25 +40,31 @@ def as_data(spec: Any, name: str) -> Any:
         return table
     if isinstance(spec, list | tuple):
         return _sequence(spec, name)
-    if (why := _unfit(spec)) is not None:
+    if (why := f"but it must be {_KINDS}" if isinstance(spec, type) else _unfit(spec)) is not None:
         raise ConfigError(f"{name} is {shown(spec)}, {why}.")
     return spec
 
 
 def _unfit(spec: Any) -> str | None:
     """Why something cannot be cut into shards, and what to do; None: it can, for all one can see."""
-    if isinstance(spec, type | bytes | bytearray | memoryview | range):
-        return f"but it must be {_KINDS}"
+    why = None
     if isinstance(spec, DataLoader):
-        return "but every shard makes its own batches: give the loader's dataset, and batch_size to the trainer"
-    if _is_array(spec):
-        return "which has no targets: give a pair (inputs, targets)"
-    if isinstance(spec, IterableDataset) or (isinstance(spec, Iterable) and not hasattr(spec, "__getitem__")):
-        return (
+        why = "but every shard makes its own batches: give the loader's dataset, and batch_size to the trainer"
+    elif _is_array(spec):
+        why = "which has no targets: give a pair (inputs, targets)"
+    elif isinstance(spec, IterableDataset) or (isinstance(spec, Iterable) and not hasattr(spec, "__getitem__")):
+        why = (
             "whose rows come one after another, but shards need rows by number: write them to Parquet, or give a data "
             "set with __len__ and __getitem__"
         )
-    return None if hasattr(spec, "__len__") and hasattr(spec, "__getitem__") else f"but it must be {_KINDS}"
+    elif isinstance(spec, bytes | bytearray | memoryview | range) or not hasattr(spec, "__getitem__"):
+        why = f"but it must be {_KINDS}"
+    else:
+        try:
+            len(spec)
+        except Exception as error:  # which of somebody's class may be any
+            why = f"whose rows cannot be counted ({type(error).__name__}: {error}), but it must be {_KINDS}"
+    return why
 
 
 def _files(spec: str | os.PathLike[Any], name: str) -> str | Path | list[str]:

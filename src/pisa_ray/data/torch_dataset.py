@@ -134,7 +134,11 @@ def with_columns(dataset: Any, input: str | Sequence[str] | None, label: str | N
     Raises:
         ConfigError: If it is not said which they are, or the first item has no such keys.
     """
-    first = dataset[0] if len(dataset) else None
+    try:
+        with undisturbed_generators():
+            first = dataset[0] if len(dataset) else None
+    except Exception:  # which is told where items are looked at
+        return dataset
     if not isinstance(first, Mapping):
         return dataset
     inputs = () if input is None else (input,) if isinstance(input, str) else tuple(input)
