@@ -5,7 +5,7 @@ there is replaced, and the tests named beside it are run, until one fails; if no
 the end all tests that failed must pass on a copy without a fault: else they have caught nothing.
 
     python tests/mutants.py                     all of them; exit status 1 if one survives
-    python tests/mutants.py --hints lock fence  those with these words in their names, by the tests beside them only
+    python tests/mutants.py --hints lock fence  those with these words in their names or files, by the tests beside them
 """
 
 from __future__ import annotations
@@ -191,14 +191,14 @@ def sound(tests: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try mutants and print what became of them; returns the exit status."""
     parser = argparse.ArgumentParser(description="Seed small faults and see whether the fast suite catches them.")
-    parser.add_argument("words", nargs="*", help="only those that have one of these in their names")
+    parser.add_argument("words", nargs="*", help="only those that have one of these in their names or files")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default: 1)")
     parser.add_argument("--hints", action="store_true", help="only the tests named beside each, not the whole suite")
     parser.add_argument("--list", action="store_true", help="list them and do nothing")
     options = parser.parse_args(arguments)
-    chosen = [m for m in listed() if not options.words or any(word in m.name for word in options.words)]
+    chosen = [m for m in listed() if not options.words or any(word in f"{m.file}: {m.name}" for word in options.words)]
     if not chosen:
-        print(f"no mutant has {' or '.join(options.words)} in its name", file=sys.stderr)
+        print(f"no mutant has {' or '.join(options.words)} in its name or file", file=sys.stderr)
         return 2
     if options.list:
         for mutant in chosen:
@@ -235,4 +235,5 @@ def report(chosen: Sequence[Mutant], verdicts: Iterable[Verdict]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
