@@ -27,6 +27,7 @@ from pisa_ray.data.preprocess import DTYPES, Preprocess, checked_dtype, default_
 from pisa_ray.data.rows import Rows
 from pisa_ray.data.sources import open_source
 from pisa_ray.data.streams import BatchStream
+from pisa_ray.data.where import Where
 
 __all__ = [
     "DTYPES",
@@ -51,6 +52,7 @@ __all__ = [
     "Rows",
     "ShiftLabels",
     "Source",
+    "Where",
     "check_alike",
     "checked_dtype",
     "default_preprocess",

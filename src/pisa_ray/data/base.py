@@ -19,6 +19,7 @@ class Source(ABC):
         input_dtype: The inputs' type as stored.
         target_shape: One target's shape without the batch dimension.
         target_dtype: The targets' type: int64 or, for real numbers, float32.
+        target_name: What error messages call their column.
         piece_rows: How many rows each piece has that is best read at once (a row group, a block), in order.
     """
 
@@ -27,6 +28,7 @@ class Source(ABC):
     input_dtype: torch.dtype
     target_shape: tuple[int, ...]
     target_dtype: torch.dtype
+    target_name: str
     piece_rows: tuple[int, ...]
 
     @abstractmethod

@@ -27,6 +27,7 @@ class KeptSource(Source):
         self.rows, self.piece_rows = source.rows, source.piece_rows
         self.input_shape, self.input_dtype = source.input_shape, source.input_dtype
         self.target_shape, self.target_dtype = source.target_shape, source.target_dtype
+        self.target_name = source.target_name
 
     def read(self, rows: np.ndarray) -> Rows:
         """Gives some rows, of which a view is enough; see `Source.read`."""

@@ -70,7 +70,7 @@ class TableSource(Source):
         self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)), Where(place), integers=integers)
         self.input_shape = self._features.shape
         self.input_dtype = torch.from_numpy(np.empty(0, self._features.dtype)).dtype
-        kind = schema.field(label).type
+        kind, self.target_name = schema.field(label).type, label
         self.target_shape: tuple[int, ...] = ()
         if is_list(kind):
             size = list_size(kind, lambda: self.head([label])[label], Where(place).cell(0, label))

@@ -41,7 +41,7 @@ class TorchSource(Source):
             )
         inputs, targets = checked_first_item(dataset)
         self.input_shape, self.input_dtype = tuple(inputs.shape[1:]), inputs.dtype
-        self.target_shape, self.target_dtype = tuple(targets.shape[1:]), targets.dtype
+        self.target_shape, self.target_dtype, self.target_name = tuple(targets.shape[1:]), targets.dtype, "target"
         self.piece_rows = tuple(min(PIECE_ROWS, self.rows - start) for start in range(0, self.rows, PIECE_ROWS))
 
     def read(self, rows: np.ndarray) -> Rows:

@@ -22,9 +22,15 @@ Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Whether each row's largest output is its label, or in what share of its places, [rows]; classes are axis 1."""
+    """Whether each row's largest output is its label, or in what share of its places, [rows]; classes are axis 1.
+
+    Places with the label -100 are padding, which the loss leaves out, too.
+    """
     hit = output.argmax(1) == target
-    return {"accuracy": hit if hit.dim() == 1 else hit.double().flatten(1).mean(1)}
+    if hit.dim() == 1:
+        return {"accuracy": hit}
+    counted = (target != -100).flatten(1).sum(1, dtype=torch.float64)
+    return {"accuracy": hit.flatten(1).sum(1, dtype=torch.float64) / counted}
 
 
 @dataclass(frozen=True)

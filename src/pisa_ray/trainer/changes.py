@@ -17,6 +17,7 @@ from pisa_ray.algorithm import Clip, memory_of
 from pisa_ray.data import Source, check_alike, open_source
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.labels import label_range
 from pisa_ray.trainer.prepare import Prepared, check_robust
 
 #: Kinds of changes.
@@ -224,17 +225,15 @@ class Changes:
 
     def _check_fits(self, train: Source, source: Source, name: str) -> None:
         check_alike(train, source, name)
-        if source.target_dtype.is_floating_point:
+        found, ours = label_range(source), label_range(train)
+        if found is None or ours is None:
             return
-        labels = source.labels()
-        if self._prepared.classes is not None:
-            least, most = 0, self._prepared.classes - 1
-        else:  # what the loss makes of others is not known
-            ours = train.labels()
-            least, most = int(ours.min()), int(ours.max())
-        if labels.min() < least or labels.max() > most:
+        # Where the number of classes is not plain, what the loss makes of other labels is not known.
+        classes = self._prepared.classes
+        least, most = (ours.least, ours.most) if classes is None else (0, classes - 1)
+        if found.least < least or found.most > most:
             raise ConfigError(
-                f"{name} has labels from {labels.min()} to {labels.max()}, but the model knows those from {least} to "
+                f"{name} has labels from {found.least} to {found.most}, but the model knows those from {least} to "
                 f"{most}: leave the other rows out."
             )
 

@@ -33,6 +33,7 @@ from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import OnlineK0
+from pisa_ray.trainer.labels import classes_of
 from pisa_ray.trainer.model_factory import model_factory, steady
 from pisa_ray.trainer.probe import try_job
 
@@ -141,9 +142,12 @@ class Opened:
     label: str | None = None
 
     def outputs(self) -> int:
-        """Outputs a model for these data needs: classes, or 1 for regression."""
-        labels = [source.labels() for source in (self.train, self.test) if source is not None]
-        return max(int(column.max()) for column in labels) + 1 if labels[0].dtype.kind == "i" else 1
+        """Outputs a model for these data needs: the classes of the training data, or 1 for regression.
+
+        Raises:
+            ConfigError: Their labels do not say.
+        """
+        return classes_of(self.train)
 
 
 @dataclass(frozen=True)

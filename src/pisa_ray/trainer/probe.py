@@ -7,6 +7,7 @@ twice. The process is left as it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pisa_ray.engine.job import Job, Objective
 from pisa_ray.engine.numerics import borrowed_process, seed_all
 from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.labels import check_classes
 from pisa_ray.trainer.model_factory import equal
 from pisa_ray.trainer.watched_loss import WatchedObjective, described
 
@@ -57,7 +59,7 @@ def try_job(job: Job, *, own_loss: bool) -> Tried:
         before = _process()
         try:
             model = job.build_model()
-            objective = WatchedObjective(job.objective, own=own_loss)
+            objective = WatchedObjective(job.objective, own=own_loss, look=partial(check_classes, job))
             _Trial(replace(job, objective=Objective(objective.loss, objective.metrics)), model, objective).run()
         except ConfigError:
             raise

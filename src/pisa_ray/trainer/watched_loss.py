@@ -24,6 +24,7 @@ class WatchedObjective:
     Args:
         objective: The user's.
         own: Whether the user has given the loss, or it is the default.
+        look: Looks at the first output that there is, and refuses it where it must.
 
     Attributes:
         training: Whether the model is being trained; to be set by whoever calls the model, as is:
@@ -32,8 +33,8 @@ class WatchedObjective:
         names: Of the metrics, once they have been measured.
     """
 
-    def __init__(self, objective: Objective, *, own: bool) -> None:
-        self._objective, self._own = objective, own
+    def __init__(self, objective: Objective, *, own: bool, look: Callable[[Any], None]) -> None:
+        self._objective, self._own, self._look = objective, own, look
         self.training = False
         self.inputs: torch.Tensor | None = None
         self.output: Any = None
@@ -45,6 +46,8 @@ class WatchedObjective:
         Raises:
             ConfigError: It raises, is no finite number, or mixes up rows.
         """
+        if self.output is None:
+            self._look(output)
         self.output = output
         given = f"an output {described(output)} and targets {described(target)}"
         name, remedy = "loss", "give a loss that fits the two"

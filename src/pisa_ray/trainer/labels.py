@@ -1,0 +1,165 @@
+"""Whether the labels of all splits are classes that the model can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pisa_ray.data import Source, Where
+from pisa_ray.engine.job import Job
+from pisa_ray.errors import ConfigError
+
+#: So many classes a model is made for at most, where the labels say how many there are.
+MOST_CLASSES = 100_000
+
+#: The label that torch leaves out of a mean of cross-entropies.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class LabelRange:
+    """The labels of a source, but for `IGNORED`.
+
+    Attributes:
+        least: The least, 0 where there are none.
+        most: The largest.
+        least_row: A row that has it.
+        most_row: A row that has it.
+        ignored_row: The first row that is `IGNORED` altogether, if there is one.
+    """
+
+    least: int = 0
+    most: int = 0
+    least_row: int = 0
+    most_row: int = 0
+    ignored_row: int | None = None
+
+
+def label_range(source: Source, ignored: int = IGNORED) -> LabelRange | None:
+    """Looks at all labels, piece by piece; None where they are real numbers, or known with the inputs only."""
+    if source.target_dtype.is_floating_point:
+        return None
+    found: list[LabelRange] = []
+    for first, labels in source.targets():
+        rows = labels.reshape(len(labels), -1)
+        counted = rows != ignored
+        none = np.flatnonzero(~counted.any(1))
+        least, most = (np.where(counted, rows, end) for end in (np.iinfo(np.int64).max, np.iinfo(np.int64).min))
+        low, high = int(least.min(1).argmin()), int(most.max(1).argmax())
+        part = LabelRange(ignored_row=first + int(none[0]) if len(none) else None)
+        if counted.any():
+            ends = {"least": int(least[low].min()), "most": int(most[high].max())}
+            part = replace(part, **ends, least_row=first + low, most_row=first + high)
+        found.append(part)
+    return _joined(found) if found else None
+
+
+def _joined(found: list[LabelRange]) -> LabelRange:
+    low, high = min(found, key=lambda part: part.least), max(found, key=lambda part: part.most)
+    ignored = [part.ignored_row for part in found if part.ignored_row is not None]
+    return LabelRange(low.least, high.most, low.least_row, high.most_row, min(ignored, default=None))
+
+
+def classes_of(train: Source) -> int:
+    """How many classes a model for some data needs, 1 for regression.
+
+    Raises:
+        ConfigError: If the labels do not say so, are not numbered from 0, or make more classes than there are rows, or
+            than `MOST_CLASSES`.
+    """
+    if train.target_dtype.is_floating_point:
+        return 1
+    train.labels()  # says what to do where a row has no label of its own, or none that is known
+    found = label_range(train)
+    if found is None:
+        return 1
+    _check_least(train, "data.train", found, "classes are numbered from 0")
+    classes = found.most + 1
+    if classes > min(train.rows, MOST_CLASSES):
+        raise ConfigError(
+            f"{_label(train, 'data.train', found.most_row)} {found.most}, which makes {classes:,} classes of "
+            f"{train.rows:,} rows, but at most {min(train.rows, MOST_CLASSES):,} are told apart: number the classes "
+            "from 0 without gaps."
+        )
+    if classes == 1:
+        raise ConfigError(
+            f"data.label, column {train.target_name!r} of data.train, has no other label than 0, which leaves nothing "
+            "to tell apart: give data with at least two classes."
+        )
+    return classes
+
+
+def check_classes(job: Job, output: Any) -> None:
+    """Looks at the labels of all splits, where the loss is a cross-entropy.
+
+    Args:
+        job: Loss and data.
+        output: What the model has returned for some rows, [rows, classes, ...].
+
+    Raises:
+        ConfigError: If a label is none of the model's classes; names row and column.
+    """
+    loss, ignored = _cross_entropy(job.objective.loss)
+    if loss is None or job.train.target_dtype.is_floating_point or not isinstance(output, torch.Tensor):
+        return
+    places = job.train.target_shape
+    if output.dim() == 2 and places:
+        raise ConfigError(
+            f"data.label, column {job.train.target_name!r}, has lists of {places[0]} integers, which a cross-entropy "
+            f"takes for {places[0]} classes a row, with outputs of shape [rows, classes, {places[0]}], but the model's "
+            f"have shape {tuple(output.shape)}: store one class a row, or for labels that exclude nothing real numbers, and "
+            "give a loss for them."
+        )
+    if output.dim() < 2 or tuple(output.shape[2:]) != places:
+        return  # the loss itself will say more
+    classes = output.shape[1]
+    if classes == 1:
+        raise ConfigError(
+            "the model has 1 output, but a cross-entropy needs one for each class: give it more, or for a regression "
+            f"store data.label, column {job.train.target_name!r}, as real numbers."
+        )
+    for name, source in (("data.train", job.train), ("data.test", job.test), ("data.validation", job.validation)):
+        found = label_range(source, ignored) if source is not None else None
+        if source is None or found is None:
+            continue
+        wanted = f"the model's {classes} outputs are for the labels 0 to {classes - 1}"
+        _check_least(source, name, found, wanted, may_be_ignored=loss is not functional.cross_entropy)
+        if found.most >= classes:
+            raise ConfigError(
+                f"{_label(source, name, found.most_row)} {found.most}, but {wanted}: number the classes from 0, leave "
+                "such rows out, or give the model more outputs."
+            )
+
+
+def _check_least(source: Source, name: str, found: LabelRange, wanted: str, *, may_be_ignored: bool = False) -> None:
+    if found.ignored_row is not None and not may_be_ignored:
+        throughout = " throughout" if source.target_shape else ""
+        raise ConfigError(
+            f"{_label(source, name, found.ignored_row)} {IGNORED}{throughout}, which torch's cross-entropy leaves "
+            "out while the row is counted everywhere else: drop such rows."
+        )
+    if found.least < 0:
+        raise ConfigError(
+            f"{_label(source, name, found.least_row)} {found.least}, but {wanted}: number the classes from 0."
+        )
+
+
+def _label(source: Source, name: str, row: int) -> str:
+    return f"{Where(name).cell(row, source.target_name)} {'has' if source.target_shape else 'is'}"
+
+
+def _cross_entropy(loss: Callable[..., Any]) -> tuple[Callable[..., Any] | None, int]:
+    """The loss, if it is one of torch's cross-entropies, and the label that it leaves out."""
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        return loss, loss.ignore_index
+    inner = loss.func if isinstance(loss, partial) else loss
+    if inner not in (functional.cross_entropy, functional.nll_loss):
+        return None, IGNORED
+    return loss, loss.keywords.get("ignore_index", IGNORED) if isinstance(loss, partial) else IGNORED
