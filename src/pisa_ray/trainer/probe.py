@@ -22,6 +22,7 @@ from pisa_ray.engine.job import Job, Objective
 from pisa_ray.engine.numerics import borrowed_process, seed_all
 from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.input_types import type_named
 from pisa_ray.trainer.labels import check_classes
 from pisa_ray.trainer.model_factory import equal
 from pisa_ray.trainer.watched_loss import WatchedObjective, described
@@ -126,7 +127,9 @@ class _Trial:
         x = self._inputs(rows, training=False)
         self._model.reset(0)
         seed_all(self._job.seed, "evaluate probe", 0)
-        with refused(f"model cannot be applied to {data}, inputs {described(x)}", _FITS):
+        stored, _ = rows.batch(np.arange(len(rows)))
+        named = type_named(self._model.module, self._job.preprocess, stored)
+        with refused(f"model cannot be applied to {data}, inputs {described(x)}", _FITS), named:
             evaluate_rows(self._model, self._job, rows)
 
     def _train(self, rows: Rows, shard: int) -> None:

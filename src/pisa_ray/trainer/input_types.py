@@ -1,0 +1,55 @@
+"""Whether a model that refuses its inputs refuses their type, and takes another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from pisa_ray.data import DTYPES, Preprocess
+from pisa_ray.errors import ConfigError, PisaError
+
+
+@contextmanager
+def type_named(model: nn.Module, preprocess: Preprocess, stored: torch.Tensor) -> Iterator[None]:
+    """Say what sets the type of the inputs where the model fails on them but not on the same ones of another type.
+
+    Args:
+        model: The model, which is called in this context.
+        preprocess: What makes the model's inputs.
+        stored: Some inputs as stored, [b, ...].
+
+    Raises:
+        ConfigError: That is so; what else the model raises passes.
+    """
+    try:
+        yield
+    except PisaError:
+        raise
+    except Exception as error:
+        x = preprocess(stored, training=False)
+        for name, dtype in DTYPES.items():
+            if x.dtype != dtype and _takes(model, stored if preprocess.transform is None else x, dtype):
+                store = "store integers and " if stored.is_floating_point() and not dtype.is_floating_point else ""
+                remedy = f"{store}set data.dtype to {name}"
+                if preprocess.transform is not None:
+                    remedy = f"return {name} from data.transform"
+                raise ConfigError(
+                    f"model cannot be applied to inputs of type {str(x.dtype).removeprefix('torch.')} "
+                    f"({type(error).__name__}: {error}), but to {name} it can: {remedy}."
+                ) from error
+        raise
+
+
+def _takes(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether it can be applied to inputs that are converted, unless they lose by it."""
+    if x.is_complex() or not (x == x.to(dtype)).all():
+        return False
+    try:
+        with torch.no_grad():
+            model.eval()(x.to(dtype))
+    except Exception:  # it cannot; why does not matter
+        return False
+    return True
