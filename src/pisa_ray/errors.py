@@ -25,5 +25,9 @@ class StatesLostError(WorkerDiedError):
     """Shards' states cannot be rebuilt from what is in memory; the whole run goes on from its last checkpoint."""
 
 
+class RayLostError(PisaError):
+    """Ray's own processes on this machine are gone; the run can go on from its last checkpoint in a new process."""
+
+
 class StoppedWaitingError(PisaError):
     """The user asked to stop while the run waited for workers; its last checkpoint is kept."""

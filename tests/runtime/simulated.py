@@ -117,6 +117,9 @@ class Elastic:
     def refit(self) -> None:
         pass
 
+    def await_start(self, holder: Any) -> None:
+        pass
+
     def staying(self) -> list[Member]:
         return self.crew.members
 

@@ -32,7 +32,7 @@ class FakeCrew:
     """Processes that are ready as soon as they are started."""
 
     def __init__(self, nodes=("a",)):
-        self.members, self.starting, self.refused_at, self.nodes, self.count = [], [], -float("inf"), nodes, 0
+        self.members, self.starting, self.rests_until, self.nodes, self.count = [], [], -float("inf"), nodes, 0
 
     def start(self, plans):
         for _ in plans:

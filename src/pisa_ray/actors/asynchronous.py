@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from pisa_ray.actors.calls import GoneError, answer
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Member, Tell
+from pisa_ray.actors.crew import PULSE, Member, Tell
 from pisa_ray.actors.elastic import Staffing
 from pisa_ray.actors.fleet import PATIENCE, RECOVERIES, RayFleet
 from pisa_ray.actors.rounds import Delivery, Round
@@ -307,7 +307,7 @@ class AsynchronousFleet(RayFleet):
 
     def _feed_consensus(self) -> None:
         """See RayFleet; it is told all when no step is under way."""
-        ray.wait([self.consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        self.elastic.await_start(self.consensus)
         answer(self.consensus.ready, "start")
         self._unfed, self._settling = False, True
         for flight in self.flights.values():

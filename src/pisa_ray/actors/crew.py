@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from pisa_ray.actors import processes
 from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.connection import check_ray
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.engine.job import Job
@@ -20,8 +21,12 @@ from pisa_ray.engine.numerics import differences
 from pisa_ray.engine.worker import WorkerInfo
 from pisa_ray.errors import PisaError
 
-#: Starts that may fail in a row before a run is given up, and seconds in which one must succeed.
-START_FAILURES, START_SECONDS = 3, 600.0
+#: Seconds in which a start must succeed, and of the pauses after starts in a row that did not, as another program may
+#: need the memory for a while; after the last one a run is given up.
+START_SECONDS, START_PAUSES = 600.0, (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+#: Seconds without starts after a worker that is of no use.
+AFTER_REFUSAL = 60.0
 
 #: Pulses that may be missed before it is taken for a pause of this process.
 PAUSE = 5
@@ -100,6 +105,9 @@ class Crew:
         sites: Where shards are pinned.
         frozen_after: Seconds without a pulse after which a process counts as dead.
         exact: Whether a worker with another numeric environment than the first one's is refused.
+
+    Attributes:
+        rests_until: When starts may be tried again, by this process's clock.
     """
 
     def __init__(
@@ -120,7 +128,7 @@ class Crew:
         self._environment: Mapping[str, str | int] | None = None
         self._ids = itertools.count()
         self._failed_starts = 0
-        self.refused_at = -float("inf")
+        self.rests_until = -float("inf")
         self._felt = -float("inf")
 
     def change(self, job: Job) -> list[Any]:
@@ -144,6 +152,7 @@ class Crew:
         Raises:
             PisaError: Starting failed too often, or for a reason that will not go away.
         """
+        check_ray()
         arrived = []
         for member in list(self.starting):
             if not is_ready([member.ready]):
@@ -184,15 +193,18 @@ class Crew:
     def _failed_to_start(self, member: Member, why: str) -> None:
         self.dismiss(member)
         self._tell("start_failed", worker=member.id, message=why)
-        self._failed_starts += 1
-        if self._failed_starts < START_FAILURES:
+        now = time.monotonic()
+        if now < self.rests_until:  # it was started together with another one that failed
             return
-        if self.members:  # the run goes on with those that work
-            self._failed_starts, self.refused_at = 0, time.monotonic()
+        self._failed_starts += 1
+        if self._failed_starts <= len(START_PAUSES):
+            self.rests_until = now + START_PAUSES[self._failed_starts - 1]
+        elif self.members:  # the run goes on with those that work
+            self._failed_starts, self.rests_until = 0, now + AFTER_REFUSAL
         else:
             raise PisaError(
-                f"{START_FAILURES} workers in a row died while they were starting ({why}): look for too little memory "
-                "or a crash in the model's construction."
+                f"workers died {self._failed_starts} times in a row while they were starting ({why}), at last after a "
+                f"pause of {START_PAUSES[-1]:g} s: look for too little memory or a crash in the model's construction."
             )
 
     def accept(self, member: Member) -> bool:
@@ -206,7 +218,7 @@ class Crew:
             return True
         fields = {"worker": member.id, "pid": member.info.pid, "node": member.info.node, "message": "; ".join(differ)}
         if self._exact:
-            self.refused_at = time.monotonic()
+            self.rests_until = time.monotonic() + AFTER_REFUSAL
             self.dismiss(member)
             self._tell("worker_refused", **fields)
             return False
@@ -226,7 +238,12 @@ class Crew:
         self.members, self.starting = [], []
 
     def feel(self, others: Sequence[Holder] = ()) -> bool:
-        """Ask each process for a pulse, without waiting; returns whether none has been silent for too long."""
+        """Ask each process for a pulse, without waiting; returns whether none has been silent for too long.
+
+        Raises:
+            RayLostError: Ray itself is gone.
+        """
+        check_ray()
         now = time.monotonic()
         if now - self._felt > PAUSE * PULSE:  # it may be this process that was not there to hear them
             for holder in [*self.members, *others]:
@@ -245,7 +262,12 @@ class Crew:
         return False
 
     def dead(self, others: Sequence[Holder] = ()) -> list[Holder]:
-        """Who of the members and some others is gone or frozen; asked after something went wrong."""
+        """Who of the members and some others is gone or frozen; asked after something went wrong.
+
+        Raises:
+            RayLostError: Ray itself is gone.
+        """
+        check_ray()
         holders = [*self.members, *others]
         frozen = [h for h in holders if (h.pulse is not None or not is_ready([h.ready])) and self._silent(h)]
         asked = [(h, _ask(h)) for h in holders if h not in frozen and is_ready([h.ready])]

@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pisa_ray.actors.crew import Crew, Member, Plan, Tell
-from pisa_ray.actors.session import RayResources, ask_autoscaler, draining, room, usable_nodes
+import ray
+
+from pisa_ray.actors.calls import is_ready
+from pisa_ray.actors.connection import check_ray
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Plan, Tell
+from pisa_ray.actors.session import RayResources, ask_autoscaler, can_grow, draining, room, usable_nodes
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
-#: Seconds between looks at the cluster, between messages while waiting and before the first, after a refused worker,
-#: and for resources that a process which has just ended is about to free.
-LOOK, MESSAGE, SOON, AFTER_REFUSAL, SETTLE = 1.0, 10.0, 3.0, 60.0, 15.0
+#: Seconds between looks at the cluster, between messages while waiting and before the first, for resources that a
+#: process which has just ended is about to free, and for a process that a user who wants to stop would put up with.
+LOOK, MESSAGE, SOON, SETTLE, LENIENT = 1.0, 10.0, 3.0, 15.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,26 @@ class Elastic:
         """Wait until there are as many workers as there must be.
 
         Raises:
-            ConfigError: There was no room for them within the patience, at the start.
+            ConfigError: There was no room for them within the patience, at the start, or there cannot be any.
             PisaError: The same later on.
             StoppedWaitingError: The user asked to stop.
         """
+        self._check_hope()
         began, patience = time.monotonic(), self._staffing.wanted.patience
         said = began + SOON - MESSAGE
         while True:
             self._crew.arrivals()
+            resting = time.monotonic() < self._crew.rests_until
+            if resting:  # it is not for want of room
+                began = time.monotonic()
             have, waited = len(self._useful()), time.monotonic() - began
             self._grow()
-            if not self._coming() and have >= self.least and self._settled(waited):
+            if not self._coming() and have >= self.least and (resting or self._settled(waited)):
                 self._staffing.staffed = True
                 return
             if self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for workers; the last complete checkpoint is kept.")
-            if not self._coming() and have < self.least:
+            if not self._coming() and not resting and have < self.least:
                 if waited > patience:
                     kind = PisaError if self._staffing.staffed else ConfigError
                     raise kind(
@@ -153,6 +161,19 @@ class Elastic:
             self._crew.wait_for_arrivals(0.5)
             if not self._coming():
                 time.sleep(0.1)
+
+    def await_start(self, holder: Holder) -> None:
+        """Wait until a process is ready, or could not be started, or has taken too long.
+
+        Raises:
+            RayLostError: Ray itself is gone.
+            StoppedWaitingError: The user asked to stop, and it takes its time.
+        """
+        while not is_ready([holder.ready]) and (waited := time.monotonic() - holder.since) < START_SECONDS:
+            check_ray()
+            if waited > LENIENT and self._stop_requested():
+                raise StoppedWaitingError("stopped while waiting for a process; the last complete checkpoint is kept.")
+            ray.wait([holder.ready], timeout=PULSE, fetch_local=False)
 
     def is_short(self) -> bool:
         """Whether there are too few workers and none is being started; where shards are pinned, none that can step."""
@@ -181,10 +202,22 @@ class Elastic:
         missing = self.most - len(self._crew.members)
         return missing <= 0 or waited > SETTLE or room(self._resources, in_all=True) <= len(self._crew.members)
 
+    def _check_hope(self) -> None:
+        """Refuse what there can never be room for, whatever else ends."""
+        if can_grow():
+            return
+        places = [self._resources.on(self._sites.selector(site)) for site in self._sites.groups(self._shards())]
+        have = sum(room(place, in_all=True) for place in places)
+        if have < self.least:
+            raise ConfigError(
+                f"{self._short(have)}, and no node will join it, as it was started for this run: use fewer or smaller "
+                "workers, or a cluster (RAY_ADDRESS)."
+            )
+
     def _grow(self) -> None:
         crew = self._crew
         missing = self.most - len(self.staying()) - len(crew.starting)
-        if missing <= 0 or time.monotonic() - crew.refused_at < AFTER_REFUSAL:
+        if missing <= 0 or time.monotonic() < crew.rests_until:
             return
         if openings := self._openings(missing):
             crew.start(self._plans(openings))

@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 
 from pisa_ray.actors import processes
 from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Tell
+from pisa_ray.actors.crew import PULSE, Crew, Holder, Member, Tell
 from pisa_ray.actors.elastic import Elastic, Staffing
 from pisa_ray.actors.hosting import Hosting
 from pisa_ray.actors.rounds import Delivery, Round
@@ -500,7 +500,7 @@ class RayFleet:
         """Give a new consensus what the live workers have sent; what dead ones sent is computed again."""
         # Its calls run out of order, so nothing may be asked of it before it is set up. Not by _wait, which would give
         # up for others' sake.
-        ray.wait([self.consensus.ready], timeout=START_SECONDS, fetch_local=False)
+        self.elastic.await_start(self.consensus)
         answer(self.consensus.ready, "start")
         for ticket, delivery in list(self.round.deliveries.items() if self.round is not None else ()):
             assert self.round is not None  # noqa: S101  (for the type checker)

@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pisa_ray.actors.connection import is_gone
 from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import RayResources
 from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
@@ -207,6 +208,8 @@ def start_consensus(node: str) -> Any:
 
 def end(actor: Any) -> None:
     """Kill an actor; one that is gone already is no error."""
+    if is_gone():  # with all that Ray had started here
+        return
     with suppress(RayError, ValueError):
         ray.kill(actor)
 

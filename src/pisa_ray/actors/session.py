@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray._private import worker
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
+from ray.util.client import ray as ray_client
 
+from pisa_ray.actors.address import Address
+from pisa_ray.actors.connection import Connection, Watch, is_gone, is_hanging
 from pisa_ray.actors.imports import job_config
-from pisa_ray.errors import ConfigError
+from pisa_ray.errors import ConfigError, PisaError, RayLostError
 
 
 @dataclass(frozen=True)
@@ -76,43 +80,84 @@ _QUIET = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
 @contextmanager
-def ray_session(least: int, most: int, resources: RayResources, address: str | None = None) -> Iterator[None]:
+def ray_session(
+    least: int,
+    most: int,
+    resources: RayResources,
+    address: str | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
+    hanging: Callable[[str], None] = lambda text: None,
+) -> Iterator[None]:
     """Connect to Ray, or start one here that is sized for the workers; end only what began here.
 
     Args:
         least: Fewest workers the run may have.
         most: Most workers; a Ray that is started here has room for them as far as the machine has cores.
         resources: Of each.
-        address: As in ray.init; None: the Ray this process is connected to, else RAY_ADDRESS, else a new one.
+        address: host:port, "auto" or "local"; None: the Ray this process is connected to, else RAY_ADDRESS, else a new
+            one.
+        stop_requested: Whether the user asked to stop; looked at while Ray starts.
+        hanging: Told if Ray's processes are gone and the caller hangs in a call to Ray; then the process is ended.
 
     Raises:
-        ConfigError: The address does not answer.
+        ConfigError: Nobody answers at the address, or no Ray can be started here.
+        StoppedWaitingError: The user asked to stop.
+        PisaError: Ray raised something that nobody has seen to.
     """
-    if ray.is_initialized():
-        yield
-        return
-    cores = max(least * resources.cpus, min(most * resources.cpus, os.cpu_count() or 1))
-    _connect(address or os.environ.get("RAY_ADDRESS") or "local", cores)
-    before = os.environ.get(_QUIET)
-    os.environ[_QUIET] = "1"  # calls that fail with a dead process are seen to; Ray would print a traceback of each
+    if is_hanging():
+        raise RayLostError("Ray hangs in this process: go on in a new one.")
+    if ray_client.is_connected():  # type: ignore[no-untyped-call]
+        raise ConfigError(
+            "a run cannot use Ray Client (ray://): run on a machine of the cluster, or use `ray job submit`."
+        )
+    try:
+        if ray.is_initialized():
+            watch = Watch([], hanging)
+            try:
+                yield
+            finally:
+                watch.close()
+            return
+        cores = max(least * resources.cpus, min(most * resources.cpus, os.cpu_count() or 1))
+        with _quiet(), _connected(Address.of(address), cores, stop_requested, hanging):
+            yield
+    except RayError as error:
+        raise PisaError(f"Ray failed: {str(error).strip() or type(error).__name__}") from error
+
+
+@contextmanager
+def _connected(
+    address: Address, cores: float, stop_requested: Callable[[], bool], hanging: Callable[[str], None]
+) -> Iterator[None]:
+    options: dict[str, Any] = {"job_config": job_config()}
+    if address.text == "local":  # logical cores, so that more workers than cores are possible
+        options |= {"num_cpus": max(math.ceil(cores), 1), "include_dashboard": False}
+    connection = Connection(address, options, hanging)
+    connection.open(stop_requested)
     try:
         yield
     finally:
-        ray.shutdown()
+        connection.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Calls that fail with a dead process are seen to; Ray would print a traceback of each."""
+    before = os.environ.get(_QUIET)
+    os.environ[_QUIET] = "1"
+    try:
+        yield
+    finally:
         if before is None:
             del os.environ[_QUIET]
         else:
             os.environ[_QUIET] = before
 
 
-def _connect(address: str, cores: float) -> None:
-    options: dict[str, Any] = {}
-    if address == "local":  # logical cores, so that more workers than cores are possible
-        options = {"num_cpus": max(math.ceil(cores), 1), "include_dashboard": False}
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, job_config=job_config(), **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"ray.address is {address!r}, but Ray cannot be reached there: {error}") from error
+def can_grow() -> bool:
+    """Whether nodes may join: not where this process has started Ray for itself."""
+    node = worker._global_node
+    return node is None or not node.is_head()
 
 
 def room(resources: RayResources, *, in_all: bool = False) -> int:
@@ -143,7 +188,7 @@ def draining() -> set[str]:
 
 def ask_autoscaler(resources: RayResources, workers: int) -> None:
     """Let an autoscaler, where there is one, make the cluster large enough for so many workers; 0: nothing more."""
-    if resources.each():
+    if resources.each() and not is_gone():
         request_resources(bundles=[resources.each() for _ in range(workers)])
 
 

@@ -29,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    status = _run(arguments)
+    if connection := sys.modules.get("pisa_ray.actors.connection"):  # only where Ray was needed
+        connection.ends_with(status)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.getLogger("pisa_ray").setLevel(logging.WARNING)
     try:

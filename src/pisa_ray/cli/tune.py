@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import ray
 import yaml
 from pydantic import Field, ValidationError, model_validator
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from pisa_ray.actors.imports import import_from, job_config
+from pisa_ray.actors import RayResources, ray_session
+from pisa_ray.actors.imports import import_from
 from pisa_ray.cli.config import Config, RaySection, checked, note_planned_rounds, plain, read
 from pisa_ray.cli.config_errors import sentence, shown
 from pisa_ray.cli.config_section import Section
@@ -197,8 +198,13 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
             f"{out} holds {'no' if resume else 'a'} search: " + ("leave --resume out." if resume else "use --resume.")
         )
     spec.check()
-    if not ray.is_initialized():
-        ray.init(address=file.ray.address, include_dashboard=False, log_to_driver=False, job_config=job_config())
+    cores = os.cpu_count() or 1
+    with ray_session(cores, cores, RayResources(), file.ray.address):
+        return _search(spec, out, resume=resume, progress=progress)
+
+
+def _search(spec: Search, out: Path, *, resume: bool, progress: bool) -> str:
+    file = spec.file
     scale = scaling(spec.config({key: domain.one() for key, domain in file.space.items()}))
     trainable = tune.with_parameters(
         PisaTrainable, build=partial(_build, spec, sys.path, current_folder()), every=file.every

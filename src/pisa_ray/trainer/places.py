@@ -40,11 +40,18 @@ class Places:
     replay: Arrivals | None
 
     @contextmanager
-    def session(self, log: Log) -> Iterator[FleetFactory]:
+    def session(
+        self,
+        log: Log,
+        stop_requested: Callable[[], bool] = lambda: False,
+        hanging: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[FleetFactory]:
         """Connect to Ray, where it is needed; yields what starts the processes, again after a loss of states.
 
         Args:
             log: Takes note of arrivals in asynchronous rounds.
+            stop_requested: Whether the user asked to stop; looked at while Ray starts.
+            hanging: Told if Ray is gone and the run hangs in a call to it; then the process is ended.
         """
         scaling = self.scaling
         if scaling.most == 0:
@@ -89,5 +96,5 @@ class Places:
                 return closing(RayFleet(*arguments, sites))
             return closing(AsynchronousFleet(*arguments, log, self.replay, sites))
 
-        with ray_session(scaling.least, scaling.most, resources, self.address):
+        with ray_session(scaling.least, scaling.most, resources, self.address, stop_requested, hanging):
             yield remote

@@ -16,7 +16,7 @@ from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Loss, Metrics
-from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StatesLostError, StoppedWaitingError
+from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, RayLostError, StatesLostError, StoppedWaitingError
 from pisa_ray.schedulers import Adaptive, Matched, OnlineK0, SigmaSchedule, Trapezoid
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.arguments import ARGUMENTS
@@ -340,8 +340,11 @@ class PisaTrainer:
             return self._fit(directory)
 
     def _fit(self, directory: RunDirectory) -> Result:
-        with StopRequests() as stop_requests, self._places.session(directory.records.add_arrivals) as make_fleet:
-            stop_requests.arm()
+        def hanging(message: str) -> None:
+            self._fail(directory, RayLostError(message))
+
+        log = directory.records.add_arrivals
+        with StopRequests() as stop_requests, self._places.session(log, stop_requests, hanging) as make_fleet:
             resuming = self._resume and directory.holds_a_run()
             directory.create(self._config)
             directory.write("partition.json", self._prepared.partition)

@@ -65,8 +65,7 @@ def run_cells(
     ours = not ray.is_initialized() and not (address or os.environ.get("RAY_ADDRESS"))
     least = max(*(_cores(cell.config) for cell in cells), _at_once(cells, concurrent))
     most = sum(_cores(cell.config) for cell in cells)
-    with StopRequests() as stop, ray_session(least, max(least, most), RayResources(), address):
-        stop.arm()  # again: ray.init puts a handler of its own in place
+    with StopRequests() as stop, ray_session(least, max(least, most), RayResources(), address, stop):
         alone = [cell for cell in cells if cell.alone]
         _check_room(alone, say, refuse=ours)
         if not _in_tasks(alone, concurrent or len(cells), stop, ended):

@@ -1,0 +1,70 @@
+"""Ray's own processes on this machine, found by what Linux tells of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+#: What the names of processes contain that a Ray cannot do without: a raylet ends when one of its agents does.
+_VITAL = ("gcs_server", "raylet", "agent")
+
+
+def raylet_of_this_machine() -> socket.socket | None:
+    """A connection to the raylet that this process uses, which ends when it does; None: it cannot be had."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        if node["NodeID"] == here:
+            found = socket.socket(socket.AF_UNIX)
+            try:
+                found.connect(node["RayletSocketName"])
+            except OSError:
+                found.close()
+                return None
+            return found
+    return None
+
+
+def vital_processes(started: Sequence[int], raylet: socket.socket | None) -> list[int]:
+    """File descriptors that can be read when a process that Ray cannot do without has ended; as far as they can be had.
+
+    Args:
+        started: Ids of processes of Ray, vital or not.
+        raylet: A connection to the raylet.
+    """
+    parents = set(started)
+    with suppress(OSError, AttributeError, struct.error):  # Linux only
+        if raylet is not None:
+            peer = raylet.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            parents.add(struct.unpack("3i", peer)[0])
+    found = []
+    for pid in sorted(parents | _children(parents)):
+        with suppress(OSError, AttributeError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(name in os.path.basename(part).lower() for part in _told(command) for name in _VITAL):
+                found.append(os.pidfd_open(pid))
+    return found
+
+
+def _told(command: Sequence[bytes]) -> list[str]:
+    """What tells the kind of a process: its program, or of Python the script."""
+    words = [os.fsdecode(part) for part in command]
+    scripts = [os.path.dirname(word) for word in words if word.endswith(("agent/main.py",))]
+    return [*words[:1], *(word for word in words[1:4] if word.endswith("agent.py")), *scripts]
+
+
+def _children(parents: set[int]) -> set[int]:
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            after = (folder / "stat").read_text().rpartition(")")[2]
+            if int(after.split()[1]) in parents:
+                found.add(int(folder.name))
+    return found

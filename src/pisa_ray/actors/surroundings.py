@@ -1,0 +1,103 @@
+"""What Ray needs of the machine that it is started on; where that is missing, Ray itself waits for ever, or dies."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pisa_ray.errors import ConfigError
+
+#: Bytes of a socket's path, and open files that each of Ray's processes needs.
+LONGEST_SOCKET, FEWEST_FILES = 107, 512
+
+
+def check_surroundings(environ: Mapping[str, str] = os.environ) -> None:
+    """See whether a Ray can be started here.
+
+    Args:
+        environ: The environment that Ray will be started in.
+
+    Raises:
+        ConfigError: The home folder or the temporary one cannot be used, or too few files can be open.
+    """
+    _check_home(environ)
+    _check_temporary(environ)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Ray raises the soft limit to this one
+    if limit != resource.RLIM_INFINITY and limit < FEWEST_FILES:
+        raise ConfigError(
+            f"a process may have {limit} open files here, but Ray needs {FEWEST_FILES}: raise the limit (`ulimit -Hn`) "
+            "or use workers 0, which needs no Ray."
+        )
+
+
+def _check_home(environ: Mapping[str, str]) -> None:
+    """Ray writes a token to ~/.ray, unless it is told that there is one, or that none is needed."""
+    if environ.get("RAY_AUTH_MODE", "token").lower() != "token" or environ.get("RAY_AUTH_TOKEN"):
+        return
+    if environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    home = environ.get("HOME")
+    if not home:
+        raise ConfigError(
+            f"HOME is not set (user {os.getuid()}), but Ray writes ~/.ray/auth_token: set HOME to a folder that can be "
+            "written."
+        )
+    folder = Path(home) / ".ray"
+    try:
+        if (folder / "auth_token").stat().st_size and os.access(folder / "auth_token", os.R_OK):
+            return
+    except (OSError, ValueError):
+        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _try(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"HOME is {home!r}, but Ray must write .ray/auth_token there ({_why(error)}): set HOME to a folder that "
+            "can be written."
+        ) from error
+
+
+def _check_temporary(environ: Mapping[str, str]) -> None:
+    """Ray keeps its sockets and logs in a folder of the temporary one."""
+    names = ["RAY_TMPDIR", *(["TMPDIR"] if sys.platform.startswith("linux") else [])]
+    name = next((name for name in names if name in environ), None)
+    if name is None:
+        source, folder = "the temporary folder", tempfile.gettempdir()
+    else:
+        source, folder = name, environ[name]
+    try:
+        _try(Path(folder))
+        if (Path(folder) / "ray").exists():
+            _try(Path(folder) / "ray")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{source} is {folder!r}, but Ray must write there ({_why(error)}): set RAY_TMPDIR to a folder that is "
+            "there and can be written, such as /tmp."
+        ) from error
+    session = f"session_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+    longest = len(os.fsencode(os.path.join(os.path.abspath(folder), "ray", session, "sockets", "plasma_store")))
+    if longest > LONGEST_SOCKET:
+        raise ConfigError(
+            f"{source} is {folder!r}, which is {longest - LONGEST_SOCKET} characters too long for the sockets that Ray "
+            "keeps there: set RAY_TMPDIR to a shorter one, such as /tmp."
+        )
+
+
+def _try(folder: Path) -> None:
+    """Write into a folder.
+
+    Raises:
+        OSError: It is not there, or cannot be written. What os.access says is not true for all file systems.
+    """
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
