@@ -19,7 +19,7 @@ class Width:
         monkeypatch.setattr(elastic, "draining", set)
         monkeypatch.setattr(elastic, "usable_nodes", dict)
         monkeypatch.setattr(elastic, "ask_autoscaler", lambda resources, n: self.asked.append(n))
-        self.crew = SimpleNamespace(members=[], starting=[], refused_at=-1e9)
+        self.crew = SimpleNamespace(members=[], starting=[], rests_until=-1e9)
         self.crew.start, self.crew.dismiss, self.crew.arrivals = self._start, self._dismiss, self._arrivals
         self.crew.wait_for_arrivals = lambda seconds: None
         self.staffing = Staffing(Wanted(least, most, patience=0.0, look_every=0.0))

@@ -201,6 +201,9 @@ class Watch:
 #: Of the connections that there are.
 _watches: list[Watch] = []
 
+#: How Ray starts its processes.
+_POPEN = services.ConsolePopen
+
 #: Threads that hang in Ray, by what would tell that they do no more.
 _hanging: list[threading.Event] = []
 
@@ -252,10 +255,9 @@ def _take_back(number: int) -> None:
 @contextmanager
 def _apart(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Have Ray's processes start in sessions of their own: a signal to this one's group is not meant for them."""
-    usual = services.ConsolePopen
 
     def start(*args: Any, **kwargs: Any) -> Any:
-        process = usual(*args, **kwargs, start_new_session=True)
+        process = _POPEN(*args, **kwargs, start_new_session=True)
         started.append(process)
         return process
 
@@ -263,4 +265,5 @@ def _apart(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     try:
         yield
     finally:
-        services.ConsolePopen = usual  # type: ignore[misc]
+        if services.ConsolePopen is start:  # a thread that hung may come late
+            services.ConsolePopen = _POPEN  # type: ignore[misc]
