@@ -13,13 +13,14 @@ from typing import Any
 import ray
 
 from pisa_ray.actors import RayResources, ray_session
+from pisa_ray.actors.connection import GONE, check_ray
 from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import room
 from pisa_ray.cli.compare.cells import Cell, opened
 from pisa_ray.cli.config import Config, WorkersSection, checked, plain
 from pisa_ray.cli.factories import current_folder, given_in
 from pisa_ray.cli.train import train
-from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, StoppedWaitingError
+from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, RayLostError, StoppedWaitingError
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -90,6 +91,8 @@ def attempt(config: Config, path: Path) -> Outcome:
         return Outcome("diverged", str(error))
     except StoppedWaitingError as error:
         return Outcome("interrupted", str(error))
+    except RayLostError:  # no other one would do better
+        raise
     except PisaError as error:
         return Outcome("failed", str(error))
     except Exception as error:  # one cell's crash is not the others'
@@ -115,6 +118,7 @@ def _in_tasks(
             cell = waiting.popleft()
             running[_submit(cell)] = cell
         done, _ = ray.wait(list(running), timeout=_LOOK) if running else ([], [])
+        check_ray()  # else what was lost with it would count as failed
         for ref in done:
             cell, outcome = running.pop(ref), _outcome(ref)
             if outcome.status == "interrupted":
@@ -142,7 +146,7 @@ def _outcome(ref: Any) -> Outcome:
     except ray.exceptions.TaskCancelledError:
         return Outcome("interrupted")
     except ray.exceptions.LocalRayletDiedError as error:  # so would all that are to come
-        raise PisaError("Ray has died on this machine: --resume goes on with what is left.") from error
+        raise RayLostError(GONE) from error
     except ray.exceptions.RayError as error:  # the process died, and died again when it was tried again
         return Outcome("failed", str(error))
     return outcome
