@@ -158,7 +158,10 @@ def tried(mutant: Mutant, *, hints_only: bool) -> Verdict:
     start = time.monotonic()
     with copied() as tree:
         source = tree / mutant.path
-        source.write_text(mutant.of(source.read_text()))
+        try:
+            source.write_text(mutant.of(source.read_text()))
+        except ValueError as error:
+            return Verdict(None, 0.0, str(error))
         steps = [(FIRST, mutant.tests, HINTED)]
         if not hints_only:
             steps.append((FAST, ["tests"], REST))
