@@ -11,7 +11,9 @@ the end all tests that failed must pass on a copy without a fault: else they hav
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -41,6 +43,12 @@ HINTED, REST = 600, 3600
 PASSED, FAILED = 0, 1
 
 _running: set[int] = set()
+
+#: Processes that begin with what takes long to import.
+_WARM = multiprocessing.get_context("forkserver")
+_WARM.set_forkserver_preload(
+    ["hypothesis", "pyarrow.parquet", "pytest", "ray", "safetensors.torch", "torch.func", "yaml"]
+)
 
 
 @dataclass(frozen=True)
@@ -108,15 +116,23 @@ class Verdict:
 
 @contextmanager
 def copied(root: Path = ROOT) -> Iterator[Path]:
-    """A copy of the files that git tracks, in a folder of its own."""
+    """A copy of the files that git tracks, compiled, in a folder of its own."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=root, check=True, capture_output=True, text=True).stdout
-    with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
+        tree = Path(folder) / "tree"
         for name in names.split("\0"):
             if name and (root / name).is_file():
-                target = Path(folder) / "tree" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(root / name, target)
-        yield Path(folder) / "tree"
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, tree / name)
+        compileall.compile_dir(tree / "src", quiet=2)  # once, and not for each mutant
+        yield tree
+
+
+@contextmanager
+def copied_again(tree: Path) -> Iterator[Path]:
+    """A copy of a copy; in its folder is room for what tests leave."""
+    with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
+        yield Path(shutil.copytree(tree, Path(folder) / "tree"))
 
 
 def pytest(tree: Path, marked: str, arguments: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
@@ -126,24 +142,31 @@ def pytest(tree: Path, marked: str, arguments: Sequence[str], seconds: float) ->
         pytest's exit status, None where it took too long, and the tests that failed.
     """
     shutil.rmtree(tree / ".pytest_cache", ignore_errors=True)
-    command = [sys.executable, "-m", "pytest", "-m", marked, "--basetemp", str(tree.parent / "tmp"), *arguments]
-    environment = {
-        "PISA_RAY_SHARED": str(ROOT.parent / "shared"),
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-    }
-    with (tree.parent / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True)
-        _running.add(process.pid)
-        try:
-            status: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            _end(process.pid)
-            process.wait()
+    process = _WARM.Process(target=_pytest, args=(tree, ["-m", marked, *arguments]))
+    process.start()
+    assert process.pid is not None
+    _running.add(process.pid)
+    process.join(seconds)
+    status = process.exitcode
+    _end(process.pid)
+    process.join()
     failed = tree / ".pytest_cache" / "v" / "cache" / "lastfailed"
     return status, list(json.loads(failed.read_text())) if failed.exists() else []
+
+
+def _pytest(tree: Path, arguments: Sequence[str]) -> None:
+    """What a process does that is only there for that."""
+    os.setsid()
+    with (tree.parent / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(tree)
+    sys.path.insert(0, str(tree / "src"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tree / "src"), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("PISA_RAY_SHARED", str(ROOT.parent / "shared"))
+    from pytest import main  # noqa: PT013
+
+    sys.exit(main(["--basetemp", str(tree.parent / "tmp"), *arguments]))
 
 
 def _end(process: int) -> None:
@@ -153,10 +176,10 @@ def _end(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-def tried(mutant: Mutant, *, hints_only: bool) -> Verdict:
-    """Put a fault into a copy and see who notices."""
+def tried(mutant: Mutant, original: Path, *, hints_only: bool) -> Verdict:
+    """Put a fault into a copy of the source and see who notices."""
     start = time.monotonic()
-    with copied() as tree:
+    with copied_again(original) as tree:
         source = tree / mutant.path
         try:
             source.write_text(mutant.of(source.read_text()))
@@ -180,11 +203,11 @@ def _tail(log: Path) -> str:
     return " / ".join(log.read_text(errors="replace").strip().split("\n")[-3:])
 
 
-def sound(tests: Sequence[str]) -> list[str]:
+def unsound(tests: Sequence[str], original: Path) -> list[str]:
     """Of some tests those that fail without any fault."""
     if not tests:
         return []
-    with copied() as tree:
+    with copied_again(original) as tree:
         status, failed = pytest(tree, FAST, tests, REST)
         if status not in (PASSED, FAILED):
             raise RuntimeError(f"pytest ended with status {status}: {_tail(tree.parent / 'log')}")
@@ -207,9 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for mutant in chosen:
             print(f"{mutant.name} ({mutant.file})\n    {mutant.breaks}")
         return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the tests have it; torch looks when it is imported
     pool = ThreadPoolExecutor(options.jobs)
     try:
-        return report(chosen, pool.map(lambda mutant: tried(mutant, hints_only=options.hints), chosen))
+        with copied() as original:
+            verdicts = pool.map(lambda mutant: tried(mutant, original, hints_only=options.hints), chosen)
+            return report(chosen, verdicts, original)
     except KeyboardInterrupt:
         return 130
     finally:
@@ -218,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _end(process)
 
 
-def report(chosen: Sequence[Mutant], verdicts: Iterable[Verdict]) -> int:
+def report(chosen: Sequence[Mutant], verdicts: Iterable[Verdict], original: Path) -> int:
     """Print what becomes of mutants, look into what has caught them, and return the exit status."""
     survived, catchers = 0, dict[str, str]()
     width = max(len(mutant.name) for mutant in chosen)
@@ -230,7 +256,7 @@ def report(chosen: Sequence[Mutant], verdicts: Iterable[Verdict]) -> int:
             survived += 1
         else:
             catchers[verdict.by] = mutant.name
-    false = sound(list(catchers))
+    false = unsound(list(catchers), original)
     for test in false:
         print(f"{test} fails without a fault, too: it has not caught {catchers.get(test, 'anything')!r}")
     print(f"{len(chosen) - survived} of {len(chosen)} caught, by {len(catchers)} tests")

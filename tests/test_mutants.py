@@ -92,4 +92,4 @@ def test_a_copy_has_what_git_tracks_and_nothing_else():
         assert (tree / "src" / "pisa_ray" / "__init__.py").exists()
         assert (tree / HERE.name / "conftest.py").exists()
         assert not (tree / ".git").exists()
-        assert not list(tree.rglob("__pycache__"))
+        assert not list((tree / "tests").rglob("__pycache__"))
