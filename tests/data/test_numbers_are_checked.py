@@ -1,5 +1,6 @@
 """NaN, infinities, nulls and lists of other lengths are found before a run begins, by row and column."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from pisa_ray import Data
 from pisa_ray.data import ByColumn, ByFeature, open_source
@@ -91,8 +92,39 @@ def test_a_transform_may_fill_in_what_is_missing_but_not_targets():
 def test_tensor_datasets_are_looked_at_like_tables(of):
     x, y = torch.zeros(2500, 3), torch.zeros(2500)
     (x if of == "input" else y)[1234] = torch.nan
-    with pytest.raises(ConfigError, match=f"In data\\.train, row 1234 of column '{of}' "):
+    with pytest.raises(ConfigError, match=f"In data\\.train, row 1234 of column '{of}' has a nan"):
         Data(train=TensorDataset(x, y)).open()
+
+
+class Late(Dataset):
+    """Items that are known only when they are fetched, one of them bad."""
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, i):
+        return torch.full((3,), torch.nan if i == 31 else float(i)), i % 3
+
+
+@pytest.mark.parametrize("of", ["input", "target"])
+def test_items_of_a_list_are_looked_at_like_tables(of):
+    items = [(torch.zeros(3), torch.zeros(1)) for _ in range(ROWS)]
+    items[31][of == "target"][0] = -torch.inf
+    with pytest.raises(ConfigError, match=f"In data\\.test, row 31 of column '{of}' has a -inf"):
+        Data(train=[(torch.zeros(3), torch.zeros(1))], test=items).open()
+
+
+def test_items_of_torch_data_sets_are_looked_at_when_they_are_fetched():
+    train = Data(train=Late()).open().train
+    rows = deepcopy(train).read(np.arange(20, ROWS)).take(np.arange(10, 15))
+    assert rows.batch(np.array([0, 2]))[1].tolist() == [0, 2]
+    with pytest.raises(
+        ConfigError, match=r"In data\.train, row 31 of column 'input' has a nan, but every number must be"
+    ):
+        rows.batch(np.array([0, 1]))
+    Data(train=Late(), transform=lambda x, training: x.nan_to_num()).open().train.read(np.array([31])).batch(
+        np.array([0])
+    )
 
 
 def test_columns_that_cut_the_data_must_be_finite():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from pisa_ray import IID, Data
 from pisa_ray.engine.job import Objective, classification_metrics
@@ -172,11 +172,22 @@ def test_the_range_of_labels_is_found_piece_by_piece():
     assert label_range(source, ignored=-3) == LabelRange(-100, 9, 11, 1700, 2400)
 
 
-class Items(list):
+class Items(Dataset):
     """Items that do not say their labels."""
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, i):
+        return torch.zeros(1), i % 3
 
 
 def test_labels_that_come_with_the_inputs_only_are_not_looked_at():
-    items = Items((torch.zeros(1), i % 3) for i in range(ROWS))
-    assert label_range(Data(train=items).open().train) is None
-    prepared(Data(train=items))
+    assert label_range(Data(train=Items()).open().train) is None
+    prepared(Data(train=Items()))
+
+
+def test_the_labels_of_a_list_of_items_are_known():
+    items = [(torch.zeros(1), label) for label in at(25, 3).tolist()]
+    with pytest.raises(ConfigError, match=r"^In data\.train, row 25 of column 'target' is 3, but"):
+        prepared(Data(train=items))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from pisa_ray.data.item_check import ItemCheck
 from pisa_ray.errors import ConfigError
 
 
@@ -73,24 +74,28 @@ class DatasetRows(Rows):
     Args:
         dataset: Has `__len__` and a `__getitem__` that returns (input, target), always the same for the same index.
         index: Which of its items these rows are, int64.
+        check: Looks at what is fetched, if anybody does.
     """
 
-    def __init__(self, dataset: Any, index: np.ndarray):
+    def __init__(self, dataset: Any, index: np.ndarray, check: ItemCheck | None = None):
         super().__init__(index)
-        self._dataset = dataset
+        self._dataset, self._check = dataset, check
 
     def take(self, positions: np.ndarray) -> "DatasetRows":
         """Selects rows; see `Rows.take`."""
-        return DatasetRows(self._dataset, self._index[positions])
+        return DatasetRows(self._dataset, self._index[positions], self._check)
 
     def batch(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Stacks rows into tensors; see `Rows.batch`.
 
         Raises:
-            ConfigError: If the items are not pairs of things that torch can stack.
+            ConfigError: If the items are not pairs of things that torch can stack, or hold NaN or infinities.
         """
-        items = [self._dataset[int(i)] for i in self._index[positions]]
-        return collate(items)
+        index = self._index[positions]
+        inputs, targets = collate([self._dataset[int(i)] for i in index])
+        if self._check is not None:
+            self._check(index, inputs, targets)
+        return inputs, targets
 
 
 def collate(items: list[Any]) -> tuple[Tensor, Tensor]:

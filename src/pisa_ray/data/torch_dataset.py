@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from pisa_ray.data.base import Source
-from pisa_ray.data.columns import check_finite
+from pisa_ray.data.item_check import ItemCheck
 from pisa_ray.data.keys import undisturbed_generators
 from pisa_ray.data.purity import checked_first_item
 from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
-from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
 PIECE_ROWS = 1000  # items fetched at once in a pass over the data
@@ -35,6 +34,7 @@ class TorchSource(Source):
 
     def __init__(self, dataset: Any):
         self._dataset, self.rows = dataset, len(dataset)
+        self._check: ItemCheck | None = None
         if not self.rows:
             raise ConfigError(
                 f"The {type(dataset).__name__} has no items, but at least one is needed: give data that are not empty."
@@ -51,7 +51,7 @@ class TorchSource(Source):
             inputs, targets = self._dataset.tensors
             index = torch.tensor(rows)
             return TensorRows(inputs[index], as_targets(targets[index]))
-        return DatasetRows(self._dataset, rows)
+        return DatasetRows(self._dataset, rows, self._check)
 
     def column(self, name: str) -> np.ndarray:
         """Refuses: a torch dataset has no named columns."""
@@ -86,13 +86,11 @@ class TorchSource(Source):
             yield 0, self._as_labels(found)
 
     def check(self, name: str, *, inputs: bool) -> None:
-        """Looks at a `TensorDataset`; other items are looked at when they are fetched. See `Source.check`."""
-        if isinstance(self._dataset, TensorDataset) and len(self._dataset.tensors) == 2:
-            for what, tensor in zip(("input", "target"), self._dataset.tensors, strict=True):
-                if (inputs or what == "target") and tensor.is_floating_point():
-                    for start in range(0, self.rows, PIECE_ROWS):
-                        values = tensor[start : start + PIECE_ROWS].detach().float().cpu().numpy()
-                        check_finite(values, what, Where(name, start))
+        """Looks at a `TensorDataset` and a list, others' items when they are fetched. See `Source.check`."""
+        self._check = ItemCheck(name, inputs=inputs)
+        if isinstance(self._dataset, TensorDataset | list):
+            for rows in self.pieces():
+                self._check(rows, *self.read(rows).batch(np.arange(len(rows))))
 
     def fingerprint(self) -> str:
         """Hashes the class's name, the number of items, and the first and the last item."""
@@ -161,6 +159,9 @@ def _find_labels(dataset: Any) -> Any:
     if isinstance(dataset, ConcatDataset):
         parts = [_find_labels(part) for part in dataset.datasets]
         return None if any(part is None for part in parts) else torch.cat([torch.as_tensor(part) for part in parts])
+    if isinstance(dataset, list):
+        targets = [torch.as_tensor(item[1]) for item in dataset]
+        return torch.stack(targets) if len({target.shape for target in targets}) == 1 else None
     for name in ("targets", "labels"):
         if hasattr(dataset, name):
             return getattr(dataset, name)

@@ -23,6 +23,8 @@ def user_error(error: Exception, where: str) -> PisaError:
         error: What was caught, with its traceback.
         where: Such as "shard 3 in round 7".
     """
+    if isinstance(error, ConfigError):  # which would say that nothing has begun
+        return PisaError(str(error))
     if isinstance(error, PisaError):
         return error
     frame = (_theirs(error) or traceback.extract_tb(error.__traceback__))[-1]

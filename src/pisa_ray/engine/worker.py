@@ -25,6 +25,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
+from pisa_ray.errors import ConfigError
 
 #: Sums by tree node, ready to be sent: float32 arrays of equal length.
 Nodes = list[tuple[Node, np.ndarray]]
@@ -452,7 +453,10 @@ class Worker:
             if rows is not None:  # of such selections the last is kept, not all there ever were
                 self._blocks = {key: kept for key, kept in self._blocks.items() if key[2] in (None, rows)}
             start, chosen = block * self.job.evaluation_rows, spaced(source.rows, rows)
-            self._blocks[split, block, rows] = source.read(chosen[start : start + self.job.evaluation_rows])
+            try:
+                self._blocks[split, block, rows] = source.read(chosen[start : start + self.job.evaluation_rows])
+            except ConfigError as error:
+                raise user_error(error, f"{split} {block}") from error
         return self._blocks[split, block, rows]
 
     def evaluate_shards(
