@@ -17,6 +17,7 @@ from pisa_ray.engine.files import Folder
 from pisa_ray.engine.local_files import new_folder
 from pisa_ray.engine.model_checks import check_trainable
 from pisa_ray.engine.numerics import borrowed_tensor
+from pisa_ray.engine.plain_names import COMPILED, plain_names
 from pisa_ray.errors import ConfigError, PisaError
 
 
@@ -123,10 +124,10 @@ class FlatModel:
                 )
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:
-        """Copies of the parameters (tied once) and persistent buffers, in the model's order, on the CPU."""
-        saved = set(self.module.state_dict())
-        named = [*self.module.named_parameters(), *((n, b) for n, b in self.module.named_buffers() if n in saved)]
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
+        """Copies, on the CPU, of parameters (tied once) and persistent buffers in the model's order, by plain names."""
+        names = plain_names(self.module)
+        named = [*self.module.named_parameters(), *((n, b) for n, b in self.module.named_buffers() if n in names)]
+        return {names[name]: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
 
     def save(self, path: Path) -> str:
         """Write `model.safetensors`, and `pretrained/` beside it where there is one; returns `weights_sha256`."""
@@ -139,12 +140,12 @@ class FlatModel:
     def save_pretrained(self, path: Path) -> None:
         """Write a model of transformers as its from_pretrained reads it, in safetensors."""
         copies: dict[tuple[int, torch.Size, torch.dtype], torch.Tensor] = {}
-        state = {}
+        state, names = {}, plain_names(self.module)
         for name, tensor in self.module.state_dict().items():  # tied tensors stay tied, views of w become tensors
             place = tensor.data_ptr(), tensor.shape, tensor.dtype
             if place not in copies:
                 copies[place] = tensor.cpu().clone().contiguous()
-            state[name] = copies[place]
+            state[names[name]] = copies[place]
         write: Any = self.module.save_pretrained
         write(path, state_dict=state)
 
@@ -176,8 +177,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own types for damaged headers
         raise ConfigError(f"{path} cannot be read as safetensors ({error}): give a file saved by a run.") from error
-    saved = set(module.state_dict())
-    own = {n: t for n, t in [*module.named_parameters(), *module.named_buffers()] if n in saved}
+    tensors = {name.replace(f"{COMPILED}.", ""): tensor for name, tensor in tensors.items()}
+    names = plain_names(module)
+    saved = set(names.values())
+    own = {names[n]: t for n, t in [*module.named_parameters(), *module.named_buffers()] if n in names}
     missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - saved)
     if missing or unknown:
         raise ConfigError(
