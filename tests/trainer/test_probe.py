@@ -301,9 +301,17 @@ def test_transforms_that_draw_from_global_generators_are_taken(transform):
     prepared(transform=transform)
 
 
-def test_test_data_that_the_loss_cannot_take_are_found_at_once():
-    with pytest.raises(ConfigError, match="has labels of type float32, but"):
-        prepared(test=NUMBERS)
+def test_what_cannot_be_evaluated_on_the_test_data_is_found_at_once():
+    table = torch.tensor([0.1, 0.2])
+
+    def weighted(output, target):
+        return {"weighted": table[target - 3]}
+
+    few = TensorDataset(INPUTS, torch.arange(24) % 2 + 3)
+    with pytest.raises(ConfigError, match=r"evaluate cannot be applied to .*IndexError"):
+        prepared(
+            lambda: nn.Linear(4, 6), train=few, test=TensorDataset(INPUTS, torch.full((24,), 5)), **measuring(weighted)
+        )
 
 
 def test_methods_that_ask_more_of_a_model_try_it():
@@ -337,5 +345,5 @@ def test_the_process_is_left_as_it_was():
 
 
 def test_the_default_method_says_what_is_wrong_with_a_model_too():
-    with pytest.raises(ConfigError, match="model: the function returned None, but it must return"):
+    with pytest.raises(ConfigError, match="model: the function returned nothing, but it must return"):
         default_method(lambda: None)

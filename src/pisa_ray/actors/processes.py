@@ -145,7 +145,7 @@ class ConsensusActor:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
         set_numerics(threads=1)
         model = job.build_model()
-        self.consensus = Consensus(job, model.layout, model.published())
+        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
         if published is None:
             return self.consensus.publish(), None
         self.consensus.restore(published, round_)

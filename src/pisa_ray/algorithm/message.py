@@ -27,7 +27,8 @@ class Message:
     Attributes:
         N: s w + 2 pi' - pi ( = s w_i + pi'), [p]; of baselines, a gradient or the way that local steps went.
         M: s, [1]; for a diagonal penalty [p]; of baselines, what their docstrings say.
-        buffers: The model's floating buffers (BatchNorm statistics), [b].
+        buffers: The model's floating buffers, [b]: BatchNorm statistics; last those that are not averaged, of which the
+            sum has the first shard's, unweighted.
         weight: 1 before weighting, sum of alpha after summing, [1].
         norms: Where duals are clipped, ||pi_i' - pi_i|| at place i and 0 elsewhere, [m]; else [0].
     """
@@ -83,6 +84,21 @@ class RowLayout:
     def split(self, row: torch.Tensor) -> Message:
         """View a row [width] as a message."""
         return Message(*torch.split(row, self._sizes()))
+
+
+def keep_buffers(message: Message, kept: torch.Tensor, *, speaks: bool) -> None:
+    """Put in a complete message the buffers that are not averaged, so that the sum has them of one shard only.
+
+    Args:
+        message: The message; changed in place.
+        kept: The last of the shard's buffers.
+        speaks: Whether it is that shard.
+    """
+    own = message.buffers[-len(kept) :]
+    if speaks:
+        own.copy_(kept)
+    else:
+        own.zero_()
 
 
 def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:

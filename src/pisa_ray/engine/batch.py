@@ -29,6 +29,7 @@ class ShardBatch:
         probes: Seed of the random probes of curvature.
 
     Attributes:
+        inputs: x.
         loss: Mean loss of the gradient asked for last.
         left: The buffers that the gradient asked for last left, [buffers].
         seconds: Time in gradients and features.
@@ -44,7 +45,7 @@ class ShardBatch:
         begin: Callable[[], None],
         probes: int,
     ) -> None:
-        self._model, self._job, self._x, self._y, self._begin, self._probes = model, job, x, y, begin, probes
+        self._model, self._job, self.inputs, self._y, self._begin, self._probes = model, job, x, y, begin, probes
         self._buffers = self.left = buffers
         self.loss, self.seconds = float("nan"), 0.0
 
@@ -56,10 +57,10 @@ class ShardBatch:
         start, model = time.perf_counter(), self._model
         self._go_to(point)
         if term is None:
-            self.loss = gradient(model, self._job, self._x, self._y)
+            self.loss = gradient(model, self._job, self.inputs, self._y)
         else:
             with Features(model.module) as features:
-                self.loss = gradient(model, self._job, self._x, self._y, lambda rows: term(features.last(), rows))
+                self.loss = gradient(model, self._job, self.inputs, self._y, lambda rows: term(features.last(), rows))
         self.left = model.buffers.clone()
         self.seconds += time.perf_counter() - start
         return model.gradient
@@ -70,9 +71,9 @@ class ShardBatch:
         start, model = time.perf_counter(), self._model
         self._go_to(point)
         model.module.eval()
-        autocast = torch.autocast(self._x.device.type, dtype=torch.bfloat16, enabled=self._job.autocast)
+        autocast = torch.autocast(self.inputs.device.type, dtype=torch.bfloat16, enabled=self._job.autocast)
         with Features(model.module) as features, autocast:
-            model.module(self._x)
+            model.module(self.inputs)
         model.module.train()
         self.seconds += time.perf_counter() - start
         return features.last()
@@ -80,8 +81,8 @@ class ShardBatch:
     def curvature(self, point: torch.Tensor) -> Curvature:
         """See Batch."""
         self._go_to(point)
-        generator = torch.Generator(self._x.device).manual_seed(self._probes)
-        return curvature(self._model, self._job, self._x, self._y, self._begin, generator)
+        generator = torch.Generator(self.inputs.device).manual_seed(self._probes)
+        return curvature(self._model, self._job, self.inputs, self._y, self._begin, generator)
 
     def _go_to(self, point: torch.Tensor) -> None:
         self._model.go_to(point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,11 @@ class Consensus:
         job: The method, and who has a say in which round.
         layout: Where the parameters lie in w.
         initial: w^init and the initial buffers, [p + b].
+        kept: How many of the last buffers are not averaged; the first shard's are taken.
     """
 
-    def __init__(self, job: Job, layout: Layout, initial: np.ndarray) -> None:
-        self._job, self._layout = job, layout
+    def __init__(self, job: Job, layout: Layout, initial: np.ndarray, kept: int = 0) -> None:
+        self._job, self._layout, self._kept = job, layout, kept
         self._sum = self._empty_sum()
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
@@ -182,6 +183,8 @@ class Consensus:
             residual = _norm(self._duals.total() / total.weight - method.lam * old[:p])
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
+        if self._kept:
+            new[p + b - self._kept : p + b] = self._first_shard(total).buffers[-self._kept :]
         new[p + b :] = old[p + b :]
         memory, limit = new[p + b :].tensor_split([self._memory])
         method.update(Update(total, old[:p], sigma, self._layout, w), memory)
@@ -200,11 +203,20 @@ class Consensus:
 
     def _total(self) -> Message:
         """The sum of all messages that have a say, or the means over those that a robust consensus keeps."""
-        job, robust = self._job, self._job.robust
+        robust = self._job.robust
         if not isinstance(robust, Reducer) or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
-        speakers = self.heard() if job.method.remembers else job.reporters(self._round)
+        speakers = self._speakers()
         return trimmed([self._rows.split(self._sum.row(i)) for i in speakers], robust.dropped(len(speakers)))
+
+    def _speakers(self) -> Sequence[int]:
+        return self.heard() if self._job.method.remembers else self._job.reporters(self._round)
+
+    def _first_shard(self, total: Message) -> Message:
+        """The message of the first shard that has a say; where they are added up, nobody else's has such buffers."""
+        if isinstance(self._sum, TreeSum):
+            return total
+        return self._rows.split(self._sum.row(self._speakers()[0]))
 
     def restore(self, published: np.ndarray, round_: int, since: int = -1) -> np.ndarray:
         """Take over a published vector, with which a round is to begin, perhaps once more; messages are forgotten.

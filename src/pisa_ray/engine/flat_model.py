@@ -25,8 +25,10 @@ class FlatModel:
     """Wraps a module in place.
 
     Trainable parameters become float32 views of `parameters`; frozen ones keep their type and stay out of w; tied ones
-    appear once. Persistent floating buffers (BatchNorm statistics) become views of `buffers`. All other buffers stay as
-    they were built (`reset`), but for BatchNorm's batch counters, so that no forward pass leaves a trace in a worker.
+    appear once. Persistent floating buffers become views of `buffers`: first running statistics (BatchNorm's, and all
+    whose names begin with running_), which are averaged over shards, then `kept` entries of others, such as the unit
+    vectors of spectral_norm, of which the first shard's are taken. All other buffers stay as they were built (`reset`),
+    but for BatchNorm's batch counters, so that no forward pass leaves a trace in a worker.
 
     Args:
         module: The model; it is changed and owned by this object from now on.
@@ -56,11 +58,15 @@ class FlatModel:
         saved = set(module.state_dict())
         persistent = {name: b for name, b in module.named_buffers() if name in saved}
         floating = {name: b for name, b in persistent.items() if b.is_floating_point()}
+        floating = dict(sorted(floating.items(), key=lambda item: not _is_running(item[0])))
+        self.kept = sum(b.numel() for name, b in floating.items() if not _is_running(name))
         places = Layout.of((name, tuple(b.shape), False) for name, b in floating.items())
         self.buffers = torch.empty(places.size, device=device, dtype=torch.float32)
         for name, view in places.views(self.buffers).items():
             view.copy_(floating[name])
             floating[name].data = view
+        self._named = {**dict(module.named_parameters()), **persistent}
+        self._kept_views = {name: view for name, view in places.views(self.buffers).items() if not _is_running(name)}
         self._counters = [b for name, b in persistent.items() if name.endswith("num_batches_tracked")]
         kept = {id(b) for b in [*floating.values(), *self._counters]}
         self._constants = [(b, b.clone()) for b in self.module.buffers() if id(b) not in kept]
@@ -123,6 +129,24 @@ class FlatModel:
                     "of the parameter."
                 )
 
+    def check_tensors(self) -> None:
+        """See that a forward pass has left the module's parameters and persistent buffers the same objects.
+
+        Raises:
+            PisaError: It has not, so that what it wrote would stay in this process.
+        """
+        now = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        for name, tensor in self._named.items():
+            if now.get(name) is not tensor:
+                raise PisaError(
+                    f"model puts another tensor in the place of {name} in its forward pass, so that what it writes "
+                    "would stay in one process: write in place, self.x.copy_(...), or self.x.mul_(0.9).add_(...)."
+                )
+
+    def kept_buffers(self) -> dict[str, torch.Tensor]:
+        """Copies of the buffers that are not averaged, by name."""
+        return {name: view.clone() for name, view in self._kept_views.items()}
+
     def saved_tensors(self) -> dict[str, torch.Tensor]:
         """Copies, on the CPU, of parameters (tied once) and persistent buffers in the model's order, by plain names."""
         names = plain_names(self.module)
@@ -148,6 +172,10 @@ class FlatModel:
             state[names[name]] = copies[place]
         write: Any = self.module.save_pretrained
         write(path, state_dict=state)
+
+
+def _is_running(name: str) -> bool:
+    return name.rpartition(".")[2].startswith("running_")
 
 
 def weights_sha256(module: nn.Module) -> str:

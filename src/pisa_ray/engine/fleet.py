@@ -212,7 +212,7 @@ class LocalFleet:
         self._job, self.worker = job, Worker(job, gpu=gpu, process_is_ours=False)
         self.worker.host(job.present)
         model = self.worker.model
-        self.consensus = Consensus(job, model.layout, model.published())
+        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
         self._log, self._replay = log, replay
         self._begun: _Begun | None = None
         self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
@@ -249,7 +249,7 @@ class LocalFleet:
         """See Fleet."""
         self.change(job)
         model = job.build_model()
-        self.consensus = Consensus(job, model.layout, model.published())
+        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""

@@ -16,7 +16,7 @@ import torch
 
 from pisa_ray.algorithm import Clip, DualState, Message, ShardState, Task, TreeSum, clip_dual
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
-from pisa_ray.algorithm.message import Node
+from pisa_ray.algorithm.message import Node, keep_buffers
 from pisa_ray.data import BatchStream, Rows, Source, key
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.device import choose_device, to_device, to_host
@@ -357,6 +357,9 @@ class Worker:
         dual = state.dual if isinstance(state, DualState) else None
         penalty = message.M.clone() if gap is not None and dual is not None else message.M
         self._rows.complete(row, job.alpha[i], drawn.last.left)
+        if model.kept:  # of messages that stand by themselves, the consensus knows the first shard's
+            speaks = job.keeps_messages or i == job.reporters(this.number)[0]
+            keep_buffers(message, drawn.last.left[-model.kept :], speaks=speaks)
         diagnostics = None
         if gap is not None and dual is not None:
             local_gradient = drawn.last.gradient(model.home + gap)

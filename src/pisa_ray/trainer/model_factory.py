@@ -95,7 +95,7 @@ class _Made:
             return made
         given = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ConfigError(
-            f"model: the function returned {'None' if made is None else given}, but it must return a torch.nn.Module: "
+            f"model: the function returned {'nothing' if made is None else given}, but it must return a torch.nn.Module: "
             + ("end it with a return." if made is None else "return the module itself.")
         )
 

@@ -88,6 +88,7 @@ def _process() -> dict[str, object]:
 class _Trial:
     def __init__(self, job: Job, model: FlatModel, objective: WatchedObjective) -> None:
         self._job, self._model, self._objective = job, model, objective
+        self._initial = model.published()
 
     def run(self) -> None:
         job = self._job
@@ -98,7 +99,7 @@ class _Trial:
         for name, source in (("data.test", job.test), ("data.validation", job.validation)):
             if source is not None:
                 self._evaluate(source.read(np.arange(min(2, source.rows))), name)
-        self._train(rows.take(np.arange(size)), shard)
+        self._train(rows, size, shard)
 
     def _inputs(self, rows: Rows, *, training: bool) -> torch.Tensor:
         """What the model is given, made twice where that is the user's doing."""
@@ -132,23 +133,17 @@ class _Trial:
         with refused(f"model cannot be applied to {data}, inputs {described(x)}", _FITS), named:
             evaluate_rows(self._model, self._job, rows)
 
-    def _train(self, rows: Rows, shard: int) -> None:
+    def _train(self, rows: Rows, size: int, shard: int) -> None:
         job, model = self._job, self._model
-        x, (_, y) = self._inputs(rows, training=True), rows.batch(np.arange(len(rows)))
+        batch = self._batch(rows.take(np.arange(size)), shard)
         for distortion in job.distortions:
-            distortion.check(x)
-
-        def begin() -> None:
-            model.reset(0)
-            seed_all(job.seed, "forward", shard, 0)
-
-        model.load(model.published())
-        model.module.train()
-        batch = ShardBatch(model, job, x, y, model.buffers.clone(), begin, probes=0)
-        given = f"a batch of {len(y)} row{'s' * (len(y) > 1)}, inputs {described(x)}"
+            distortion.check(batch.inputs)
+        given = f"a batch of {size} row{'s' * (size > 1)}, inputs {described(batch.inputs)}"
         with refused(f"model cannot be trained on {given}", _FITS):
             first = batch.gradient(model.home).clone()
-            again = batch.gradient(model.home)
+            model.check_tensors()
+            left = model.kept_buffers()
+            again = batch.gradient(model.home).clone()
         for slot in model.layout.slots:
             if not bool(torch.isfinite(first[slot.part]).all()):
                 raise ConfigError(
@@ -161,7 +156,34 @@ class _Trial:
                 "on which process runs what: draw random numbers from torch's, numpy's or Python's global generators, "
                 "and keep nothing from one forward pass to the next (in attributes, say)."
             )
+        if left:
+            self._batch(rows.take(np.full(size, len(rows) - 1)), shard).gradient(model.home)
+            _check_kept(left, model.kept_buffers())
         _try_method(job, model, batch)
+
+    def _batch(self, rows: Rows, shard: int) -> ShardBatch:
+        """A mini-batch, from the initial buffers and the same seed each time."""
+        job, model = self._job, self._model
+        x, (_, y) = self._inputs(rows, training=True), rows.batch(np.arange(len(rows)))
+
+        def begin() -> None:
+            model.reset(0)
+            seed_all(job.seed, "forward", shard, 0)
+
+        model.load(self._initial)
+        model.module.train()
+        return ShardBatch(model, job, x, y, model.buffers.clone(), begin, probes=0)
+
+
+def _check_kept(left: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """See that buffers that are not averaged are left the same by different batches, as the first shard's are taken."""
+    for name, buffer in left.items():
+        if not torch.allclose(buffer, other[name], rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ConfigError(
+                f"model keeps in its buffer {name} what it has seen of the data, but shards see different data, and "
+                "only buffers whose names begin with running_ are averaged over them: name it so if a mean is right, "
+                "or register it with persistent=False, so that each forward pass begins anew."
+            )
 
 
 #: The remedy where a model raises.
