@@ -86,7 +86,7 @@ def frozen() -> nn.Module:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda: None, "model: the function returned nothing, but it must return a torch.nn.Module: end it with a return"),
+        (lambda: None, "model: the function returned nothing, but it must return a torch.nn.Module: add a return"),
         (lambda: nn.Linear, "model: the function returned the class Linear"),
         (lambda: [nn.Linear(3, 2)], "model: the function returned a list"),
         (lambda: {"model": nn.Linear(3, 2)}, "model: the function returned a dict"),

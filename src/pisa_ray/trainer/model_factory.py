@@ -93,10 +93,13 @@ class _Made:
             made: Any = self._make()
         if isinstance(made, nn.Module):
             return made
+        if made is None:
+            raise ConfigError(
+                "model: the function returned nothing, but it must return a torch.nn.Module: add a return."
+            )
         given = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ConfigError(
-            f"model: the function returned {'nothing' if made is None else given}, but it must return a torch.nn.Module: "
-            + ("end it with a return." if made is None else "return the module itself.")
+            f"model: the function returned {given}, but it must return a torch.nn.Module: return the module itself."
         )
 
 
