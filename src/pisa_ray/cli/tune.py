@@ -193,10 +193,10 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         ConfigError: Something cannot be used; nothing has been started.
     """
     out, file = out.resolve(), spec.file
-    if (out / "tuner.pkl").exists() != resume:
-        raise ConfigError(
-            f"{out} holds {'no' if resume else 'a'} search: " + ("leave --resume out." if resume else "use --resume.")
-        )
+    if resume and not (out / "tuner.pkl").exists():
+        raise ConfigError(f"{out} holds no search: leave --resume out.")
+    if not resume and any(trial.stat().st_size for trial in out.glob("*/result.json")):
+        raise ConfigError(f"{out} holds a search: use --resume.")
     spec.check()
     cores = os.cpu_count() or 1
     with ray_session(cores, cores, RayResources(), file.ray.address):

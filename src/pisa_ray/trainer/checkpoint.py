@@ -237,6 +237,11 @@ def best(folder: Folder | Path, metric: str, order: str = "max") -> Checkpoint |
     return _read(complete[position]) if score > -math.inf else None
 
 
+def any_complete(folder: Folder) -> bool:
+    """Whether there is a complete checkpoint; it may be damaged."""
+    return bool(_complete(folder))
+
+
 def clear_unfinished(folder: Folder) -> None:
     """Remove what was never finished; to be called while nobody saves."""
     for name in folder.folders():

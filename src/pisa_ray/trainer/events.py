@@ -29,6 +29,11 @@ class Events:
         self.inexact = False
         self._held: list[tuple[str, dict[str, Any]]] | None = []
 
+    @property
+    def accepted(self) -> bool:
+        """Whether they are written down."""
+        return self._held is None
+
     def accept(self, round_: int) -> None:
         """Write down what has happened so far: only now is it sure that the run goes on here, after a round."""
         self.round, held, self._held = round_, self._held or [], None

@@ -83,6 +83,12 @@ class Requests:
                     )
         return told
 
+    def forget(self) -> None:
+        """Drop all that was asked of a run that is not there any more."""
+        for path in (self._resize, *self._shards()):
+            with suppress(OSError):
+                path.unlink()
+
     def _shards(self) -> list[Path]:
         return sorted(self._folder.glob("shards-*.json"))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from pisa_ray.engine.files import FAILURES, Folder
 from pisa_ray.engine.json_text import is_count
 from pisa_ray.engine.local_files import clear_parts, read_file, set_aside
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.checkpoint import Checkpoint, clear_unfinished
 from pisa_ray.trainer.manifest import Progress
-from pisa_ray.trainer.records import NAMES, Records, plain
+from pisa_ray.trainer.records import ARRIVALS, METRICS, NAMES, Records, plain
 from pisa_ray.trainer.requests import Requests
 from pisa_ray.trainer.run_lock import RunLock
+from pisa_ray.trainer.storage import unless_empty
 from pisa_ray.trainer.yaml_text import parse
 
 #: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
@@ -50,20 +51,55 @@ class RunDirectory:
         self.records, self.requests = Records(self.path), Requests(self.path)
         self._lock = RunLock(self.path)
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Start a run here, or go on with the one that is here; clears away what half-written files left.
+    def take(self, config: Mapping[str, Any], partition: Mapping[str, Any]) -> None:
+        """Begin a run here, as its first round is about to: what is left of one that never finished a round goes.
+
+        Raises:
+            ConfigError: The folder, or the storage, cannot be written; then nothing of the run is there.
+        """
+        with self._to_be_written(), unless_empty(self.checkpoints):  # there will be one when something is saved
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._clear()
+                self.checkpoints.create()
+                self.write("partition.json", partition)
+                self.record(config)  # last: with it there is a run here
+            except (PisaError, *FAILURES):
+                for name in ("partition.json", "config.yaml"):
+                    (self.path / name).unlink(missing_ok=True)
+                raise
+
+    def go_on(self, config: Mapping[str, Any], partition: Mapping[str, Any]) -> None:
+        """Go on with the run that is here or in the storage; clears away what half-written files left.
 
         Raises:
             ConfigError: The folder, or the storage, cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with self._to_be_written():
+            self._fetch()
             self.checkpoints.create()
             clear_unfinished(self.checkpoints)
             clear_parts(self.path, (*COPIED, *RESULTS, "pretrained"))
             self.records.drop_torn_lines()
-            if not self.holds_a_run():
-                self.record(config)
+            self.write("partition.json", partition)
+            self.record(config)
+
+    def _clear(self) -> None:
+        """Remove the files of a run that never finished a round, if there is one; what says so last."""
+        clear_unfinished(self.checkpoints)
+        names = (*RESULTS, *reversed(COPIED))
+        if self.storage is not None:
+            for name in filter(self.storage.has, names):
+                self.storage.remove(name)
+        if self._is_taken():
+            self.requests.forget()
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _to_be_written(self) -> Iterator[None]:
+        try:
+            yield
         except (PisaError, *FAILURES) as error:
             raise ConfigError(
                 f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another run_config."
@@ -74,48 +110,55 @@ class RunDirectory:
         self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a run.
+        """Refuse a folder that holds a run which has begun.
 
         Raises:
             ConfigError: It does, or its storage does or cannot be read.
         """
-        if self.holds_a_run():
+        if self._is_taken() or self._began_in(self._folder):
             self._lock.check_free()
-            raise ConfigError(
-                f"{self.path} holds a run already: use resume=True to go on with it, or another run_config."
-            )
-        if self._stored_run():
-            raise ConfigError(f"{self.storage} holds a run already: use resume=True to go on with it, or another name.")
+        for folder in self._folders():
+            if self._began_in(folder):
+                other = "run_config" if folder.is_local else "name"
+                raise ConfigError(
+                    f"{folder} holds a run already: use resume=True to go on with it, or another {other}."
+                )
 
-    def check_storage(self) -> None:
-        """Write something to the storage, if there is one, and remove it.
+    def has_begun(self) -> bool:
+        """Whether the run here or in the storage has finished a round that tells of itself, or saved one.
+
+        What never did leaves nothing to go on with, and may be replaced.
 
         Raises:
-            ConfigError: That cannot be done.
+            ConfigError: The storage cannot be read.
         """
-        if self.storage is None:
-            return
-        name = f"probe-{uuid.uuid4().hex[:8]}"
-        try:
-            self.storage.create()
-            self.storage.write(name, b"to see whether it can be written")
-            self.storage.remove(name)
-        except (PisaError, *FAILURES) as error:
-            raise ConfigError(
-                f"the storage {self.storage} cannot be written ({error.__cause__ or error}): check its address, its "
-                "permissions and the network, or use a local folder."
-            ) from error
+        return any(map(self._began_in, self._folders()))
 
     def planned_rounds(self) -> int | None:
         """The rounds that the recorded run's sigma schedule is planned over; None: there is none."""
-        self.fetch()
-        schedule = self.config().get("sigma_schedule") if self.holds_a_run() else None
+        schedule = self.config().get("sigma_schedule") if self.has_begun() and self.holds_a_run() else None
         planned = schedule.get("rounds") if isinstance(schedule, dict) else None
         return planned if is_count(planned) and planned > 0 else None
 
     def holds_a_run(self) -> bool:
-        """Whether there is a run in this folder."""
+        """Whether there is a run in this folder, or in its storage; it need not have begun.
+
+        Raises:
+            ConfigError: The storage cannot be read.
+        """
+        return self._is_taken() or self._stored_run()
+
+    def _is_taken(self) -> bool:
         return (self.path / "config.yaml").exists()
+
+    def _folders(self) -> list[Folder]:
+        return [self._folder, *([self.storage] if self.storage is not None else [])]
+
+    def _began_in(self, folder: Folder) -> bool:
+        try:
+            return checkpoint.any_complete(folder / "checkpoints") or any(map(folder.size, (METRICS, ARRIVALS)))
+        except PisaError as error:
+            raise self._unreadable(error) from error
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration that the run was started with.
@@ -127,7 +170,7 @@ class RunDirectory:
             raise ConfigError(f"{self.path} is not a run directory: it has no config.yaml.")
         file, remedy = self.path / "config.yaml", "put a copy of it back, or start a new run in another folder."
         try:
-            loaded = parse(read_file(file).decode())
+            loaded = parse(self._recorded().decode())
         except OSError as error:
             raise ConfigError(f"{file} cannot be read ({error.strerror}): {remedy}") from error
         except ValueError as error:
@@ -135,6 +178,12 @@ class RunDirectory:
         if not isinstance(loaded, dict):
             raise ConfigError(f"{file} is damaged: it holds no settings: {remedy}")
         return loaded
+
+    def _recorded(self) -> bytes:
+        """The text of config.yaml."""
+        if self.storage is not None and not self._is_taken():
+            return self.storage.read("config.yaml")
+        return read_file(self.path / "config.yaml")
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other drivers out; see RunLock.hold."""
@@ -181,15 +230,10 @@ class RunDirectory:
             if (self.path / name).exists():
                 self.storage.copy_in(self.path / name)
 
-    def fetch(self) -> None:
-        """Where this folder holds no run, but the storage does: copy its small files here.
-
-        Raises:
-            ConfigError: The storage cannot be read.
-        """
-        if self.holds_a_run() or not self._stored_run():
+    def _fetch(self) -> None:
+        """Where this folder holds no run, but the storage does: copy its small files here."""
+        if self.storage is None or self._is_taken():
             return
-        assert self.storage is not None  # noqa: S101  (for the type checker)
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (*COPIED[1:], COPIED[0]):  # config.yaml last: with it there is a run here
             if self.storage.has(name):
@@ -199,10 +243,13 @@ class RunDirectory:
         try:
             return self.storage is not None and self.storage.has("config.yaml")
         except PisaError as error:
-            raise ConfigError(
-                f"the storage {self.storage} cannot be read ({error.__cause__ or error}): check its address, its "
-                "permissions and the network."
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: PisaError) -> ConfigError:
+        return ConfigError(
+            f"the storage {self.storage} cannot be read ({error.__cause__ or error}): check its address, its "
+            "permissions and the network."
+        )
 
     @property
     def _folder(self) -> Folder:

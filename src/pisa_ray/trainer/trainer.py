@@ -35,6 +35,7 @@ from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
 from pisa_ray.trainer.start import automatic_schedule, found_numbers, is_automatic, measured, method_for, with_numbers
 from pisa_ray.trainer.steps import Steps
+from pisa_ray.trainer.storage import check_storage
 from pisa_ray.trainer.watch import Watch, below_the_edge
 
 if TYPE_CHECKING:
@@ -289,7 +290,6 @@ class PisaTrainer:
         run = Run.of(arguments.get("run_config") or place)
         run = replace(run, path=place.path, storage=place.storage or run.storage)
         directory = RunDirectory(run.path, run.storage)
-        directory.fetch()
         if not directory.holds_a_run():
             raise ConfigError(f"{path} holds no run to go on with: give a run directory, one with a config.yaml.")
         return cls(**{**arguments, "run_config": run, "resume": True})
@@ -340,32 +340,33 @@ class PisaTrainer:
             return self._fit(directory)
 
     def _fit(self, directory: RunDirectory) -> Result:
+        events = Events(directory, quiet=self._quiet)
+
         def hanging(message: str) -> None:
-            self._fail(directory, RayLostError(message))
+            if events.accepted:
+                self._fail(directory, RayLostError(message))
 
         log = directory.records.add_arrivals
         with StopRequests() as stop_requests, self._places.session(log, stop_requests, hanging) as make_fleet:
-            resuming = self._resume and directory.holds_a_run()
-            directory.create(self._config)
-            directory.write("partition.json", self._prepared.partition)
             directory.requests.take_resize()  # one that an earlier run did not live to see
             try:
-                return self._attempts(directory, make_fleet, stop_requests, resuming)
-            except StoppedWaitingError as error:
-                self._fail(directory, error, "interrupted")
-                raise
-            except PisaError as error:
-                if not (resuming and isinstance(error, ConfigError)):
-                    self._fail(directory, error)
-                raise
-            except OSError as error:
-                self._fail(directory, error)
-                raise PisaError(
-                    f"the run directory cannot be written: {error}; resume=True goes on from the last checkpoint."
-                ) from error
+                return self._attempts(directory, make_fleet, stop_requests, events)
             except BaseException as error:
-                self._fail(directory, error)
+                if events.accepted:  # else nothing has happened
+                    self._fail(directory, error, "interrupted" if isinstance(error, StoppedWaitingError) else "failed")
+                if isinstance(error, OSError):
+                    raise PisaError(
+                        f"the run directory cannot be written: {error}; resume=True goes on from the last checkpoint."
+                    ) from error
+                if isinstance(error, ConfigError) and events.accepted:
+                    raise PisaError(str(error)) from error  # too late for a refusal
                 raise
+
+    def _take(self, directory: RunDirectory, events: Events) -> None:
+        """Have the folder be this run's, once, when a round is about to begin; a refusal before changes nothing."""
+        if not events.accepted:
+            take = directory.go_on if directory.has_begun() else directory.take
+            take(self._config, self._prepared.partition)
 
     @contextmanager
     def opened(self) -> Iterator[Steps]:
@@ -379,11 +380,11 @@ class PisaTrainer:
         with directory.lock():
             self._check_directory(directory)
             with self._places.session(directory.records.add_arrivals) as make_fleet:
-                directory.create(self._config)
                 events = Events(directory, quiet=True)
-                events.accept(0)
                 with make_fleet(self._changes.job, events, lambda: False) as fleet:
                     progress, schedule = self._start(fleet, events), self._schedule
+                    self._take(directory, events)
+                    events.accept(0)
                     display = Display(schedule.rounds, quiet=True)
                     loop = Loop(
                         self._changes.job,
@@ -445,12 +446,11 @@ class PisaTrainer:
 
     def _check_directory(self, directory: RunDirectory) -> None:
         """Whether the folder is free, or holds a run that these arguments can go on with."""
-        if self._resume:
-            directory.fetch()
-        else:
+        if not self._resume:
             directory.check_free()
-        directory.check_storage()
-        if self._resume and directory.holds_a_run():
+        if directory.storage is not None:
+            check_storage(directory.storage)
+        if self._resume and directory.has_begun():
             check_resumable(directory.config(), self._config)
             last = checkpoint.latest(directory.checkpoints)
             if last:
@@ -462,14 +462,13 @@ class PisaTrainer:
         directory: RunDirectory,
         make_fleet: FleetFactory,
         stop_requested: Callable[[], bool],
-        resuming: bool,
+        events: Events,
     ) -> Result:
         """Run; where states are lost beyond repair, run on from the last checkpoint, unless that happens too often."""
         stuck, reached = 0, -1
         doublings, diverged = 0, -1
-        events = Events(directory, quiet=self._quiet)
+        resuming = self._resume and directory.has_begun()
         if not resuming:
-            events.accept(0)
             for note in self._prepared.notes:
                 events("warning", message=note)
         if (robust := self._prepared.job.robust) is not None:
@@ -528,8 +527,7 @@ class PisaTrainer:
         progress.exact = progress.exact and not differing
         display = Display(schedule.rounds, progress.round, quiet=self._quiet, penalty=job.method.duals)
         events.display = display
-        if resuming:
-            directory.record(self._config)  # only now: a resume that is refused changes nothing
+        self._take(directory, events)
         mended = directory.cut_back(last) if resuming else []
         events.accept(progress.round)
         if resuming:

@@ -136,7 +136,7 @@ def check_same(cells: list[Cell]) -> None:
     """
     for cell in cells:
         directory = RunDirectory(cell.path)
-        if not directory.holds_a_run():
+        if not directory.has_begun():
             continue
         before, now = _fixed(directory.config()), _fixed(plain(cell.config))
         for key in sorted({*before, *now}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,25 +72,37 @@ def compare(
     out = Path(out).resolve()
     cells = plan(spec, out)
     with RunDirectory(out).lock():
-        if (out / "compare.yaml").exists() and not resume:
+        if not resume and _has_begun(out):
             raise ConfigError(f"{out} holds a comparison already: use --resume to go on with it, or another --out.")
         check(spec, cells)
         _wait_for_others(cells)
         check_same(cells)
         found = {cell: result for cell in cells if (result := read_result(cell)) and result.outcome.status in ENDED}
         folder = Folder(str(out))
-        whole = spec.file.model_dump(exclude_defaults=True)
-        folder.write("compare.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
-        if not _run(spec, [cell for cell in cells if cell not in found], found, progress=progress):
+
+        def begin() -> None:
+            whole = spec.file.model_dump(exclude_defaults=True)
+            folder.write("compare.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
+
+        if not _run(spec, [cell for cell in cells if cell not in found], found, begin, progress=progress):
             return Comparison("interrupted", [], [], out)
         return _write(spec, folder, [found[cell] for cell in cells])
 
 
-def _run(spec: Spec, cells: Sequence[Cell], found: dict[Cell, CellResult], *, progress: bool) -> bool:
-    """Run what has not ended, into `found`; False if the user asked to stop."""
+def _has_begun(out: Path) -> bool:
+    """Whether a comparison there has come to something; one that has not may be replaced."""
+    runs = map(RunDirectory, out.glob("runs/*/*/seed-*"))
+    return (out / "table.json").exists() or any(run.has_begun() for run in runs)
+
+
+def _run(
+    spec: Spec, cells: Sequence[Cell], found: dict[Cell, CellResult], begin: Callable[[], None], *, progress: bool
+) -> bool:
+    """Run what has not ended, into `found`; False if the user asked to stop. Tells when nothing can be refused more."""
     score = spec.file.score
     with Display(len(cells) + len(found), len(found), quiet=not progress) as display:
         if not cells:
+            begin()
             return True
 
         def ended(cell: Cell, outcome: Outcome) -> None:
@@ -99,7 +111,7 @@ def _run(spec: Spec, cells: Sequence[Cell], found: dict[Cell, CellResult], *, pr
             value = result.last(score) if result.measured else None
             display.ended(str(cell), outcome.message or outcome.status if value is None else f"{score} {value:.4f}")
 
-        return run_cells(cells, spec.file.concurrent, spec.file.ray.address, ended, display.say)
+        return run_cells(cells, spec.file.concurrent, spec.file.ray.address, begin, ended, display.say)
 
 
 def _write(spec: Spec, folder: Folder, results: Sequence[CellResult]) -> Comparison:

@@ -45,6 +45,7 @@ def run_cells(
     cells: Sequence[Cell],
     concurrent: int | None,
     address: str | None,
+    begin: Callable[[], None],
     ended: Callable[[Cell, Outcome], None],
     say: Callable[[str], None],
 ) -> bool:
@@ -54,6 +55,7 @@ def run_cells(
         cells: Those to run; a run that is in a cell's folder is gone on with.
         concurrent: How many tasks there are at a time, or None: as many as there is room for.
         address: Of the cluster, as in ray.init.
+        begin: Told when the first is about to run.
         ended: Told of every cell that ended.
         say: Told what a person may want to know.
 
@@ -69,6 +71,7 @@ def run_cells(
     with StopRequests() as stop, ray_session(least, max(least, most), RayResources(), address, stop):
         alone = [cell for cell in cells if cell.alone]
         _check_room(alone, say, refuse=ours)
+        begin()
         if not _in_tasks(alone, concurrent or len(cells), stop, ended):
             return False
         for cell in cells:
@@ -86,7 +89,7 @@ def attempt(config: Config, path: Path) -> Outcome:
     """Run a cell in this process, or go on with what is in its folder; whatever goes wrong is how it ended."""
     try:
         data = opened(config.data, keep=True) if config.workers == 0 else None
-        result = train(config, path, resume=RunDirectory(path).holds_a_run(), progress=False, data=data)
+        result = train(config, path, resume=RunDirectory(path).has_begun(), progress=False, data=data)
     except NonFiniteError as error:
         return Outcome("diverged", str(error))
     except StoppedWaitingError as error:

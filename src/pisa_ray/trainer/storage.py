@@ -1,0 +1,54 @@
+"""A run's storage elsewhere before the run begins: whether it can be written, leaving nothing there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pyarrow import fs
+
+from pisa_ray.engine.files import FAILURES, Folder
+from pisa_ray.errors import ConfigError, PisaError
+
+
+def check_storage(storage: Folder) -> None:
+    """Write something to a storage, and remove it with all folders that were made for it.
+
+    Raises:
+        ConfigError: That cannot be done.
+    """
+    name = f"probe-{uuid.uuid4().hex[:8]}"
+    try:
+        with unless_empty(storage):
+            storage.create()
+            storage.write(name, b"to see whether it can be written")
+            storage.remove(name)
+    except (PisaError, *FAILURES) as error:
+        raise ConfigError(
+            f"the storage {storage} cannot be written ({error.__cause__ or error}): check its address, its "
+            "permissions and the network, or use a local folder."
+        ) from error
+
+
+@contextmanager
+def unless_empty(folder: Folder) -> Iterator[None]:
+    """Remove at the end a folder, and those above it, that are made meanwhile and hold nothing."""
+    made = list(_missing(folder))
+    try:
+        yield
+    finally:
+        with suppress(*FAILURES):
+            for path in made:
+                if folder.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+                    break
+                folder.filesystem.delete_dir(path)
+
+
+def _missing(folder: Folder) -> Iterator[str]:
+    """The paths of a folder and of those above it, upwards, as far as they are not there."""
+    path = folder.path
+    with suppress(*FAILURES):
+        while path.strip("/") and folder.filesystem.get_file_info(path).type == fs.FileType.NotFound:
+            yield path
+            path = path.rpartition("/")[0]
