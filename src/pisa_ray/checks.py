@@ -11,6 +11,7 @@ import math
 import numbers
 import os
 import reprlib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -25,6 +26,9 @@ NOT = object()
 
 #: Whole numbers lie below this; hashes, files and tensors hold no larger ones.
 _LARGEST = 2**63
+
+#: Bytes of a folder's name on most file systems, without room for what is put around it.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -222,9 +226,21 @@ def _path(name: str, value: Any) -> Any:
     return found if isinstance(found, str) and found else NOT
 
 
+def _folder_name(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
+        return NOT
+    if set(value) & set("/\\") or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        return NOT
+    return str(value) if len(value.encode()) <= LONGEST_NAME else NOT
+
+
 flag = Rule("True or False", lambda name, value: value if isinstance(value, bool) else NOT)
 text = Rule("a text", lambda name, value: str(value) if isinstance(value, str) and value else NOT)
 path = Rule("a path", _path)
+folder_name = Rule(
+    f"a name that a folder can have: 1 to {LONGEST_NAME} bytes without slashes or control characters, not '.' or '..'",
+    _folder_name,
+)
 function = Rule("a function", lambda name, value: value if callable(value) else NOT)
 nothing = Rule("None", lambda name, value: value if value is None else NOT)
 within = Rule("a value", lambda name, value: plain_within(value))

@@ -15,15 +15,20 @@ from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import Changes
+from pisa_ray.trainer.describe import check_data
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
-def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
+def evaluate(
+    run_dir: Path, *, trust: bool = False, train: str | None = None, test: str | None = None
+) -> dict[str, Any]:
     """Evaluate `model.safetensors` of a run, in this process.
 
     Args:
         run_dir: The run directory.
         trust: Whether code may be run that it names and that is of no installed package.
+        train: Where the training data lie now; None: where they did.
+        test: The same of the test data.
 
     Returns:
         weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
@@ -32,7 +37,7 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
 
     Raises:
         ConfigError: It is not a run of the command line, has no saved model yet, or has another one than its
-            result.json says.
+            result.json says, or the data do not hold what they did.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
@@ -42,7 +47,9 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
         )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    job = Changes(prepared(recorded, run_dir.resolve(), trust=trust)).again(directory.records.changes())
+    began = prepared(recorded, run_dir.resolve(), trust=trust, train=train, test=test)
+    _check_data(directory, began.partition["data"])
+    job = Changes(began).again(directory.records.changes())
     with borrowed_process(job.threads):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)
@@ -50,15 +57,29 @@ def evaluate(run_dir: Path, *, trust: bool = False) -> dict[str, Any]:
         _check_same(directory, digest)
         published = worker.model.published()
         worker.host(job.present)
-        test: Mapping[str, float] = {}
+        tested: Mapping[str, float] = {}
         if job.test is not None:
-            test = means(worker.evaluate(published, "test", job.blocks("test")).values())
+            tested = means(worker.evaluate(published, "test", job.blocks("test")).values())
         shards = worker.evaluate_shards(published, job.present, held_out=False)
     return {
         "weights_sha256": digest,
-        "test": dict(test),
+        "test": dict(tested),
         "shards": [{"shard": i, "rows": int(sums["rows"]), **means([sums])} for i, sums in shards.items()],
     }
+
+
+def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
+    """Whether the data are those of the run, where partition.json tells."""
+    file = directory.path / "partition.json"
+    if not os.path.lexists(file):
+        return
+    try:
+        known = directory.read(file.name)
+    except PisaError as error:
+        raise ConfigError(f"{file} cannot be read: remove it to measure the model on what the data are now.") from error
+    measured = {split: now[split] for split in ("train", "test")}
+    remedy = f"give those data, wherever they lie, or remove {file} to measure the model on these."
+    check_data(known.get("data") if isinstance(known, dict) else None, measured, remedy)
 
 
 def _check_same(directory: RunDirectory, digest: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pisa_ray import checks
 from pisa_ray.cli.config import load
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model as a configuration file says")
     train.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the configuration; see docs/configuration.md")
     train.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. algorithm.sigma=2")
-    train.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/NAME)")
+    train.add_argument("--out", type=_place, metavar="DIR", help="the run directory (default: runs/NAME)")
     train.add_argument("--resume", action="store_true", help="go on from the run directory's last checkpoint")
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(run=_train)
@@ -74,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="run algorithms x partitions x seeds at equal work")
     compare.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to compare; see docs/compare.md")
     compare.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. base.rounds=50")
-    compare.add_argument("--out", type=Path, metavar="DIR", help="the folder for runs and tables (default: runs/NAME)")
+    compare.add_argument(
+        "--out", type=_place, metavar="DIR", help="the folder for runs and tables (default: runs/NAME)"
+    )
     compare.add_argument("--resume", action="store_true", help="keep the runs that ended and go on with the others")
     compare.add_argument("--quiet", action="store_true", help="show no progress")
     compare.set_defaults(run=_compare)
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser("tune", help="search for settings with Ray Tune")
     tune.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to search for; see docs/tuning.md")
     tune.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. samples=20")
-    tune.add_argument("--out", type=Path, metavar="DIR", help="the folder of the search (default: runs/NAME)")
+    tune.add_argument("--out", type=_place, metavar="DIR", help="the folder of the search (default: runs/NAME)")
     tune.add_argument("--resume", action="store_true", help="go on with a search that was interrupted")
     tune.add_argument("--quiet", action="store_true", help="show no progress")
     tune.set_defaults(run=_tune)
@@ -105,12 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.add_argument("--data", metavar="PATH", help="where the training data lie now, if they were moved")
+    evaluate.add_argument("--test", metavar="PATH", help="where the test data lie now, if they were moved")
     _add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     report = commands.add_parser("report", help="write a self-contained HTML page about one or more runs")
     report.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
-    report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: report.html in the first RUN_DIR)")
+    report.add_argument(
+        "--out", type=_place, metavar="FILE", help="the page (default: report.html in the first RUN_DIR)"
+    )
     report.set_defaults(run=_report)
     return parser
 
@@ -128,7 +135,7 @@ def _train(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
     from pisa_ray.cli.train import train  # noqa: PLC0415
 
-    out = options.out or Path("runs") / (config.name or options.config.stem)
+    out = _out(options, config.name)
     result = train(config, out, resume=options.resume, progress=not options.quiet)
     print(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "train_loss", "weights_sha256"):
@@ -145,7 +152,7 @@ def _compare(options: argparse.Namespace) -> int:
     from pisa_ray.cli.compare import Spec, compare  # noqa: PLC0415
 
     spec = Spec.load(options.config, options.set)
-    out = options.out or Path("runs") / (spec.file.name or options.config.stem)
+    out = _out(options, spec.file.name)
     result = compare(spec, out, resume=options.resume, progress=not options.quiet)
     if result.status == "interrupted":
         print(_go_on("compare", options, result.path))
@@ -161,7 +168,7 @@ def _tune(options: argparse.Namespace) -> int:
     from pisa_ray.cli.tune import Search, search  # noqa: PLC0415
 
     spec = Search.load(options.config, options.set)
-    out = options.out or Path("runs") / (spec.file.name or options.config.stem)
+    out = _out(options, spec.file.name)
     status = search(spec, out, resume=options.resume, progress=not options.quiet)
     if status == "interrupted":
         print(_go_on("tune", options, out))
@@ -169,6 +176,20 @@ def _tune(options: argparse.Namespace) -> int:
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"best settings: {out / 'best.yaml'}")
     return 0
+
+
+def _place(text: str) -> Path:
+    """What --out names."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a path; leave it out for the default")
+    return Path(text)
+
+
+def _out(options: argparse.Namespace, name: str | None) -> Path:
+    """Where to write: what --out says, or below runs/ a folder with the run's name, or else the file's."""
+    key = "name" if name is not None else f"{options.config} without its ending"
+    folder: str = checks.folder_name(key, options.config.stem if name is None else name)
+    return Path("runs") / folder if options.out is None else options.out
 
 
 def _go_on(command: str, options: argparse.Namespace, out: Path) -> str:
@@ -208,7 +229,7 @@ def _shards(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from pisa_ray.cli.evaluate import evaluate, table  # noqa: PLC0415
 
-    measured = evaluate(options.run_dir, trust=options.trust)
+    measured = evaluate(options.run_dir, trust=options.trust, train=options.data, test=options.test)
     print(_json(measured) if options.json else table(measured))
     return 0
 

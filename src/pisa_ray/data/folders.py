@@ -95,14 +95,15 @@ class FolderColumns:
         stored: Names of the columns that the files have themselves, whose values count.
 
     Attributes:
+        texts: What each file's folders say, by column.
         fields: The columns: integers, real numbers or text, whichever all values can be read as.
     """
 
     def __init__(self, files: Sequence[str], stored: Sequence[str]):
         self._files = files
-        self._texts = [dict(_pairs(path)) for path in files]
-        names = dict.fromkeys(name for texts in self._texts for name in texts if name not in stored)
-        self._values = {name: _read([texts.get(name) for texts in self._texts]) for name in names}
+        self.texts = [dict(_pairs(path)) for path in files]
+        names = dict.fromkeys(name for texts in self.texts for name in texts if name not in stored)
+        self._values = {name: _read([texts.get(name) for texts in self.texts]) for name in names}
         self.fields = [pa.field(name, column.type) for name, column in self._values.items()]
 
     def __contains__(self, name: str) -> bool:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pisa_ray.data.columns import check_nulls
+from pisa_ray.data.fingerprints import hash_files
 from pisa_ray.data.folders import FolderColumns, parquet_files
 from pisa_ray.data.images import check_images, is_image
 from pisa_ray.data.tables import TableSource
@@ -53,6 +54,7 @@ class ParquetSource(TableSource):
             for file, footer in enumerate(self._footers)
             for group in range(footer.num_row_groups)
         }
+        self._fingerprint: str | None = None
         self._groups = [place for place, rows in sizes.items() if rows]
         schema = self._footers[0].schema.to_arrow_schema()
         self._from_folders = FolderColumns(self._relative, schema.names)
@@ -83,12 +85,13 @@ class ParquetSource(TableSource):
         return super().column(name)
 
     def fingerprint(self) -> str:
-        """Hashes the footers: schema, rows, and every column chunk's place, sizes and statistics."""
-        files = [
-            {"name": name, "schema": str(footer.schema.to_arrow_schema()), "chunks": _describe(footer)}
-            for name, footer in zip(self._relative, self._footers, strict=True)
-        ]
-        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        """Hashes the files' content in their order and what comes from folders' names; see `hash_files`."""
+        if self._fingerprint is None:
+            known = [self._from_folders.texts, [_describe(footer) for footer in self._footers]]
+            digest = hashlib.sha256(json.dumps(known).encode())
+            digest.update(hash_files(self._filesystem, self._files).encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
     def _stored(self, columns: list[str]) -> list[str]:
         return [name for name in columns if name not in self._from_folders]

@@ -33,6 +33,9 @@ FREE = (
 #: What must not, though it is part of a section that may.
 FIXED = ("checkpoint.storage",)
 
+#: Where data are: what they are is known by their content.
+PLACES = ("data.train", "data.test", "data.validation")
+
 #: Longer lists are named only.
 LISTED = 100
 
@@ -77,7 +80,31 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration must stay as it is for the whole run, by dotted key."""
-    return {key: value for key, value in _flat(config) if key in FIXED or key.split(".")[0] not in FREE}
+    found = {key: value for key, value in _flat(config) if key in FIXED or key.split(".")[0] not in FREE}
+    return {key: value for key, value in found.items() if not _is_place(key, value)}
+
+
+def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> None:
+    """Refuse data whose content is not what a run was started with.
+
+    Args:
+        before: What partition.json says of them: fingerprints by "train", "validation" and "test".
+        now: The fingerprints of those that there are.
+        remedy: What to do about it, as the rest of a sentence.
+
+    Raises:
+        ConfigError: Names the first that differs.
+    """
+    if not isinstance(before, Mapping):
+        return  # the file is damaged, or of another time
+    for key, fingerprint in now.items():
+        if before.get(key) != fingerprint:
+            raise ConfigError(f"data.{key} does not hold what the run was started with: {remedy}")
+
+
+def _is_place(key: str, value: Any) -> bool:
+    """Whether it says where data are; a number is a share of them."""
+    return key.startswith(PLACES) and (value is None or not isinstance(value, int | float))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

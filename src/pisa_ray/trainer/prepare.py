@@ -237,11 +237,11 @@ def prepare(
         seed=seed,
     )
     check_robust(job)
-    tried = try_job(job, own_loss=loss is not None)
+    tried, known = try_job(job, own_loss=loss is not None), fingerprints(job)
     return Prepared(
         job,
-        _describe_partition(job),
-        _data_sha256(job),
+        {"data": known, **_describe_partition(job)},
+        _data_sha256(job, known),
         tried.layout,
         _metrics(job, tried.measured),
         tried.classes,
@@ -387,7 +387,7 @@ def _metrics(job: Job, measured: Sequence[str]) -> tuple[str, ...]:
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:
-    """partition.json: rows and label counts of each shard; labels only where the source knows them as classes."""
+    """Rows and label counts of each shard; labels only where the source knows them as classes."""
     try:
         labels = job.train.labels()
     except ConfigError:
@@ -397,11 +397,15 @@ def _describe_partition(job: Job) -> dict[str, Any]:
     return label_distribution(job.shards, labels)
 
 
-def _data_sha256(job: Job) -> str:
+def fingerprints(data: Job | Opened) -> dict[str, str | None]:
+    """What the data hold, by split."""
+    sources = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {split: source.fingerprint() if source else None for split, source in sources.items()}
+
+
+def _data_sha256(job: Job, data: Mapping[str, str | None]) -> str:
     """Hash of the data's fingerprints and of which rows each shard has."""
-    digest = hashlib.sha256()
-    sources = [source.fingerprint() if source else None for source in (job.train, job.validation, job.test)]
-    digest.update(json.dumps(sources).encode())
+    digest = hashlib.sha256(json.dumps(list(data.values())).encode())
     for rows in (*job.shards, *job.held_out):
         digest.update(len(rows).to_bytes(8, "little") + np.asarray(rows, dtype="<i8").tobytes())
     return digest.hexdigest()

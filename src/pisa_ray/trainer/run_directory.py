@@ -179,6 +179,14 @@ class RunDirectory:
             raise ConfigError(f"{file} is damaged: it holds no settings: {remedy}")
         return loaded
 
+    def known_data(self) -> object:
+        """What partition.json says of the data, if it can be read."""
+        try:
+            known = self.read("partition.json")
+        except PisaError:
+            return None
+        return known.get("data") if isinstance(known, dict) else None
+
     def _recorded(self) -> bytes:
         """The text of config.yaml."""
         if self.storage is not None and not self._is_taken():

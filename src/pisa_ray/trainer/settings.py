@@ -161,7 +161,7 @@ class Run:
         failures, checkpoints = config.failure_config, config.checkpoint_config
         # Ray fills in its defaults, under which nothing is retried and all is kept; a default means: not given.
         given = None if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints
-        name = checks.text("RunConfig.name", config.name)
+        name = checks.folder_name("RunConfig.name", config.name)
         storage = checks.path("RunConfig.storage_path", config.storage_path)
         folder = Folder.of(storage, config.storage_filesystem)
         return cls._at(

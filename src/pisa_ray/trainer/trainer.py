@@ -22,7 +22,7 @@ from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.arguments import ARGUMENTS
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, check_environment
-from pisa_ray.trainer.describe import check_resumable, describe, settings
+from pisa_ray.trainer.describe import check_data, check_resumable, describe, settings
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.interrupt import StopRequests
@@ -452,6 +452,9 @@ class PisaTrainer:
             check_storage(directory.storage)
         if self._resume and directory.has_begun():
             check_resumable(directory.config(), self._config)
+            check_data(
+                directory.known_data(), self._prepared.partition["data"], "resume with those data, wherever they lie."
+            )
             last = checkpoint.latest(directory.checkpoints)
             if last:
                 last.check_fits(self._identity)

@@ -15,9 +15,9 @@ from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
 from pisa_ray.cli.config import Config, DataSection, note_planned_rounds, plain
 from pisa_ray.cli.train import job_arguments
 from pisa_ray.data import hold_out
-from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.describe import settings
-from pisa_ray.trainer.prepare import Opened, prepare
+from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.describe import check_data, settings
+from pisa_ray.trainer.prepare import Opened, fingerprints, prepare
 from pisa_ray.trainer.run_directory import RunDirectory
 
 #: What may differ between two runs of a train file, but not within a comparison: the table shows it.
@@ -145,6 +145,14 @@ def check_same(cells: list[Cell]) -> None:
                     f"{cell} was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: resume with the same "
                     "value, give the row another name, or use another --out."
                 )
+        try:
+            known = directory.read("partition.json")
+        except PisaError as error:
+            raise ConfigError(
+                f"{cell} cannot be gone on with ({error}): remove {directory.path} to run it anew."
+            ) from error
+        now = fingerprints(opened(cell.config.data, keep=False))
+        check_data(known.get("data"), now, f"{cell} needs those data, wherever they lie; or use another --out.")
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
