@@ -64,6 +64,12 @@ def test_columns_of_single_integers_stay_exact_integers_where_that_is_asked_for(
     assert (x.dtype, x.tolist()[0]) == (torch.int64, [2**24 + 1, 0])
 
 
+def test_categories_that_are_numbers_are_numbers():
+    categories = pa.array(NUMBERS[:, 0] % 2).dictionary_encode()
+    x = model_inputs(Data(train=table(categories), input=["x", "y"], label="x"))
+    assert (x.dtype, x.tolist()[1]) == (torch.float32, [0.0, 1.0])
+
+
 def test_images_of_bytes_are_scaled_or_stay_bytes_where_that_is_asked_for():
     pixels = np.arange(ROWS * 16, dtype=np.uint8).reshape(ROWS, 4, 4)
     files = []

@@ -41,13 +41,13 @@ NOT_FINITE = [
     (column(1e300), r"is 1e\+300, but every number must be finite and fit into float32"),
     (column(np.nan, kind=np.float32), "is nan"),
     (column(np.inf, kind=np.float16), "is inf"),
-    (lists([0, np.nan, 0, 0]), "has a nan"),
-    (lists([0, 0, 0, -np.inf]), "has a -inf"),
+    (lists([0, np.nan, 0, 0]), "holds nan"),
+    (lists([0, 0, 0, -np.inf]), "holds -inf"),
     (lists([0, 1, 2]), "has 3 numbers, but the first row has 4"),
     (lists([]), "has 0 numbers, but the first row has 4"),
     (lists([0, None, 0, 0]), "has a null in its list"),
     (lists(None), "is null"),
-    (lists([0, np.nan, 0, 0]).cast(pa.list_(pa.float32(), 4)), "has a nan"),
+    (lists([0, np.nan, 0, 0]).cast(pa.list_(pa.float32(), 4)), "holds nan"),
 ]
 
 
@@ -92,7 +92,7 @@ def test_a_transform_may_fill_in_what_is_missing_but_not_targets():
 def test_tensor_datasets_are_looked_at_like_tables(of):
     x, y = torch.zeros(2500, 3), torch.zeros(2500)
     (x if of == "input" else y)[1234] = torch.nan
-    with pytest.raises(ConfigError, match=f"In data\\.train, row 1234 of column '{of}' has a nan"):
+    with pytest.raises(ConfigError, match=f"In data\\.train, row 1234 of column '{of}' holds nan"):
         Data(train=TensorDataset(x, y)).open()
 
 
@@ -110,7 +110,7 @@ class Late(Dataset):
 def test_items_of_a_list_are_looked_at_like_tables(of):
     items = [(torch.zeros(3), torch.zeros(1)) for _ in range(ROWS)]
     items[31][of == "target"][0] = -torch.inf
-    with pytest.raises(ConfigError, match=f"In data\\.test, row 31 of column '{of}' has a -inf"):
+    with pytest.raises(ConfigError, match=f"In data\\.test, row 31 of column '{of}' holds -inf"):
         Data(train=[(torch.zeros(3), torch.zeros(1))], test=items).open()
 
 
@@ -119,7 +119,7 @@ def test_items_of_torch_data_sets_are_looked_at_when_they_are_fetched():
     rows = deepcopy(train).read(np.arange(20, ROWS)).take(np.arange(10, 15))
     assert rows.batch(np.array([0, 2]))[1].tolist() == [0, 2]
     with pytest.raises(
-        ConfigError, match=r"In data\.train, row 31 of column 'input' has a nan, but every number must be"
+        ConfigError, match=r"In data\.train, row 31 of column 'input' holds nan, but every number must be"
     ):
         rows.batch(np.array([0, 1]))
     Data(train=Late(), transform=lambda x, training: x.nan_to_num()).open().train.read(np.array([31])).batch(

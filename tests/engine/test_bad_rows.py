@@ -73,6 +73,22 @@ def test_a_bad_item_of_a_torch_data_set_is_found_in_its_round():
         worker.host([0, 1])
         published = worker.model.published()
         refused(
-            r"^In data\.train, row 20 of column 'input' has a nan",
+            r"^In data\.train, row 20 of column 'input' holds nan",
             lambda: [worker.step(round_, 1.0, published, diagnose=False, shards=[home]) for round_ in range(1, 4)],
         )
+
+
+def test_a_transform_that_leaves_numbers_open_is_named_and_not_sigma():
+    rows = pa.array([[float(i)] * 4 for i in range(ROWS)], pa.list_(pa.float32()))
+    table = pa.table({"x": rows, "y": np.arange(ROWS) % 3})
+    job = job_of(
+        train=table, test=table, input="x", label="y", transform=lambda x, training: torch.where(x == 20, torch.nan, x)
+    )
+    home = next(i for i, rows in enumerate(job.shards) if 20 in rows)
+    with borrowed_process(threads=1):
+        worker = Worker(job, process_is_ours=False)
+        worker.host([0, 1])
+        published = worker.model.published()
+        said = r"^data\.transform returns inputs that are not finite, in row \d+ of a batch of "
+        refused(said, lambda: [worker.step(r, 1.0, published, diagnose=False, shards=[home]) for r in range(1, 4)])
+        refused(said + str(ROWS), lambda: worker.evaluate(published, "test", [0]))

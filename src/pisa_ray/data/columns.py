@@ -192,7 +192,7 @@ def check_finite(values: np.ndarray, name: str, where: Where) -> np.ndarray:
         most = f"every number must be finite{' and fit into float32' if np.isfinite(value) else ''}"
         most = most if values.dtype.kind == "f" else "an integer must fit into int64"
         raise ConfigError(
-            f"{where.cell(int(row), name)} {'has a' if place else 'is'} {value}, but {most}: fill in or drop that row."
+            f"{where.cell(int(row), name)} {'holds' if place else 'is'} {value}, but {most}: fill in or drop that row."
         )
     return values
 

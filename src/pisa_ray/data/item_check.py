@@ -40,6 +40,6 @@ class ItemCheck:
                     item = int((~good.all(1)).nonzero()[0])
                     value = tensor[item].reshape(-1)[~good[item]][0].item()
                     raise ConfigError(
-                        f"{Where(self.name, int(rows[item])).cell(0, what)} has a {value}, but every number must be "
+                        f"{Where(self.name, int(rows[item])).cell(0, what)} holds {value}, but every number must be "
                         "finite: fill in or drop that item."
                     )

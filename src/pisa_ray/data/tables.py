@@ -192,6 +192,9 @@ class ArrowSource(TableSource):
         label: str | None,
         integers: bool = False,
     ):
+        for i, field in enumerate(table.schema):
+            if pa.types.is_dictionary(field.type):  # such as a DataFrame's categories
+                table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
         super().__init__(table.schema, pieces, input=input, label=label, place="the table", integers=integers)
@@ -227,14 +230,14 @@ def hash_tables(tables: Iterable[pa.Table], rows: int = 0) -> str:
 def _check_label(kind: pa.DataType, name: str) -> None:
     if is_number(kind) or is_list(kind):
         return
-    if is_text(kind) or pa.types.is_dictionary(kind):
+    if is_text(kind) or (pa.types.is_dictionary(kind) and is_text(kind.value_type)):
         raise ConfigError(
             f"data.label is {name!r}, a text column, but labels are integers from 0 (or floats for regression): store "
             "each text's number in a column and name that one."
         )
     raise ConfigError(
         f"data.label is {name!r}, a column of {kind}, but integers (or floats for regression), or lists of them, are "
-        "expected: name another column."
+        "expected: convert the column, or name another one."
     )
 
 

@@ -12,6 +12,7 @@ from pisa_ray.engine.device import to_device
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.metrics import check_same_names, checked_metrics
+from pisa_ray.engine.not_finite import check_inputs
 
 #: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
 Sums = dict[str, float]
@@ -41,6 +42,7 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | Non
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.autocast):
             output = model.module(x)
             loss = job.objective.loss(output, y)
+        check_inputs(job, x, loss.item())
         metrics = checked_metrics(job.objective.metrics(output, y), len(y))
         sums = {name: float(values.double().sum()) for name, values in metrics.items()}
         blocks.append({"rows": float(len(y)), "loss": loss.item() * len(y), **sums})

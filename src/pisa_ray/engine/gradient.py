@@ -10,6 +10,7 @@ from torch.func import functional_call
 from pisa_ray.algorithm import Curvature
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.not_finite import check_inputs
 
 
 def gradient(
@@ -47,6 +48,7 @@ def gradient(
         goal = loss if term is None else loss + term(part)
         (goal if share == 1 else goal * share).backward()  # type: ignore[no-untyped-call]
         total += share * loss.item()
+    check_inputs(job, x, total)
     model.check_views()
     if job.clip_norm is not None:
         norm = float(torch.linalg.vector_norm(model.gradient))

@@ -45,7 +45,7 @@ def type_named(model: nn.Module, preprocess: Preprocess, stored: torch.Tensor) -
 
 def _takes(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether it can be applied to inputs that are converted, unless they lose by it."""
-    if x.is_complex() or not (x == x.to(dtype)).all():
+    if x.is_complex() or (not dtype.is_floating_point and not (x == x.to(dtype)).all()):
         return False
     try:
         with torch.no_grad():
