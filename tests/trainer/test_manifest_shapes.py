@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from runs import run
+from safetensors.torch import load_file, save_file
 
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer import checkpoint
@@ -100,3 +102,21 @@ def test_a_checkpoint_under_the_name_of_another_round_is_refused(saved: Path, tm
     shutil.copytree(saved, tmp_path / saved.name.replace("round-000002", "round-000009"))
     with pytest.raises(ConfigError, match="it is of another round than its folder"):
         checkpoint.latest(tmp_path)
+
+
+@pytest.mark.parametrize(("file", "name"), [("consensus", "published"), ("shards-0", "3/dual")])
+def test_a_nan_in_what_was_saved_is_named_and_nobody_is_told_to_change_sigma(
+    saved: Path, tmp_path: Path, file: str, name: str
+) -> None:
+    path = Path(shutil.copytree(saved.parents[1], tmp_path / "run")) / "checkpoints" / saved.name
+    tensors = {key: tensor.clone() for key, tensor in load_file(path / f"{file}.safetensors").items()}
+    tensors[name][0] = nan
+    save_file(tensors, path / f"{file}.safetensors")
+    raw = (path / f"{file}.safetensors").read_bytes()
+    manifest = json.loads((path / "manifest.json").read_text())
+    entry = manifest["files"]["consensus"] if file == "consensus" else manifest["files"]["shards"][0]
+    entry |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (path / "manifest.json").write_bytes(checkpoint._render(manifest))
+    with pytest.raises(ConfigError, match=r"(not finite|a NaN in 3/dual): remove its folder") as refusal:
+        run(tmp_path / "run", rounds=3, resume=True)
+    assert "sigma" not in str(refusal.value)

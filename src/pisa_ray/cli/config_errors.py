@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -54,6 +55,8 @@ def sentence(error: ValidationError, values: Mapping[str, Any], schema: type[Bas
         return (
             f"{key} is not a setting: " + (f"the nearest one is {near[0]}." if near else f"use {_any(known)}.") + other
         )
+    if kind == "invalid_key":
+        return f"the key {shown(first['input'])} is no text: write it in quotes if it is meant, or leave it out."
     if kind == "missing":
         name = str(first["loc"][-1])
         kinds = _kinds(sections) if name == "kind" else []
@@ -84,7 +87,7 @@ def _rule(error: Any, sections: list[type[BaseModel]]) -> str:
         keys = " and ".join(filter(None, [", ".join(_keys(sections)[:-1]), _keys(sections)[-1]]))
         return f"a section such as {{kind: {kinds[0]}}}" if kinds else f"a section with {keys}"
     rule = _RULES.get(kind)
-    if kind == "string_type" and isinstance(error["input"], int | float):
+    if kind == "string_type" and isinstance(error["input"], int | float | date):
         return "text in quotes"
     if rule is None:
         return re.sub(r"^(Value error, must be |Input should be )", "", error["msg"])
@@ -93,7 +96,8 @@ def _rule(error: Any, sections: list[type[BaseModel]]) -> str:
 
 def shown(value: Any) -> str:
     """A value as YAML writes it, cut short."""
-    text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+    text = str(value) if isinstance(value, date) else repr(value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(text, text)
     return text if len(text) <= 60 else f"{text[:56]} ..."
 
 

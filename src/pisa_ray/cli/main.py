@@ -12,11 +12,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pisa_ray import checks
+from pisa_ray.cli import last_resort
 from pisa_ray.cli.config import load
+from pisa_ray.cli.config_errors import shown
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
+from pisa_ray.trainer.terminal import answer, escaped, say, streams
+
+#: Characters of the longest word, a path say, that is shown whole.
+LONGEST = 500
 
 STATUS = {"finished": 0, "stopped": 0, "interrupted": 130}
 
@@ -30,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    status = _run(arguments)
+    with streams():
+        status = _run(arguments)
     if connection := sys.modules.get("pisa_ray.actors.connection"):  # only where Ray was needed
         connection.ends_with(status)
     return status
@@ -40,24 +47,49 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.getLogger("pisa_ray").setLevel(logging.WARNING)
     try:
+        _check_paths(options)
         status: int = options.run(options)
     except ConfigError as error:
-        print(_line(error), file=sys.stderr)
+        say(_line(error))
         return 2
     except StoppedWaitingError as error:
-        print(_line(error), file=sys.stderr)
+        say(_line(error))
         return STATUS["interrupted"]
     except PisaError as error:
-        print(_line(error), file=sys.stderr)
+        say(_line(error))
         return 1
     except KeyboardInterrupt:
-        print("pisa-ray: stopped at once; the last complete checkpoint is kept.", file=sys.stderr)
+        say("pisa-ray: stopped at once; the last complete checkpoint is kept.")
         return 130
+    except (Exception, SystemExit) as error:  # also of code of the user's
+        say(_line(last_resort.sentence(error)))
+        return 1
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose complaints are escaped."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """See argparse."""
+        super().exit(status, message and escaped(message))
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Refuse what no file system can be asked for, such as names of thousands of characters."""
+    for path in options.__dict__.get("run_dirs", []) + list(options.__dict__.values()):
+        try:
+            if isinstance(path, Path):
+                path.lstat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"{shown(str(path))} cannot be a path ({reason}): give another one.") from error
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pisa-ray",
         description="Train models with PISA, SISA, NSISA or SISA-D over data shards on Ray workers.",
         epilog="Exit status: 0 ended as planned, 1 failed, 2 bad input, 130 interrupted (--resume goes on).",
@@ -137,14 +169,14 @@ def _train(options: argparse.Namespace) -> int:
 
     out = _out(options, config.name)
     result = train(config, out, resume=options.resume, progress=not options.quiet)
-    print(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
+    answer(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "train_loss", "weights_sha256"):
         if result.metrics.get(name) is not None:
             value = result.metrics[name]
-            print(f"  {name.replace('_', ' '):20} {value if isinstance(value, str) else f'{value:.4f}'}")
-    print(f"  {'run directory':20} {result.path}")
+            answer(f"  {name.replace('_', ' '):20} {value if isinstance(value, str) else f'{value:.4f}'}")
+    answer(f"  {'run directory':20} {result.path}")
     if result.status == "interrupted":
-        print(_go_on("train", options, result.path))
+        answer(_go_on("train", options, result.path))
     return STATUS[result.status]
 
 
@@ -155,12 +187,12 @@ def _compare(options: argparse.Namespace) -> int:
     out = _out(options, spec.file.name)
     result = compare(spec, out, resume=options.resume, progress=not options.quiet)
     if result.status == "interrupted":
-        print(_go_on("compare", options, result.path))
+        answer(_go_on("compare", options, result.path))
         return STATUS["interrupted"]
-    print((result.path / "table.md").read_text(encoding="utf-8"))
-    print(f"page: {result.path / 'index.html'}")
+    answer((result.path / "table.md").read_text(encoding="utf-8"))
+    answer(f"page: {result.path / 'index.html'}")
     for failure in result.failures:
-        print(_line(failure), file=sys.stderr)
+        say(_line(failure))
     return 1 if result.failures else 0
 
 
@@ -171,10 +203,10 @@ def _tune(options: argparse.Namespace) -> int:
     out = _out(options, spec.file.name)
     status = search(spec, out, resume=options.resume, progress=not options.quiet)
     if status == "interrupted":
-        print(_go_on("tune", options, out))
+        answer(_go_on("tune", options, out))
         return STATUS[status]
-    print((out / "table.md").read_text(encoding="utf-8"))
-    print(f"best settings: {out / 'best.yaml'}")
+    answer((out / "table.md").read_text(encoding="utf-8"))
+    answer(f"best settings: {out / 'best.yaml'}")
     return 0
 
 
@@ -211,7 +243,7 @@ def _resize(options: argparse.Namespace) -> int:
     if most == 0:
         raise ConfigError(f"the run in {directory.path} has workers: 0, a single process: it cannot be resized.")
     directory.requests.ask_resize(options.workers)
-    print(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")
+    answer(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")
     return 0
 
 
@@ -222,7 +254,7 @@ def _shards(options: argparse.Namespace) -> int:
     asked = Asked(remove=options.remove) if options.add is None else Asked.to_add(options.add)
     directory = ask(options.run_dir, asked, trust=options.trust)
     what = f"shard {asked.remove} to leave" if asked.add is None else f"{asked.add} to join"
-    print(f"asked for {what}; {directory.path / 'events.jsonl'} tells when it is done")
+    answer(f"asked for {what}; {directory.path / 'events.jsonl'} tells when it is done")
     return 0
 
 
@@ -230,14 +262,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from pisa_ray.cli.evaluate import evaluate, table  # noqa: PLC0415
 
     measured = evaluate(options.run_dir, trust=options.trust, train=options.data, test=options.test)
-    print(_json(measured) if options.json else table(measured))
-    return 0
+    return 0 if answer(_json(measured) if options.json else table(measured)) else 1
 
 
 def _report(options: argparse.Namespace) -> int:
     from pisa_ray.cli.report import write_report  # noqa: PLC0415
 
-    print(f"report: {write_report(options.run_dirs, options.out).resolve()}")
+    answer(f"report: {write_report(options.run_dirs, options.out).resolve()}")
     return 0
 
 
@@ -245,7 +276,8 @@ def _line(error: PisaError | str) -> str:
     """An error as one line, whatever the libraries below put into it, in the words of the command line."""
     from pisa_ray.cli.words import spoken  # noqa: PLC0415
 
-    return f"pisa-ray: {spoken(' '.join(str(error).split()))}"
+    words = (word if len(word) <= LONGEST else f"{word[:100]} ... {word[-50:]}" for word in str(error).split())
+    return f"pisa-ray: {spoken(' '.join(words))}"
 
 
 def _json(value: Any) -> str:

@@ -38,6 +38,7 @@ def prepared(
         for key, reference in (("model.factory", config.model.factory), ("data.transform", config.data.transform)):
             if reference is not None:
                 check_installed(reference, key, run_dir)
+    resolve(config)
     config.model.weights = None
     if isinstance(config.data.validation, str):
         config.data.validation = None

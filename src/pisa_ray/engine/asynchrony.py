@@ -8,13 +8,14 @@ repeats the run: a step is a function of the shard's state, w, sigma and the rou
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pisa_ray import checks
+from pisa_ray.engine.json_text import parse
+from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
 
 #: (shard, version): a step of a shard at w^version.
@@ -83,8 +84,8 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
     found: dict[int, list[Step]] = {}
     last = [0] * shards
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        for line in map(json.loads, lines):  # of two lines for a round the later one counts
+        lines = read_file(path).split(b"\n")[:-1]
+        for line in map(parse, filter(bytes.strip, lines)):  # of two lines for a round the later one counts
             if "changed" in line:
                 raise ValueError(f"shards joined, left or were away after round {line['round']}")
             found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]
@@ -99,7 +100,7 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
         raise ConfigError(
             f"replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
         ) from error
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
             "of a run with the same shards and staleness."

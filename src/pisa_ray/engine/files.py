@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from pisa_ray.engine.json_text import parse
-from pisa_ray.engine.local_files import read_file, sync, write_file
+from pisa_ray.engine.local_files import local_folders, local_size, read_file, sync, write_file
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError, PisaError
 
@@ -116,9 +116,10 @@ class Folder:
     def folders(self) -> list[str]:
         """Names of the folders in it, sorted; none where it is not there itself. On a disk links are left out."""
         with self._telling("", "read"):
+            if self.is_local:
+                return local_folders(Path(self.path))
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        names = sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
-        return [name for name in names if not (self.is_local and Path(self._at(name)).is_symlink())]
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def has(self, name: str) -> bool:
         """Whether a file is in it."""
@@ -127,13 +128,18 @@ class Folder:
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None where there is none."""
         with self._telling(name, "read"):
+            if self.is_local:
+                return local_size(Path(self._at(name)))
             info = self.filesystem.get_file_info(self._at(name))
         return int(info.size) if info.type == fs.FileType.File else None
 
     def remove(self, name: str) -> None:
         """Remove a file."""
         with self._telling(name):
-            self.filesystem.delete_file(self._at(name))
+            if self.is_local:
+                Path(self._at(name)).unlink()
+            else:
+                self.filesystem.delete_file(self._at(name))
 
     def delete(self) -> None:
         """Remove it and all it holds, as far as that can be done; what others write meanwhile may stay."""
@@ -165,7 +171,7 @@ class Folder:
         with self._telling(name, "read"):
             if self.is_local:
                 return read_file(Path(self._at(name)))
-            with self.filesystem.open_input_stream(self._at(name)) as stream:
+            with self._opened(name) as stream:
                 return bytes(stream.read())
 
     def copy_in(self, path: Path) -> None:
@@ -210,7 +216,7 @@ class Folder:
             raise ConfigError(f"{self}/{entry['file']} is missing or cut off: {remedy}")
         digest = hashlib.sha256()
         name = entry["file"]
-        with self._telling(name, "read"), self.filesystem.open_input_stream(self._at(name)) as stream:
+        with self._telling(name, "read"), self._opened(name) as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != entry["sha256"]:
@@ -234,7 +240,7 @@ class Folder:
         """
         name, path = entry["file"], self._at(entry["file"])
         try:
-            header = self._header(path)
+            header = self._header(name, entry["bytes"])
             wanted = [key for key in header if names(key)] if callable(names) else list(names)
             self._compare(name, {key: header.get(key) for key in wanted}, like)
             if not self.is_local:
@@ -249,11 +255,15 @@ class Folder:
                 f"{self}/{name} cannot be read as safetensors ({error}): remove its folder to resume from an older one."
             ) from error
 
-    def _header(self, path: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Types and shapes by name."""
-        with self.filesystem.open_input_file(path) as file:
+    def _opened(self, name: str) -> Any:
+        """A file, to be read."""
+        return Path(self._at(name)).open("rb") if self.is_local else self.filesystem.open_input_stream(self._at(name))
+
+    def _header(self, name: str, whole: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Types and shapes by name, of a file of so many bytes."""
+        with self._opened(name) as file:
             size = int.from_bytes(file.read(8), "little")
-            if not 0 < size <= min(file.size(), HEADER):
+            if not 0 < size <= min(whole, HEADER):
                 raise ValueError(f"its header should be {size} bytes long")
             header = json.loads(file.read(size))
         return {key: (v["dtype"], tuple(v["shape"])) for key, v in header.items() if key != "__metadata__"}

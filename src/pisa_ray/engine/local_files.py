@@ -98,6 +98,24 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def local_size(path: Path) -> int | None:
+    """Bytes of a file, or None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def local_folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without links; none where it is not there itself."""
+    try:
+        with os.scandir(path) as found:
+            return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
 def set_aside(path: Path) -> Path:
     """Give what is at a path, whatever it is, another name beside it; returns that.
 

@@ -68,6 +68,10 @@ class StoredStates:
 
             expected = {f"{i}/{name}": t for i, state in mine.items() for name, t in state.tensors().items()}
             saved = self.folder.read_tensors(entry, is_mine, expected)
+            for name, tensor in saved.items():
+                if tensor.is_floating_point() and tensor.isnan().any():
+                    where = f"{self.folder}/{entry['file']} has a NaN in {name}"
+                    raise ConfigError(f"{where}: remove its folder to resume from an older one.")
             for i, state in mine.items():
                 try:
                     state.load({name: saved[f"{i}/{name}"] for name in state.tensors()}, entry["shards"][i])

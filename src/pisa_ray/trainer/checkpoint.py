@@ -108,8 +108,17 @@ class Checkpoint:
         """
         for entry in _entries(self.manifest["files"]):
             self.folder.check(entry)
+        self._check_finite()
         fleet.restore(self.folder, self.manifest["files"], self.progress.round)
         return self.progress
+
+    def _check_finite(self) -> None:
+        """A w that is not finite was never saved by a run; what follows it may be bits of other things."""
+        entry = self.manifest["files"]["consensus"]
+        size = sum(math.prod(shape) for _, shape in self.manifest["identity"].get("parameters") or [])
+        w = self.folder.read_tensors(entry, ["published"])["published"][:size]
+        if not math.isfinite(float(w.sum())):
+            raise ConfigError(f"{self.folder}/{entry['file']} holds a w that is not finite: {_OLDER}")
 
     def check_fits(self, identity: Mapping[str, Any]) -> None:
         """Refuse other data, another model or other settings than the checkpoint's, before anything is started.

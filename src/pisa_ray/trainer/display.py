@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
+
+from pisa_ray.trainer.terminal import LOST, escaped, is_watched, say
 
 
 class Display:
@@ -25,7 +28,7 @@ class Display:
             total=rounds,
             initial=start,
             unit=" rounds",
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not is_watched(),
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}]{postfix}",
         )
@@ -35,8 +38,9 @@ class Display:
         """A round is done."""
         name, _, value = self._strength(sigma).partition(" ")
         self._last |= {"loss": f"{loss:.3f}", name: value}
-        self._bar.set_postfix_str(self._text(), refresh=False)
-        self._bar.update()
+        with suppress(*LOST):  # a terminal may be gone
+            self._bar.set_postfix_str(self._text(), refresh=False)
+            self._bar.update()
 
     def row(self, row: Mapping[str, Any], rate: float) -> None:
         """A round has been evaluated; `rate` is in rounds per second."""
@@ -52,13 +56,18 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
-        if not self._quiet:
-            self._bar.write(text, file=sys.stderr)
-            sys.stderr.flush()
+        if self._quiet:
+            return
+        if self._bar.disable:
+            say(text)
+        else:
+            with suppress(*LOST):
+                self._bar.write(escaped(text), file=sys.stderr)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._bar.close()
+        with suppress(*LOST):
+            self._bar.close()
 
     def _strength(self, sigma: float) -> str:
         return f"sigma {sigma:.3g}" if self._penalty else f"lr {1 / sigma:.3g}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.terminal import say
 
 
 class Events:
@@ -58,7 +58,7 @@ class Events:
         if self.display is not None:
             self.display.say(text)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
 
 #: What an event means to the user, for those that the user would want to know.

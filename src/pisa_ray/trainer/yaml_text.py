@@ -11,8 +11,8 @@ import yaml
 #: Levels of nesting, and values with all aliases written out.
 DEEPEST, MOST = 50, 1_000_000
 
-#: What no path, name or other text can have: the character NUL, and halves of characters.
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+#: What no text can have: the character NUL, and halves of characters but for those that stand for bytes of odd paths.
+_NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):

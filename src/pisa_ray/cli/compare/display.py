@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
+
+from pisa_ray.trainer.terminal import LOST, escaped, is_watched, say
 
 
 class Display:
@@ -24,7 +27,7 @@ class Display:
             total=cells,
             initial=done,
             unit=" cells",
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not is_watched(),
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}]{postfix}",
         )
@@ -32,16 +35,21 @@ class Display:
     def ended(self, cell: str, how: str) -> None:
         """A cell ended."""
         self._done += 1
-        self._bar.set_postfix_str(f"{cell}: {how}", refresh=False)
-        self._bar.update()
+        with suppress(*LOST):  # a terminal may be gone
+            self._bar.set_postfix_str(escaped(f"{cell}: {how}"), refresh=False)
+            self._bar.update()
         if self._bar.disable:
             self.say(f"{self._done}/{self._cells}  {cell}: {how}")
 
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
-        if not self._quiet:
-            self._bar.write(text, file=sys.stderr)
-            sys.stderr.flush()
+        if self._quiet:
+            return
+        if self._bar.disable:
+            say(text)
+        else:
+            with suppress(*LOST):
+                self._bar.write(escaped(text), file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self
@@ -49,4 +57,5 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        with suppress(*LOST):
+            self._bar.close()
