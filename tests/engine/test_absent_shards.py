@@ -49,7 +49,7 @@ def test_a_mean_without_memory_is_over_the_reporters(only):
     assert {i: shard.state.reports for i, shard in worker.shards.items()} == {i: 1 + (i == only) for i in job.present}
     alone = Worker(job, process_is_ours=False)
     alone.host([only])
-    for round_, published in ((1, worker.model.published()), (2, before.numpy())):
+    for round_, published in ((1, alone.model.published()), (2, before.numpy())):
         messages, _ = alone.step(round_, job.method.sigma * round_, published, diagnose=False)
     ((_, row),) = messages.messages
     message = job.rows(alone.model.layout.size, 0).split(torch.from_numpy(row))
