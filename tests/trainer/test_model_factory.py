@@ -41,6 +41,12 @@ def cached() -> nn.Module:
     return module
 
 
+def listed() -> nn.Module:
+    module = nn.Linear(3, 2)
+    module.all = [module(torch.ones(1, 3))]
+    return module
+
+
 def old_weight_norm() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -113,6 +119,8 @@ def frozen() -> nn.Module:
         (frozen, "model has no trainable parameters"),
         (nn.ReLU, "model has no trainable parameters"),
         (cached(), "model cannot be copied, .* in seen: give a function that makes the module"),
+        (listed(), "model cannot be copied, .* in all: give a function"),
+        (torch.inference_mode()(lambda: nn.Linear(3, 2)), "model has made weight in inference mode"),
         (nn.Sequential(nn.ReLU(), cached()), "model cannot be copied, .* in 1.seen"),
         (old_weight_norm(), "model cannot be copied, .* in weight: give a function"),
         (drawn_by(np.random.default_rng().normal), "model: the function gives weight other values each time"),

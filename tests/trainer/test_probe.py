@@ -44,6 +44,13 @@ def hit(output, target):
     return output.argmax(1) == target
 
 
+_CENTRE = nn.Parameter(torch.zeros(3))
+
+
+def with_parameters(output, target):
+    return functional.cross_entropy(output, target) + (output - _CENTRE).square().mean()
+
+
 def measuring(values):
     return {"loss": functional.cross_entropy, "evaluate": values}
 
@@ -118,6 +125,8 @@ def test_metrics_whose_names_change_in_the_middle_of_a_run_end_it():
             lambda o, t: functional.nll_loss(o, t.float()),
             r"loss cannot be applied to an output of shape \(2, 3\) float32 a",
         ),
+        (nn.CrossEntropyLoss, r"loss is the class CrossEntropyLoss, but a function is needed: .* CrossEntropyLoss\(\)"),
+        (with_parameters, r"model or loss use a parameter of shape \(3,\) that is not one of the model's"),
         (lambda o: o.mean(), "loss cannot be applied to .*TypeError"),
         (lambda o, t: o.logits.mean(), "loss cannot be applied to"),
         (
@@ -138,10 +147,13 @@ def test_losses_that_are_no_finite_mean_of_the_rows_are_refused(loss, said):
         functional.mse_loss,
         functional.huber_loss,
         lambda o, t: (o - t).abs().mean(),
+        lambda o, t: torch.sigmoid(o).sub(t).square().mean(),
         lambda o, t: functional.mse_loss(o.unsqueeze(2), t[:, None]),
     ],
 )
-@pytest.mark.parametrize("targets", [NUMBERS, TensorDataset(INPUTS, torch.ones(24))])
+@pytest.mark.parametrize(
+    "targets", [NUMBERS, TensorDataset(INPUTS, torch.ones(24)), TensorDataset(INPUTS, torch.arange(24) % 2)]
+)
 def test_a_loss_that_lets_every_output_meet_every_target_is_refused(loss, targets):
     with pytest.raises(ConfigError, match=r"shape \(\d, 1.*stretches|Using a target size"):
         prepared(one, train=targets, loss=loss)
@@ -176,6 +188,9 @@ class Around(nn.Module):
     def forward(self, x):
         self.calls += 1
         return self.besides(self, x, self.layer(x))
+
+
+LOOSE = [linear()]
 
 
 def drops_gradients(self, x, y):
@@ -218,7 +233,7 @@ def no_recording(self, x, y):
     [
         (drops_gradients, "model replaces the gradient of parameter layer.weight while it is trained"),
         (assigns_gradients, "model replaces the gradient of parameter layer.weight"),
-        (replaces_values, "model replaces the values of parameter layer.weight"),
+        (replaces_values, r"use a parameter of shape \(3, 4\) that .* has been given other values"),
         (counts, "model gives another gradient each time"),
         (own_generator, "model gives another gradient each time"),
         (sets_threads, "change the number of threads"),
@@ -229,6 +244,10 @@ def no_recording(self, x, y):
         (lambda self, x, y: y.to(torch.complex64), "loss"),
         (lambda self, x, y: y / 0 * 0, "are finite, the model's outputs are not"),
         (lambda self, x, y: self.missing, r"model cannot be applied to data.train, inputs of shape \(2, 4\) .*Around"),
+        (
+            lambda self, x, y: LOOSE[0](x),
+            r"model or loss use a parameter of shape \(3(, 4)?,?\) that is not one of the model",
+        ),
         (lambda self, x, y: y.detach(), "loss does not depend on the model's parameters"),
         (lambda self, x, y: sys.exit(3), "model cannot be applied to data.train.*SystemExit: 3"),
     ],
@@ -247,6 +266,7 @@ def test_modules_that_would_not_be_trained_as_promised_are_refused(besides, said
         lambda self, x, y: functional.dropout(y, 0.5, self.training),
         lambda self, x, y: y + 0.1 * torch.randn_like(y) + random.random() + np.random.rand(),
         lambda self, x, y: self.layer(x.requires_grad_()),
+        lambda self, x, y: y + LOOSE[0](x).detach(),
         lambda self, x, y: checkpoint(self.layer, x, use_reentrant=False),
     ],
 )
@@ -277,8 +297,8 @@ def test_a_dictionary_of_outputs_suits_a_loss_and_metrics_that_know_it():
             lambda x, training: x + float(np.random.default_rng().normal()),
             "data.transform gives other numbers each time",
         ),
-        (lambda x, training: x[:1], "data.transform returns what is of shape"),
-        (lambda x, training: x.numpy(), "data.transform returns what is that is a ndarray"),
+        (lambda x, training: x[:1], "data.transform returns something of shape"),
+        (lambda x, training: x.numpy(), "data.transform returns something that is a ndarray"),
         (lambda x: x, "data.transform cannot be applied to inputs of shape"),
         (lambda x, training: x / 0, "the model's inputs are not"),
         (lambda x, training: x[:, :2] if training else x, "model cannot be trained on a batch of 8 rows, inputs of sh"),

@@ -22,6 +22,10 @@ def check_trainable(module: nn.Module) -> None:
             )
         if tensor.is_meta:
             raise ConfigError(f"model has no values in {name}, which is on the meta device: make it on the CPU.")
+        if tensor.is_inference():
+            raise ConfigError(
+                f"model has made {name} in inference mode, so that it cannot be trained: make it outside."
+            )
     for name, p in module.named_parameters():
         if p.is_complex():
             raise ConfigError(

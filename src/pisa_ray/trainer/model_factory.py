@@ -107,7 +107,8 @@ def _computed(module: nn.Module) -> str | None:
     """Where a module keeps a tensor that torch cannot copy: a cached activation, the weight of the old weight_norm."""
     for name, part in module.named_modules():
         for attribute, value in vars(part).items():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(tensor, torch.Tensor) and not tensor.is_leaf for tensor in held):
                 return f"{name}.{attribute}".lstrip(".")
     return None
 

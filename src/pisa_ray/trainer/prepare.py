@@ -303,6 +303,11 @@ def _check_asynchronous(method: Method, *, alone: bool) -> None:
 
 def _objective(loss: Loss | None, metrics: Metrics | None, train: Source) -> Objective:
     """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing."""
+    for name, value in (("loss", loss), ("evaluate", metrics)):
+        if isinstance(value, type):
+            raise ConfigError(
+                f"{name} is the class {value.__name__}, but a function is needed: give one of it, {value.__name__}()."
+            )
     if loss is not None:
         return Objective(loss, metrics or _no_metrics)
     if train.target_dtype.is_floating_point:

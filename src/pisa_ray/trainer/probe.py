@@ -89,6 +89,7 @@ class _Trial:
     def __init__(self, job: Job, model: FlatModel, objective: WatchedObjective) -> None:
         self._job, self._model, self._objective = job, model, objective
         self._initial = model.published()
+        objective.parameters = model.parameters
 
     def run(self) -> None:
         job = self._job
@@ -112,8 +113,8 @@ class _Trial:
                 found.append(job.preprocess(x, training=training))
             if not isinstance(found[-1], torch.Tensor) or len(found[-1]) != len(rows):
                 raise ConfigError(
-                    f"data.transform returns what is {described(found[-1])} for {len(rows)} inputs, but it must return "
-                    "a tensor with a row for each: keep the first dimension."
+                    f"data.transform returns something {described(found[-1])} for {len(rows)} inputs, but it must "
+                    "return a tensor with a row for each: keep the first dimension."
                 )
         if not equal(found[0], found[-1]):
             raise ConfigError(

@@ -29,6 +29,7 @@ class WatchedObjective:
     Attributes:
         training: Whether the model is being trained; to be set by whoever calls the model, as is:
         inputs: What the model has been given.
+        parameters: What holds the model's parameters, [p].
         output: What it returned last.
         names: Of the metrics, once they have been measured.
     """
@@ -36,6 +37,7 @@ class WatchedObjective:
     def __init__(self, objective: Objective, *, own: bool, look: Callable[[Any], None]) -> None:
         self._objective, self._own, self._look = objective, own, look
         self.training = False
+        self.parameters: torch.Tensor | None = None
         self.inputs: torch.Tensor | None = None
         self.output: Any = None
         self.names: tuple[str, ...] | None = None
@@ -95,6 +97,12 @@ class WatchedObjective:
                 "(.detach(), .item(), .data, argmax, torch.no_grad(), or an output that uses no parameter): compute it "
                 "from the model's output with differentiable functions."
             )
+        if self.training and (foreign := _foreign_parameter(value, self.parameters)) is not None:
+            raise ConfigError(
+                f"model or loss use a parameter of shape {tuple(foreign.shape)} that is not one of the model's, or has "
+                "been given other values (.data = ...), so that it would never be trained: make it part of the model "
+                "(layers in a list belong in a ModuleList, a loss's own parameters in the model), or detach() it."
+            )
         if not math.isfinite(value.item()):
             raise ConfigError(
                 f"the loss is {value.item()} at the initial model on {len(target)} rows of the smallest shard: "
@@ -127,7 +135,7 @@ def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: fl
         ConfigError: It does neither.
     """
     if (stretched := _stretched(output, target)) is not None:
-        apart = torch.linspace(0.1, 0.9, target.numel(), device=output.device)
+        apart = torch.linspace(0.15, 0.8, target.numel(), device=output.device)
         outputs = apart.to(output.dtype).view(output.shape)
         targets = (apart if target.is_floating_point() else torch.arange(len(apart)) % 2).to(target).view(target.shape)
         straight, shifted, none = (_value(loss, outputs, t) for t in (targets, targets.roll(1, 0), 0 * targets))
@@ -144,6 +152,22 @@ def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: fl
                 "loss adds up over the rows (it doubles when each row is there twice), but it must be the mean, so "
                 "that batches of different sizes count alike: divide it by len(target), or use reduction='mean'."
             )
+
+
+def _foreign_parameter(loss: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor | None:
+    """A parameter that a loss depends on and that does not lie in the model's flat vector."""
+    mine = None if own is None else own.untyped_storage().data_ptr()
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # where a gradient would be added up
+        if isinstance(leaf, torch.nn.Parameter) and leaf.numel() and leaf.untyped_storage().data_ptr() != mine:
+            return leaf
+        nodes += [following for following, _ in node.next_functions]
+    return None
 
 
 def _value(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> float:
