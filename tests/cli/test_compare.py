@@ -401,7 +401,7 @@ def test_where_ray_dies_what_is_left_is_not_failed(folder: Path, undisturbed: di
     os.kill(raylet_of(driver), signal.SIGKILL)
     _, told = driver.communicate(timeout=120)
     assert driver.returncode == 1
-    assert "pisa-ray: Ray's processes on this machine are gone (killed, or out of memory); --resume goes on" in told
+    assert "pisa-ray: Ray's processes on this machine are gone (killed, or out of memory); a resume goes on" in told
     assert "Traceback" not in told
 
     assert compare(LONG, "out", resume=True, progress=False).status == "finished"

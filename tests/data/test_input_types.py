@@ -123,6 +123,10 @@ HALF = table(pa.array([0.5] * ROWS))
     ("data", "sentence"),
     [
         (Data(train=WHOLE, dtype="half"), "data.dtype is 'half', but the model's inputs can be made float32 or int64"),
+        (
+            Data(train=WHOLE, dtype=int),
+            "data.dtype is the class int, but the model's inputs can be made float32 or int64",
+        ),
         (Data(train=WHOLE, dtype=torch.float16), "data.dtype is torch.float16, but the model's inputs can be"),
         (Data(train=REAL, dtype="int64"), "data.dtype is int64, but the inputs are real numbers: store integers"),
         (Data(train=HALF, input=["x", "y"], label="y", dtype="int64"), "data.dtype is int64, but the inputs are real"),

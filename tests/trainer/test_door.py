@@ -114,6 +114,10 @@ def test_a_run_with_numbers_of_numpy_and_torch_is_the_run_with_plain_ones(tmp_pa
     assert run("torch", torch.tensor, torch.tensor, torch.tensor) == plain
 
 
+def test_indices_may_be_a_dictionary_of_arrays():
+    assert Indices({"lyon": np.array([2, 0]), "bonn": [1]}) == Indices([[2, 0], [1]])
+
+
 MAKERS = {
     "SISA": lambda n, w: SISA(sigma=n(0.5), rho=n(1.0), lam=n(0.25), eps=n(0.5), local_steps=w(2)),
     "NSISA": lambda n, w: NSISA(sigma=n(0.5), mu=n(0.5), steps=w(3), perturbation=n(0.5)),

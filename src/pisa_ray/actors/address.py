@@ -40,7 +40,7 @@ class Address:
             ConfigError: It is no address.
         """
         if given is not None and given.strip():
-            address = cls(given.strip(), "ray_address (in YAML ray.address)")
+            address = cls(given.strip(), "ray_address")
         else:
             address = cls(environ.get("RAY_ADDRESS", "").strip() or "local", "RAY_ADDRESS")
         if address.text not in ("local", "auto"):

@@ -35,7 +35,7 @@ START, CONNECT, END, END_OF_RUINS = 180.0, 60.0, 10.0, 3.0
 #: Seconds between looks at a stop request and at Ray's processes, and for the run to notice that Ray is gone.
 LOOK, NOTICE = 0.1, 5.0
 
-GONE = "Ray's processes on this machine are gone (killed, or out of memory); --resume goes on from the last checkpoint."
+GONE = "Ray's processes on this machine are gone (killed, or out of memory); a resume goes on from the last checkpoint."
 
 
 class Connection:

@@ -10,7 +10,7 @@ from contextlib import suppress
 #: Ray's core ends a process without a word when the processes that it talks to are gone, as SIGKILL does.
 SUDDEN = (
     "pisa-ray: the run's process was ended at once, by SIGKILL (too little memory?) or because Ray's own processes are "
-    "gone; --resume goes on from the last checkpoint."
+    "gone; a resume goes on from the last checkpoint."
 )
 
 #: Its input ends with the process that it belongs to. An empty line takes the sentence back.

@@ -40,7 +40,7 @@ class Baseline:
     def __post_init__(self) -> None:
         checks.settle(
             self,
-            lr=checks.number(above=0),
+            lr=checks.number(above=0, most=1e30),  # optimizers of torch refuse what float32 cannot hold
             optimizer=OPTIMIZER,
             options=checks.mapping(checks.within, "a dictionary of the optimizer's other arguments"),
         )

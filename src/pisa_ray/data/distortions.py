@@ -129,8 +129,8 @@ class Noise(Distortion):
         """Refuses integers, such as token numbers; see `Distortion.check`."""
         if not (x.is_floating_point() or x.is_complex()):
             raise ConfigError(
-                f"partition.distort.kind is {self.kind}, but the model's inputs are integers, which noise would make "
-                "real numbers: set data.dtype to float32, or use another distortion."
+                f"partition.distortion is {type(self).__name__}, but the model's inputs are integers, which noise "
+                "would make real numbers: set data.dtype to float32, or use another distortion."
             )
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:

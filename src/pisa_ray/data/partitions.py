@@ -1,7 +1,7 @@
 """How the training rows are cut into shards: the recipes of the NIID-Bench study, and the user's own cuts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -261,7 +261,7 @@ class Indices(Partition):
     """The user's own cut. Rows that no shard lists are not used.
 
     Attributes:
-        shards: Each shard's row numbers.
+        shards: Each shard's row numbers; of a dictionary its values, in order.
     """
 
     kind: ClassVar[str] = "indices"
@@ -269,6 +269,8 @@ class Indices(Partition):
 
     def __post_init__(self) -> None:
         rows = checks.Rule("a list of at least one row number", _row_numbers)
+        if isinstance(self.shards, Mapping):  # by name of the shard, say; they are numbered in this order
+            object.__setattr__(self, "shards", list(self.shards.values()))
         checks.settle(self, shards=checks.sequence(rows, "a list with each shard's row numbers"))
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pisa_ray.checks import shown
 from pisa_ray.data.base import Source
 from pisa_ray.errors import ConfigError
 
@@ -96,7 +97,8 @@ def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if isinstance(found, torch.dtype) and found in DTYPES.values():
         return found
     raise ConfigError(
-        f"data.dtype is {dtype!r}, but the model's inputs can be made {' or '.join(DTYPES)}: use one of these."
+        f"data.dtype is {dtype if isinstance(dtype, torch.dtype) else shown(dtype)}, but the model's inputs can be made "
+        f"{' or '.join(DTYPES)}: use one of these."
     )
 
 

@@ -64,7 +64,7 @@ class Records:
         Raises:
             ConfigError: A line of it is damaged.
         """
-        return self._read(METRICS, "remove that line, or go on with the run (--resume), which leaves it out.")
+        return self._read(METRICS, "remove that line, or go on with the run (resume=True), which leaves it out.")
 
     def changes(self) -> list[Line]:
         """The shards that have joined and left so far, as events.jsonl tells.
@@ -73,7 +73,7 @@ class Records:
             ConfigError: A line of it is damaged.
         """
         found: dict[tuple[str, int], Line] = {}
-        remedy = "remove that line, unless it told of a shard that joined or left, or go on with the run (--resume)."
+        remedy = "remove that line, unless it told of a shard that joined or left, or go on with the run (resume=True)."
         for event in self._read(EVENTS, remedy):
             if event["kind"] in (REMOVED, ADDED):
                 found[event["kind"], event["shard"]] = event

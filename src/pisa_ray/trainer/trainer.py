@@ -286,7 +286,7 @@ class PisaTrainer:
         Raises:
             ConfigError: There is no run, or the arguments differ (some of that is found by `fit` only).
         """
-        place = Run.of(path)
+        place = Run.of(path if isinstance(path, Run) else checks.path("path", path))
         run = Run.of(arguments.get("run_config") or place)
         run = replace(run, path=place.path, storage=place.storage or run.storage)
         directory = RunDirectory(run.path, run.storage)
@@ -410,6 +410,7 @@ class PisaTrainer:
         Raises:
             ConfigError: The number is less than 1, or the run has no workers.
         """
+        workers = checks.whole()("workers", workers)
         if workers < 1:
             raise ConfigError(f"workers is {workers}, but a run can be resized to 1 or more.")
         if self._scaling.most == 0:
@@ -428,7 +429,7 @@ class PisaTrainer:
         Raises:
             ConfigError: There is none, it is the last, or the method cannot do without it.
         """
-        self._changes.ask(Asked(remove=shard))
+        self._changes.ask(Asked(remove=checks.whole(least=0)("shard", shard)))
 
     def add_shard(self, train: Path | str) -> None:
         """Let new data join the problem while `fit` runs in another thread: from the next round on.
@@ -442,7 +443,7 @@ class PisaTrainer:
         Raises:
             ConfigError: It cannot be read, or its inputs or labels are of another kind.
         """
-        self._changes.ask(Asked.to_add(train))
+        self._changes.ask(Asked.to_add(checks.path("train", train)))
 
     def _check_directory(self, directory: RunDirectory) -> None:
         """Whether the folder is free, or holds a run that these arguments can go on with."""
