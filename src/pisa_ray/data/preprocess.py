@@ -96,9 +96,9 @@ def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return None
     if isinstance(found, torch.dtype) and found in DTYPES.values():
         return found
+    given = dtype if isinstance(dtype, torch.dtype) else shown(dtype)
     raise ConfigError(
-        f"data.dtype is {dtype if isinstance(dtype, torch.dtype) else shown(dtype)}, but the model's inputs can be made "
-        f"{' or '.join(DTYPES)}: use one of these."
+        f"data.dtype is {given}, but the model's inputs can be made {' or '.join(DTYPES)}: use one of these."
     )
 
 
