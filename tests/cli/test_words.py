@@ -15,7 +15,7 @@ KEYS = (
 )
 KINDS = r"labels_per_shard|by_column|by_feature|feature_noise|sisa_d|nsisa|fedavg|fednova|trimmed_mean|online_k0|mifa"
 FOREIGN = re.compile(
-    rf"--[a-z]|\b(cpus|gpus)_per_worker|worker_labels|: (true|false)\b|partition\.(kind|distort\b)|"
+    rf"--(resume|out|overwrite|set|quiet|trust|data)\b|\b(cpus|gpus)_per_worker|worker_labels|: (true|false)\b|partition\.(kind|distort\b)|"
     rf"asynchronous\.replay|ray\.address|\b({KEYS})\b|\b({KINDS})\b"
 )
 
