@@ -10,12 +10,13 @@ import pisa_ray
 from pisa_ray.cli.words import spoken
 
 PACKAGE = Path(pisa_ray.__file__).parent
+OPTIONS = "resume|out|overwrite|set|quiet|trust|data"
 KEYS = (
     r"checkpoint\.(every|keep|best_by|order|storage)|stop\.(seconds|test_accuracy)|model\.(factory|kind|weights|args)"
 )
 KINDS = r"labels_per_shard|by_column|by_feature|feature_noise|sisa_d|nsisa|fedavg|fednova|trimmed_mean|online_k0|mifa"
 FOREIGN = re.compile(
-    rf"--(resume|out|overwrite|set|quiet|trust|data)\b|\b(cpus|gpus)_per_worker|worker_labels|: (true|false)\b|partition\.(kind|distort\b)|"
+    rf"--({OPTIONS})\b|\b(cpus|gpus)_per_worker|worker_labels|: (true|false)\b|partition\.(kind|distort\b)|"
     rf"asynchronous\.replay|ray\.address|\b({KEYS})\b|\b({KINDS})\b"
 )
 
