@@ -276,3 +276,12 @@ def test_a_second_try_after_status_2_needs_no_other_folder(tmp_path, monkeypatch
     assert everything(tmp_path) == ["c.yaml", "t.parquet"]
     table(tmp_path / "t.parquet", GOOD)
     assert main(["train", "c.yaml", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("words", [["resize", "run", "2"], ["shards", "run", "--remove", "0"]])
+def test_nothing_can_be_asked_of_a_run_that_is_still_starting(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    with RunDirectory(tmp_path / "run").lock():
+        assert main(words) == 2
+    assert "is still starting: ask again when its first round has begun" in capsys.readouterr().err
+    assert everything(tmp_path) == []

@@ -235,12 +235,9 @@ def _resize(options: argparse.Namespace) -> int:
     from pisa_ray.trainer.run_directory import RunDirectory  # noqa: PLC0415
 
     directory = RunDirectory(options.run_dir)
-    most = directory.config().get("workers")
     if options.workers < 1:
         raise ConfigError(f"N is {options.workers}, but a run can be resized to 1 worker or more.")
-    if not directory.is_running():
-        raise ConfigError(f"no run is going on in {directory.path}: start one, or give --set workers=N to a new one.")
-    if most == 0:
+    if directory.config_while_running().get("workers") == 0:
         raise ConfigError(f"the run in {directory.path} has workers: 0, a single process: it cannot be resized.")
     directory.requests.ask_resize(options.workers)
     answer(f"asked for {options.workers} workers; {directory.path / 'events.jsonl'} tells when they are there")

@@ -27,9 +27,7 @@ def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
         ConfigError: No run is going on there, or it cannot be changed in this way.
     """
     directory = RunDirectory(run_dir)
-    recorded = directory.config()
-    if not directory.is_running():
-        raise ConfigError(f"no run is going on in {directory.path}: start or resume one.")
+    recorded = directory.config_while_running()
     if made_by_train(recorded):
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None

@@ -179,6 +179,19 @@ class RunDirectory:
             raise ConfigError(f"{file} is damaged: it holds no settings: {remedy}")
         return loaded
 
+    def config_while_running(self) -> dict[str, Any]:
+        """The same of a run that is going on.
+
+        Raises:
+            ConfigError: None is, or its first round has not begun.
+        """
+        if self.is_running() and not self._is_taken():
+            raise ConfigError(f"the run in {self.path} is still starting: ask again when its first round has begun.")
+        config = self.config()
+        if not self.is_running():
+            raise ConfigError(f"no run is going on in {self.path}: start or resume one.")
+        return config
+
     def known_data(self) -> object:
         """What partition.json says of the data, if it can be read."""
         try:
