@@ -121,6 +121,21 @@ def test_a_column_of_the_files_themselves_counts_and_not_the_folders_name(tmp_pa
     assert opened(tmp_path).labels().tolist() == [0, 1, 0, 1]
 
 
+def test_a_column_that_only_some_files_have_is_not_taken_from_folders(tmp_path):
+    write(tmp_path / "site=a" / "part-0.parquet")
+    write(tmp_path / "site=b" / "part-0.parquet", site=["q"] * 4)
+    with pytest.raises(ConfigError, match=r"'site', but .* has no such column"):
+        opened(tmp_path).column("site")
+
+
+def test_a_folder_that_stands_for_a_missing_value_is_refused_where_it_is_asked_for(tmp_path):
+    write(tmp_path / "site=a" / "part-0.parquet")
+    write(tmp_path / f"site={folders.NULL}" / "part-0.parquet")
+    source = opened(tmp_path)
+    with pytest.raises(ConfigError, match=r"PARTITION__/part-0\.parquet names no value: move that file"):
+        source.column("site")
+
+
 def test_rows_that_lie_in_no_such_folder_are_refused(tmp_path):
     write(tmp_path / "site=a" / "part-0.parquet")
     write(tmp_path / "part-1.parquet")

@@ -49,6 +49,19 @@ def test_fingerprints_do_not_see_blocks(ray_session):
     assert other.fingerprint() not in prints
 
 
+def test_numbers_are_looked_at_in_the_blocks(ray_session):
+    import ray
+
+    values = np.arange(12.0)
+    values[7] = np.nan
+    blocks = ray.data.from_arrow(pa.table({"x": values, "y": np.arange(12) % 2})).repartition(3)
+    source = open_source(blocks, input="x", label="y")
+    assert len(source.piece_rows) == 3
+    with pytest.raises(ConfigError, match=r"In data\.test, row 7 of column 'x' is nan"):
+        source.check("data.test", inputs=True)
+    source.check("data.test", inputs=False)
+
+
 def test_an_empty_ray_data_set_is_refused(ray_session):
     import ray
 

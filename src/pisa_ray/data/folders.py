@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -92,14 +92,14 @@ class FolderColumns:
 
     Args:
         files: The files' paths below the data folder.
-        stored: Names of the columns that the files have themselves, whose values count.
+        stored: Names of the columns that files have themselves, whose values count.
 
     Attributes:
         texts: What each file's folders say, by column.
         fields: The columns: integers, real numbers or text, whichever all values can be read as.
     """
 
-    def __init__(self, files: Sequence[str], stored: Sequence[str]):
+    def __init__(self, files: Sequence[str], stored: Collection[str]):
         self._files = files
         self.texts = [dict(_pairs(path)) for path in files]
         names = dict.fromkeys(name for texts in self.texts for name in texts if name not in stored)
@@ -118,8 +118,9 @@ class FolderColumns:
         nulls = self._values[name].is_null().to_pylist()
         if any(nulls):
             path = self._files[nulls.index(True)].lstrip("/")
+            found = "names no value" if f"{name}={NULL}/" in path else "lies in none"
             raise ConfigError(
-                f"Column {name!r} comes from folders such as {name}=VALUE, but {path} lies in none: move that file, or "
+                f"Column {name!r} comes from folders such as {name}=VALUE, but {path} {found}: move that file, or "
                 "name another column."
             )
 

@@ -57,7 +57,8 @@ class ParquetSource(TableSource):
         self._fingerprint: str | None = None
         self._groups = [place for place, rows in sizes.items() if rows]
         schema = self._footers[0].schema.to_arrow_schema()
-        self._from_folders = FolderColumns(self._relative, schema.names)
+        stored = {name for footer in self._footers for name in footer.schema.to_arrow_schema().names}
+        self._from_folders = FolderColumns(self._relative, stored)
         for field in self._from_folders.fields:
             schema = schema.append(field)
         pieces = [sizes[group] for group in self._groups]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pisa_ray.data.tables import TableSource, hash_tables
+from pisa_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     import ray.data
@@ -47,6 +48,16 @@ class RaySource(TableSource):
 
         return ray.get(self._blocks[piece]).select(columns)
 
+    def check_pieces(self, columns: list[str], name: str) -> None:
+        """Looks at the blocks where they are, many at a time; raises what is found in the first of them."""
+        import ray  # noqa: PLC0415 - only who has a Ray data set needs it
+
+        look, source = ray.remote(num_cpus=0)(_failure), ray.put(self)
+        found = ray.get([look.remote(source, piece, columns, name) for piece in range(len(self.piece_rows))])
+        for failure in found:
+            if failure is not None:
+                raise ConfigError(failure)
+
     def has_no_nulls(self, column: str) -> bool:
         """Does not know."""
         return False
@@ -60,3 +71,11 @@ class RaySource(TableSource):
 
 def _num_rows(table: pa.Table) -> int:
     return int(table.num_rows)
+
+
+def _failure(source: RaySource, piece: int, columns: list[str], name: str) -> str | None:
+    try:
+        source.check_piece(piece, columns, name)
+    except ConfigError as error:
+        return str(error)
+    return None

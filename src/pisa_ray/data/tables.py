@@ -123,17 +123,25 @@ class TableSource(Source):
         """Looks at the columns of numbers, in one pass; see `Source.check`."""
         columns = [*(self._features.columns if inputs else ()), self._label]
         doubtful = [column for column in dict.fromkeys(columns) if self._is_doubtful(column)]
-        if not doubtful:
-            return
-        for table, where in self._tables(doubtful, name):
-            for column in doubtful:
-                if is_list(_storage(table[column].type)):
-                    size = self.target_shape[0] if column == self._label else math.prod(self.input_shape)
-                    values = equal_lists(table[column], column, size, where)
-                else:
-                    values = numbers(table[column], column, where)
-                if values.dtype.kind == "f" or column == self._label or self._features.kind == "list":
-                    check_finite(values, column, where)
+        if doubtful:
+            self.check_pieces(doubtful, name)
+
+    def check_pieces(self, columns: list[str], name: str) -> None:
+        """Looks at columns of numbers in all pieces; raises as `check`."""
+        for piece in range(len(self.piece_rows)):
+            self.check_piece(piece, columns, name)
+
+    def check_piece(self, piece: int, columns: list[str], name: str) -> None:
+        """Looks at columns of numbers in one piece; raises as `check`."""
+        table, where = self.load(piece, columns), Where(name, int(self.starts()[piece]))
+        for column in columns:
+            if is_list(_storage(table[column].type)):
+                size = self.target_shape[0] if column == self._label else math.prod(self.input_shape)
+                values = equal_lists(table[column], column, size, where)
+            else:
+                values = numbers(table[column], column, where)
+            if values.dtype.kind == "f" or column == self._label or self._features.kind == "list":
+                check_finite(values, column, where)
 
     def _is_doubtful(self, column: str) -> bool:
         """Whether a column may hold what the metadata do not show: NaN, nulls, lists of other lengths."""
@@ -150,10 +158,10 @@ class TableSource(Source):
     def has_no_nulls(self, column: str) -> bool:
         """Whether the metadata prove that no cell of a column, and no number in its lists, is null."""
 
-    def _tables(self, columns: list[str], name: str | None = None) -> Iterator[tuple[pa.Table, Where]]:
+    def _tables(self, columns: list[str]) -> Iterator[tuple[pa.Table, Where]]:
         """Loads some columns of all rows, piece by piece."""
         for piece, first in enumerate(self.starts()[:-1]):
-            yield self.load(piece, columns), Where(name or self._place, int(first))
+            yield self.load(piece, columns), Where(self._place, int(first))
 
     def _targets(self, table: pa.Table, where: Where) -> np.ndarray:
         column, name = table[self._label], self._label

@@ -32,6 +32,15 @@ def user_error(error: Exception, where: str) -> PisaError:
 
 
 @contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turn whatever is raised in the middle of a run into a PisaError; see user_error."""
+    try:
+        yield
+    except Exception as error:
+        raise user_error(error, where) from error
+
+
+@contextmanager
 def refused(what: str, remedy: str) -> Iterator[None]:
     """Turn whatever user code raises, even SystemExit, into a ConfigError; ours pass as they are.
 

@@ -24,8 +24,7 @@ from pisa_ray.engine.evaluation import Distort, Sums, evaluate_rows
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
 from pisa_ray.engine.states import States, StateValue, StoredStates
-from pisa_ray.engine.user_code import user_error
-from pisa_ray.errors import ConfigError
+from pisa_ray.engine.user_code import told, user_error
 
 #: Sums by tree node, ready to be sent: float32 arrays of equal length.
 Nodes = list[tuple[Node, np.ndarray]]
@@ -444,10 +443,8 @@ class Worker:
     def _evaluate(self, rows: Rows, split: str, number: int, distort: Distort | None = None) -> Sums:
         self.model.reset(0)
         seed_all(self.job.seed, f"evaluate {split}", number)
-        try:
+        with told(f"{split} {number}"):
             return evaluate_rows(self.model, self.job, rows, distort)
-        except Exception as error:
-            raise user_error(error, f"{split} {number}") from error
 
     def _block(self, split: str, block: int, rows: int | None) -> Rows:
         if (split, block, rows) not in self._blocks:
@@ -456,10 +453,8 @@ class Worker:
             if rows is not None:  # of such selections the last is kept, not all there ever were
                 self._blocks = {key: kept for key, kept in self._blocks.items() if key[2] in (None, rows)}
             start, chosen = block * self.job.evaluation_rows, spaced(source.rows, rows)
-            try:
+            with told(f"{split} {block}"):
                 self._blocks[split, block, rows] = source.read(chosen[start : start + self.job.evaluation_rows])
-            except ConfigError as error:
-                raise user_error(error, f"{split} {block}") from error
         return self._blocks[split, block, rows]
 
     def evaluate_shards(
