@@ -603,4 +603,4 @@ def test_bad_input_does_not_even_import_ray(config: Path) -> None:
 def test_a_run_in_this_process_imports_what_it_uses(config: Path) -> None:
     status, said, imported = imported_by(config, "--set=rounds=1", "--set=workers=0", "--quiet")
     assert (status, said) == (0, [])
-    assert imported & {"ray", "matplotlib", "torch._inductor", "torch._dynamo", "pandas", "transformers"} == set()
+    assert imported & {"ray", "matplotlib", "torch._inductor", "torch._dynamo", "transformers"} == set()

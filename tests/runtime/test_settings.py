@@ -93,7 +93,7 @@ def test_equal_costs_are_spread_evenly(shards, workers):
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("fresh_processes")
 def test_a_range_takes_what_there_is_and_too_many_workers_are_refused(tmp_path):
     wide = run(tmp_path / "wide", scaling_config=ScalingConfig(num_workers=(1, 3)), rounds=2)
     assert wide.metrics["workers"] == 3
