@@ -471,7 +471,7 @@ def test_shards_join_and_leave_a_run_that_is_going_on(
         (["--remove", "-1"], "there is no shard -1 that could leave"),
         (["--add", str(table)], "data.input is 'features', but "),
         (["--add", "nowhere.parquet"], "nowhere.parquet' do not exist"),
-        (["--add", "wide.parquet"], "has inputs of shape (2,), but data.train has (64,): use data of one kind."),
+        (["--add", "wide.parquet"], "has inputs of shape (2,), but data.train has (64,): use data of the same kind."),
         (["--add", "beyond.parquet"], "has labels from 0 to 10, but the model knows those from 0 to 9"),
     ]
     features = pq.read_table(new)["features"]
