@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a setting, e.g. algorithm.sigma=2")
     train.add_argument("--out", type=_place, metavar="DIR", help="the run directory (default: runs/NAME)")
     train.add_argument("--resume", action="store_true", help="go on from the run directory's last checkpoint")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that is in the run directory")
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(run=_train)
 
@@ -168,7 +169,8 @@ def _train(options: argparse.Namespace) -> int:
     from pisa_ray.cli.train import train  # noqa: PLC0415
 
     out = _out(options, config.name)
-    result = train(config, out, resume=options.resume, progress=not options.quiet)
+    again = {"resume": options.resume, "overwrite": options.overwrite}
+    result = train(config, out, **again, progress=not options.quiet)
     answer(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "train_loss", "weights_sha256"):
         if result.metrics.get(name) is not None:

@@ -24,7 +24,13 @@ from pisa_ray.trainer.settings import Scaling
 
 
 def train(
-    config: Config, out: Path, *, resume: bool = False, progress: bool = True, data: Opened | None = None
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    data: Opened | None = None,
 ) -> Result:
     """Run a configuration.
 
@@ -32,6 +38,7 @@ def train(
         config: What to run.
         out: The run directory.
         resume: Go on from its last checkpoint.
+        overwrite: Replace it.
         progress: Show progress.
         data: What config.data names, where it has been opened already.
 
@@ -57,6 +64,7 @@ def train(
         run_config=run,
         replay=config.asynchronous.replay if config.asynchronous is not None else None,
         resume=resume,
+        overwrite=overwrite,
         exact=config.exact,
         ray_address=config.ray.address,
         progress=progress,

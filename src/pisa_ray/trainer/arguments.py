@@ -45,6 +45,7 @@ ARGUMENTS = {
     "stop_test_accuracy": checks.number(above=0, most=1) | checks.nothing,
     "threads_per_worker": checks.whole(least=1, most=1024),
     "resume": checks.flag,
+    "overwrite": checks.flag,
     "exact": checks.flag,
     "ray_address": checks.text | checks.nothing,
     "progress": checks.flag,

@@ -251,10 +251,10 @@ def any_complete(folder: Folder) -> bool:
     return bool(_complete(folder))
 
 
-def clear_unfinished(folder: Folder) -> None:
-    """Remove what was never finished; to be called while nobody saves."""
+def clear_unfinished(folder: Folder, *, and_complete: bool = False) -> None:
+    """Remove what was never finished, or all checkpoints; to be called while nobody saves."""
     for name in folder.folders():
-        if _NAME.fullmatch(name) and not (folder / name).has(MANIFEST):
+        if _NAME.fullmatch(name) and (and_complete or not (folder / name).has(MANIFEST)):
             (folder / name).delete()
 
 

@@ -35,6 +35,8 @@ class RunDirectory:
     Args:
         path: The folder itself.
         storage: Another folder, such as in an object store, that takes the checkpoints and copies of the other files.
+        replacing: Whether a run that is here already is to be replaced by one that is taken: until then it is there,
+            but is not this one's to go on with.
 
     Attributes:
         checkpoints: The folder of the checkpoints.
@@ -43,16 +45,16 @@ class RunDirectory:
         requests: What other processes ask of the run.
     """
 
-    def __init__(self, path: Path, storage: Folder | None = None) -> None:
+    def __init__(self, path: Path, storage: Folder | None = None, *, replacing: bool = False) -> None:
         self.path = path.resolve()  # workers may have another working directory
-        self.storage = storage
+        self.storage, self._replacing = storage, replacing
         self.checkpoints = (storage or Folder.of(self.path)) / "checkpoints"
         self.model = self.path / "model.safetensors"
         self.records, self.requests = Records(self.path), Requests(self.path)
         self._lock = RunLock(self.path)
 
     def take(self, config: Mapping[str, Any], partition: Mapping[str, Any]) -> None:
-        """Begin a run here, as its first round is about to: what is left of one that never finished a round goes.
+        """Begin a run here, as its first round is about to: what never finished a round, or is to be replaced, goes.
 
         Raises:
             ConfigError: The folder, or the storage, cannot be written; then nothing of the run is there.
@@ -61,6 +63,7 @@ class RunDirectory:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._clear()
+                self._replacing = False
                 self.checkpoints.create()
                 self.write("partition.json", partition)
                 self.record(config)  # last: with it there is a run here
@@ -85,8 +88,11 @@ class RunDirectory:
             self.record(config)
 
     def _clear(self) -> None:
-        """Remove the files of a run that never finished a round, if there is one; what says so last."""
-        clear_unfinished(self.checkpoints)
+        """Remove the files of a run that never finished a round, or is to be replaced; what says so last."""
+        for folder in self._folders():
+            clear_unfinished(folder / "checkpoints", and_complete=self._replacing)
+        if self._replacing:
+            (self._folder / "pretrained").delete()
         names = (*RESULTS, *reversed(COPIED))
         if self.storage is not None:
             for name in filter(self.storage.has, names):
@@ -110,18 +116,21 @@ class RunDirectory:
         self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a run which has begun.
+        """Refuse a folder that holds a run which has begun, unless that is one to be replaced and nobody is at work.
 
         Raises:
             ConfigError: It does, or its storage does or cannot be read.
         """
         if self._is_taken() or self._began_in(self._folder):
             self._lock.check_free()
+        if self._replacing and self.holds_a_run():
+            return
         for folder in self._folders():
             if self._began_in(folder):
                 other = "run_config" if folder.is_local else "name"
                 raise ConfigError(
-                    f"{folder} holds a run already: use resume=True to go on with it, or another {other}."
+                    f"{folder} holds a run already: use resume=True to go on with it, overwrite=True to replace it, or "
+                    f"another {other}."
                 )
 
     def has_begun(self) -> bool:
@@ -132,7 +141,11 @@ class RunDirectory:
         Raises:
             ConfigError: The storage cannot be read.
         """
-        return any(map(self._began_in, self._folders()))
+        return not self._replacing and any(map(self._began_in, self._folders()))
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint of the run that is gone on with."""
+        return None if self._replacing else checkpoint.latest(self.checkpoints)
 
     def planned_rounds(self) -> int | None:
         """The rounds that the recorded run's sigma schedule is planned over; None: there is none."""

@@ -104,6 +104,7 @@ class PisaTrainer:
             the default where none is given: any number); or a run directory's path. A dead worker's shards are rebuilt
             on the others; no round is lost.
         resume: Go on from the last checkpoint of the run of that name; without one, start from round 0 and say so.
+        overwrite: Replace the run of that name, if there is one and nobody is at work on it, when round 1 begins.
         exact: Whether a resume is refused where versions or the processor are not those of the checkpoint, which may
             change last bits. If not, differences are told, and `exact` in the result is false.
         ray_address: As in ray.init; None: a connected Ray, else RAY_ADDRESS, else a new local one.
@@ -156,13 +157,16 @@ class PisaTrainer:
         scaling_config: ScalingConfig | Scaling | int | None = None,
         run_config: RunConfig | Run | Path | str | None = None,
         resume: bool = False,
+        overwrite: bool = False,
         exact: bool = True,
         ray_address: str | None = None,
         progress: bool = True,
         warn: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._scaling, self._run = Scaling.of(scaling_config), Run.of(run_config)
+        if resume and overwrite:
+            raise ConfigError("resume=True goes on with a run, but overwrite=True replaces it: use one of the two.")
+        self._scaling, self._run, self._overwrite = Scaling.of(scaling_config), Run.of(run_config), overwrite
         algorithm = method_for(algorithm, model, sigma_schedule)
         # What nobody has named stays as it was planned when the run began, also where it is prolonged.
         planned = self._directory().planned_rounds() if resume and sigma_schedule is None else None
@@ -320,7 +324,7 @@ class PisaTrainer:
         return self._prepared.metrics
 
     def _directory(self) -> RunDirectory:
-        return RunDirectory(self._run.path, self._run.storage)
+        return RunDirectory(self._run.path, self._run.storage, replacing=self._overwrite)
 
     def fit(self) -> Result:
         """Train to the end, or to a reason to stop.
@@ -478,7 +482,7 @@ class PisaTrainer:
         if (robust := self._prepared.job.robust) is not None:
             events("robust", message=robust.caveat(len(self._prepared.job.shards)))
         while True:
-            last = checkpoint.latest(directory.checkpoints) if resuming else None
+            last = directory.latest() if resuming else None
             if last and last.progress.round > diverged:
                 doublings = 0
             try:
@@ -488,7 +492,7 @@ class PisaTrainer:
                 with make_fleet(job, events, stop_requested) as fleet:
                     return self._attempt(directory, fleet, events, stop_requested, last, resuming, doublings)
             except StatesLostError as error:
-                last = checkpoint.latest(directory.checkpoints)
+                last = directory.latest()
                 progress = last.progress.round if last else 0
                 stuck, reached = (stuck + 1, reached) if progress <= reached else (1, progress)
                 events("states_lost", message=f"{error} Going on from round {progress}.")
@@ -499,7 +503,7 @@ class PisaTrainer:
                     ) from error
                 resuming = True
             except NonFiniteError as error:
-                last = checkpoint.latest(directory.checkpoints)
+                last = directory.latest()
                 progress = last.progress.round if last else 0
                 doublings, diverged = (doublings + 1, diverged) if progress <= diverged else (1, progress)
                 if not is_automatic(self._prepared.job.method) or doublings > DOUBLINGS:
