@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ import ray
 from pisa_ray import ConfigError, PisaError
 from pisa_ray.actors import connection, last_word, session
 from pisa_ray.actors.address import Address
+from pisa_ray.actors.calls import sent
 from pisa_ray.actors.connection import Connection, Watch, check_ray
 from pisa_ray.actors.last_word import SUDDEN, LastWord
 from pisa_ray.actors.ray_processes import vital_processes
@@ -159,6 +161,21 @@ def test_a_run_that_has_ended_is_not_ended_by_the_watch(raylet):
     check_ray()
 
 
+@pytest.mark.parametrize(
+    "call", [ray.nodes, ray.cluster_resources, lambda: ray.get_actor("nobody"), lambda: ray.kill(5)]
+)
+def test_an_error_from_inside_ray_becomes_a_sentence_whatever_its_class(played, call):
+    played.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(PisaError, match=r"^Ray failed: ."), ray_session(1, 1, RayResources()):
+        call()
+
+
+def test_an_error_that_is_not_ray_s_stays_what_it_is(played):
+    played.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(ZeroDivisionError), ray_session(1, 1, RayResources()):
+        1 / 0  # noqa: B018
+
+
 def test_what_ray_raises_and_nobody_sees_to_becomes_a_sentence(played):
     played.setattr(ray, "is_initialized", lambda: True)
     with pytest.raises(PisaError, match=r"^Ray failed: .*the GCS is away"), ray_session(1, 1, RayResources()):
@@ -236,3 +253,25 @@ def test_no_shell_is_no_error(monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", missing)
     LastWord().close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("cannot pickle '_thread.lock' object"), AttributeError("x"), pickle.PicklingError("y"), OSError()],
+)
+def test_what_cannot_be_sent_to_workers_is_refused(monkeypatch, error):
+    def put(value):
+        raise error
+
+    monkeypatch.setattr(ray, "put", put)
+    with pytest.raises(ConfigError, match="cannot be sent to workers"):
+        sent(object())
+
+
+def test_an_object_store_that_is_full_is_told(monkeypatch):
+    def put(value):
+        raise ray.exceptions.ObjectStoreFullError
+
+    monkeypatch.setattr(ray, "put", put)
+    with pytest.raises(PisaError, match="Ray cannot hold"):
+        sent(object())

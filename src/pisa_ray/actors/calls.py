@@ -17,7 +17,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from pisa_ray.errors import PisaError
+from pisa_ray.errors import ConfigError, PisaError
 
 #: What Ray raises when a process or its objects are gone, by whoever's fault.
 _GONE = (RayActorError, ObjectLostError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError, WorkerCrashedError)
@@ -60,6 +60,24 @@ def answer(reference: Any, doing: str) -> Any:
         raise GoneError(f"no answer within {_FETCH:g} s") from error
     except RayError as error:
         raise PisaError(f"Ray failed to have a worker {doing}: {error}") from error
+
+
+def sent(job: Any) -> Any:
+    """A reference to what all processes are told.
+
+    Raises:
+        ConfigError: It cannot be sent to another process.
+        PisaError: There is no room for it in the object store.
+    """
+    try:
+        return ray.put(job)
+    except RayError as error:
+        raise PisaError(f"Ray cannot hold the model and the data that this process has: {error}") from error
+    except Exception as error:  # of pickling, whose errors are of any class
+        raise ConfigError(
+            f"the model, the loss, the metrics, the transform or the data cannot be sent to workers ({error}): leave "
+            "out what belongs to this process (locks, open files, connections), or use workers 0."
+        ) from error
 
 
 def is_ready(references: list[Any]) -> bool:

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from pisa_ray.actors import processes
-from pisa_ray.actors.calls import GoneError, answer, is_ready
+from pisa_ray.actors.calls import GoneError, answer, is_ready, sent
 from pisa_ray.actors.connection import check_ray
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
@@ -122,7 +122,7 @@ class Crew:
     ) -> None:
         self.members: list[Member] = []
         self.starting: list[Member] = []
-        self.reference = ray.put(job)
+        self.reference = sent(job)
         self._resources, self._sites, self._tell = resources, sites, tell
         self._frozen_after, self._exact = frozen_after, exact
         self._environment: Mapping[str, str | int] | None = None
@@ -133,7 +133,7 @@ class Crew:
 
     def change(self, job: Job) -> list[Any]:
         """Have all go on with another job, those that are starting after that; references to the members' answers."""
-        self.reference = ray.put(job)
+        self.reference = sent(job)
         for member in self.starting:
             member.actor.call.remote("change", self.reference)
         return [member.actor.call.remote("change", self.reference) for member in self.members]

@@ -45,7 +45,7 @@ def vital_processes(started: Sequence[int], raylet: socket.socket | None) -> lis
             peer = raylet.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             parents.add(struct.unpack("3i", peer)[0])
     found = []
-    for pid in sorted(parents | _children(parents)):
+    for pid in sorted(parents | children(parents)):
         with suppress(OSError, AttributeError):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if any(name in os.path.basename(part).lower() for part in _told(command) for name in _VITAL):
@@ -60,7 +60,8 @@ def _told(command: Sequence[bytes]) -> list[str]:
     return [*words[:1], *(word for word in words[1:4] if word.endswith("agent.py")), *scripts]
 
 
-def _children(parents: set[int]) -> set[int]:
+def children(parents: set[int]) -> set[int]:
+    """The ids of processes that some processes have started."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -121,8 +122,19 @@ def ray_session(
         cores = max(least * resources.cpus, min(most * resources.cpus, os.cpu_count() or 1))
         with _quiet(), _connected(Address.of(address), cores, stop_requested, hanging):
             yield
-    except RayError as error:
+    except Exception as error:
+        if isinstance(error, PisaError) or not _is_rays(error):
+            raise
         raise PisaError(f"Ray failed: {str(error).strip() or type(error).__name__}") from error
+
+
+def _is_rays(error: Exception) -> bool:
+    """Whether an error comes from inside Ray, whatever its class."""
+    if isinstance(error, RayError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    file = frame.f_code.co_filename
+    return file.startswith((os.path.dirname(ray.__file__), "python/ray/"))  # the latter is Ray's core
 
 
 @contextmanager

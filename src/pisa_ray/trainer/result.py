@@ -14,7 +14,7 @@ class Result:
     """The end of a run.
 
     Attributes:
-        status: "finished", "stopped" (a stop condition), or "interrupted" (Ctrl-C or SIGTERM; it can be resumed).
+        status: "finished", "stopped" (a stop condition), or "interrupted" (by a signal; it can be resumed).
         metrics: The last evaluated round's row, with weights_sha256 and best values; what result.json holds.
         path: The run directory.
         checkpoint: The last complete checkpoint's folder: a path, or a URI where it is not on a local disk.
