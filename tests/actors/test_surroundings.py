@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,10 +26,23 @@ def test_a_usable_home_is_accepted_and_nothing_is_left_there(home, tmp_path):
     assert list((tmp_path / ".ray").iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["/proc/1", "/dev/null", "/nowhere\0", "", None])
+@pytest.mark.parametrize("text", ["/proc/1", "/proc", "/dev/null", "/nowhere\0", "/" + "x" * 5000])
 def test_a_home_that_cannot_be_written_is_refused_by_name(home, text):
-    environ = {key: value for key, value in (home | {"HOME": text}).items() if value is not None}
     with pytest.raises(ConfigError, match=r"^HOME is .*auth_token.*set HOME to a folder"):
+        check_surroundings(home | {"HOME": text})
+
+
+def test_without_home_it_is_the_user_s_and_one_who_has_none_is_refused(monkeypatch, tmp_path):
+    environ = {"RAY_TMPDIR": "/tmp"}  # noqa: S108
+    monkeypatch.setattr(surroundings.pwd, "getpwuid", lambda user: SimpleNamespace(pw_dir=str(tmp_path)))
+    check_surroundings(environ)
+    assert (tmp_path / ".ray").is_dir()
+
+    def unknown(user):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(surroundings.pwd, "getpwuid", unknown)
+    with pytest.raises(ConfigError, match=r"^HOME is not set, and user \d+ has no home"):
         check_surroundings(environ)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import resource
 import sys
 import tempfile
@@ -41,13 +42,13 @@ def _check_home(environ: Mapping[str, str]) -> None:
         return
     if environ.get("RAY_AUTH_TOKEN_PATH"):
         return
-    home = environ.get("HOME")
-    if not home:
+    home = environ.get("HOME") if "HOME" in environ else _home_of_user()
+    if home is None:
         raise ConfigError(
-            f"HOME is not set (user {os.getuid()}), but Ray writes ~/.ray/auth_token: set HOME to a folder that can be "
-            "written."
+            f"HOME is not set, and user {os.getuid()} has no home, but Ray writes ~/.ray/auth_token: set HOME to a "
+            "folder that can be written."
         )
-    folder = Path(home) / ".ray"
+    folder = Path(home or "/") / ".ray"
     try:
         if (folder / "auth_token").stat().st_size and os.access(folder / "auth_token", os.R_OK):
             return
@@ -61,6 +62,13 @@ def _check_home(environ: Mapping[str, str]) -> None:
             f"HOME is {home!r}, but Ray must write .ray/auth_token there ({_why(error)}): set HOME to a folder that "
             "can be written."
         ) from error
+
+
+def _home_of_user() -> str | None:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # as in a container that runs as any user
+        return None
 
 
 def _check_temporary(environ: Mapping[str, str]) -> None:
