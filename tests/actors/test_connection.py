@@ -119,6 +119,34 @@ def test_what_ray_starts_is_in_sessions_of_its_own_and_gone_with_a_start_that_fa
     process.stdout.close()
 
 
+def test_a_ray_that_nobody_waits_for_starts_no_more_processes(played):
+    go_on, ended = threading.Event(), threading.Event()
+
+    def start(**_):
+        go_on.wait(PATIENCE)
+        try:
+            with pytest.raises(RuntimeError, match="nobody waits"):
+                connection.services.ConsolePopen(["/bin/sleep", "60"])
+        finally:
+            ended.set()
+
+    played.setattr(ray, "init", start)
+    with pytest.raises(StoppedWaitingError):
+        new().open(lambda: True)
+    go_on.set()
+    assert ended.wait(PATIENCE)
+
+
+def test_a_process_that_others_have_a_say_in_is_not_ended(raylet, played):
+    played.setattr(connection, "NOTICE", 0.0)
+    played.setattr(connection.os, "_exit", lambda status: pytest.fail("ended"))
+    watch = Watch([], None)
+    raylet.close()
+    assert watch.gone.wait(PATIENCE)
+    time.sleep(3 * connection.LOOK)
+    watch.close()
+
+
 @pytest.fixture
 def raylet(played):
     """A watched raylet, by its end of the connection."""

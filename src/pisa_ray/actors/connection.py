@@ -38,18 +38,20 @@ LOOK, NOTICE = 0.1, 5.0
 GONE = "Ray's processes on this machine are gone (killed, or out of memory); a resume goes on from the last checkpoint."
 
 
+#: Told what has happened.
+Hanging = Callable[[str], None]
+
+
 class Connection:
     """A connection to Ray.
 
     Args:
         address: Where Ray is.
         options: Further arguments of ray.init.
-        hanging: Told once if Ray is gone and the run does not notice; then the process is ended.
+        hanging: See Watch.
     """
 
-    def __init__(
-        self, address: Address, options: dict[str, Any], hanging: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, address: Address, options: dict[str, Any], hanging: Hanging | None = None) -> None:
         self._address, self._options, self._hanging = address, options, hanging
         self._started: list[subprocess.Popen[bytes]] = []
         self._error: BaseException | None = None
@@ -87,7 +89,7 @@ class Connection:
             reason = " ".join(str(self._error).split()) or type(self._error).__name__
             raise ConfigError(f"{self._what()}: {reason}") from self._error
         self._last_word = LastWord([process.pid for process in self._started])
-        self._watch = Watch(self._started, self._ruined)
+        self._watch = Watch(self._started, self._hanging and self._say_and_record)
 
     def close(self) -> None:
         """End the connection, and the Ray that was started for it."""
@@ -105,10 +107,11 @@ class Connection:
             if self._last_word is not None:
                 self._last_word.close()
 
-    def _ruined(self, text: str) -> None:
+    def _say_and_record(self, text: str) -> None:
         if self._last_word is not None:
             self._last_word.say(f"pisa-ray: {text}")
-        self._hanging(text)
+        if self._hanging is not None:
+            self._hanging(text)
 
     def _what(self) -> str:
         if self._address.text == "local":
@@ -119,7 +122,7 @@ class Connection:
         # One thread for all of its life: Ray's processes end with the thread that has started them.
         try:
             self._address.probe()
-            with _apart(self._started):
+            with _apart(self._started, self._end):
                 ray.init(address=self._address.text, logging_level=logging.ERROR, **self._options)
         except BaseException as error:
             self._error = error
@@ -149,10 +152,11 @@ class Watch:
 
     Args:
         started: Those that were started here.
-        hanging: Told once if Ray is gone and the run does not notice; then the process is ended.
+        hanging: Told once if Ray is gone and nobody looks for seconds, as a call to Ray hangs; then the process is
+            ended. None: it is not, as others have a say in it.
     """
 
-    def __init__(self, started: list[subprocess.Popen[bytes]], hanging: Callable[[str], None]) -> None:
+    def __init__(self, started: list[subprocess.Popen[bytes]], hanging: Hanging | None) -> None:
         self.gone, self._noticed, self._closed = threading.Event(), threading.Event(), threading.Event()
         self._hanging = hanging
         self._raylet = raylet_of_this_machine()
@@ -189,6 +193,8 @@ class Watch:
             os.close(file)
         if self._raylet is not None:
             self._raylet.close()
+        if self._hanging is None:
+            return
         until = time.monotonic() + NOTICE
         while time.monotonic() < until:
             if self._closed.is_set() or self._noticed.wait(LOOK):
@@ -253,10 +259,12 @@ def _take_back(number: int) -> None:
 
 
 @contextmanager
-def _apart(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+def _apart(started: list[subprocess.Popen[bytes]], given_up: threading.Event) -> Iterator[None]:
     """Have Ray's processes start in sessions of their own: a signal to this one's group is not meant for them."""
 
     def start(*args: Any, **kwargs: Any) -> Any:
+        if given_up.is_set():
+            raise RuntimeError("nobody waits for this Ray any more")
         process = _POPEN(*args, **kwargs, start_new_session=True)
         started.append(process)
         return process

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.util.client import ray as ray_client
 
 from pisa_ray.actors.address import Address
-from pisa_ray.actors.connection import Connection, Watch, is_gone, is_hanging
+from pisa_ray.actors.connection import Connection, Hanging, Watch, is_gone, is_hanging
 from pisa_ray.actors.imports import job_config
 from pisa_ray.errors import ConfigError, PisaError, RayLostError
 
@@ -87,7 +87,7 @@ def ray_session(
     resources: RayResources,
     address: str | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
-    hanging: Callable[[str], None] = lambda text: None,
+    hanging: Hanging | None = None,
 ) -> Iterator[None]:
     """Connect to Ray, or start one here that is sized for the workers; end only what began here.
 
@@ -99,6 +99,7 @@ def ray_session(
             one.
         stop_requested: Whether the user asked to stop; looked at while Ray starts.
         hanging: Told if Ray's processes are gone and the caller hangs in a call to Ray; then the process is ended.
+            None: it is not.
 
     Raises:
         ConfigError: Nobody answers at the address, or no Ray can be started here.
@@ -139,7 +140,7 @@ def _is_rays(error: Exception) -> bool:
 
 @contextmanager
 def _connected(
-    address: Address, cores: float, stop_requested: Callable[[], bool], hanging: Callable[[str], None]
+    address: Address, cores: float, stop_requested: Callable[[], bool], hanging: Hanging | None
 ) -> Iterator[None]:
     options: dict[str, Any] = {"job_config": job_config()}
     if address.text == "local":  # logical cores, so that more workers than cores are possible

@@ -199,7 +199,7 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         raise ConfigError(f"{out} holds a search: use --resume.")
     spec.check()
     cores = os.cpu_count() or 1
-    with ray_session(cores, cores, RayResources(), file.ray.address):
+    with ray_session(cores, cores, RayResources(), file.ray.address, hanging=lambda text: None):
         return _search(spec, out, resume=resume, progress=progress)
 
 

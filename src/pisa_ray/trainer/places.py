@@ -44,14 +44,14 @@ class Places:
         self,
         log: Log,
         stop_requested: Callable[[], bool] = lambda: False,
-        hanging: Callable[[str], None] = lambda text: None,
+        hanging: Callable[[str], None] | None = None,
     ) -> Iterator[FleetFactory]:
         """Connect to Ray, where it is needed; yields what starts the processes, again after a loss of states.
 
         Args:
             log: Takes note of arrivals in asynchronous rounds.
             stop_requested: Whether the user asked to stop; looked at while Ray starts.
-            hanging: Told if Ray is gone and the run hangs in a call to it; then the process is ended.
+            hanging: Told if Ray is gone and the run hangs in a call to it; then the process is ended. None: it is not.
         """
         scaling = self.scaling
         if scaling.most == 0:

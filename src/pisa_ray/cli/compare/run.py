@@ -68,7 +68,8 @@ def run_cells(
     ours = not ray.is_initialized() and not (address or os.environ.get("RAY_ADDRESS"))
     least = max(*(_cores(cell.config) for cell in cells), _at_once(cells, concurrent))
     most = sum(_cores(cell.config) for cell in cells)
-    with StopRequests() as stop, ray_session(least, max(least, most), RayResources(), address, stop):
+    each, most = RayResources(), max(least, most)
+    with StopRequests() as stop, ray_session(least, most, each, address, stop, hanging=lambda text: None):
         alone = [cell for cell in cells if cell.alone]
         _check_room(alone, say, refuse=ours)
         begin()
