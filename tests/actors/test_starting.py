@@ -9,6 +9,7 @@ import pytest
 from pisa_ray import ConfigError, PisaError
 from pisa_ray.actors import crew as crews
 from pisa_ray.actors import elastic as elastics
+from pisa_ray.actors import session
 from pisa_ray.actors.calls import GoneError
 from pisa_ray.actors.crew import START_PAUSES, Crew, Holder, Plan
 from pisa_ray.actors.elastic import Elastic, Staffing, Wanted
@@ -54,6 +55,7 @@ def cluster(monkeypatch):
     monkeypatch.setattr(elastics, "room", lambda resources, in_all=False: it.room)
     monkeypatch.setattr(elastics, "can_grow", lambda: it.grows)
     monkeypatch.setattr(elastics, "draining", set)
+    monkeypatch.setattr(elastics, "usable_nodes", dict)
     monkeypatch.setattr(elastics, "ask_autoscaler", lambda resources, workers: None)
     return it
 
@@ -182,3 +184,16 @@ def test_a_new_consensus_is_waited_for_but_not_for_ever_nor_against_the_user_s_w
     with pytest.raises(StoppedWaitingError):
         it.await_start(Holder(None, None, since=0.0))
     assert cluster.now == pytest.approx(elastics.LENIENT, abs=2)  # a round's end is worth so much
+
+
+@pytest.mark.parametrize(("alive", "gone"), [({"a": True, "b": True}, False), ({"a": False, "b": True}, True)])
+def test_a_node_of_our_own_that_the_cluster_counts_as_dead_ends_the_run(monkeypatch, alive, gone):
+    nodes = [{"NodeID": key, "Alive": value} for key, value in alive.items()]
+    monkeypatch.setattr(session.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(session.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    monkeypatch.setattr(session, "draining", set)
+    if gone:
+        with pytest.raises(RayLostError, match="--resume goes on"):
+            session.usable_nodes()
+    else:
+        assert list(session.usable_nodes()) == ["a", "b"]

@@ -171,6 +171,7 @@ class Elastic:
         """
         while not is_ready([holder.ready]) and (waited := time.monotonic() - holder.since) < START_SECONDS:
             check_ray()
+            usable_nodes()
             if waited > LENIENT and self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for a process; the last complete checkpoint is kept.")
             ray.wait([holder.ready], timeout=PULSE, fetch_local=False)

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.util.client import ray as ray_client
 
 from pisa_ray.actors.address import Address
-from pisa_ray.actors.connection import Connection, Hanging, Watch, is_gone, is_hanging
+from pisa_ray.actors.connection import GONE, Connection, Hanging, Watch, is_gone, is_hanging
 from pisa_ray.actors.imports import job_config
 from pisa_ray.errors import ConfigError, PisaError, RayLostError
 
@@ -188,8 +188,15 @@ def room(resources: RayResources, *, in_all: bool = False) -> int:
 
 
 def usable_nodes() -> dict[str, dict[str, Any]]:
-    """Ray's description of each node that is alive and not about to leave, by its id."""
+    """Ray's description of each node that is alive and not about to leave, by its id.
+
+    Raises:
+        RayLostError: This process's own is not alive, as far as the cluster knows: its raylet is frozen, for example.
+    """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    here = ray.get_runtime_context().get_node_id()
+    if any(node["NodeID"] == here and not node["Alive"] for node in nodes):
+        raise RayLostError(GONE)
     leaving = draining()
     return {node["NodeID"]: node for node in nodes if node["Alive"] and node["NodeID"] not in leaving}
 
