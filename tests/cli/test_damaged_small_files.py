@@ -60,8 +60,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take long; what they make of odd numbers is tested with the report, and in the slow suite."""
-    if request.node.get_closest_marker("slow") is None:
+    """Figures take long, so only the test of odd numbers has them."""
+    if "odd_numbers" not in request.node.name:
         monkeypatch.setattr("pisa_ray.cli.report.figures.draw", lambda *_, **__: "<svg></svg>")
 
 
@@ -258,3 +258,50 @@ def test_any_damage_of_any_small_file_is_a_sentence_or_nothing(
         *_, resumed = attempt(base, run, capsys)
         assert resumed or digest(run) == six
         shutil.rmtree(tmp_path / str(case))
+
+
+def test_a_report_draws_what_it_can_of_odd_numbers(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(base, tmp_path)
+    row = lines(run, "metrics.jsonl")[0]
+    odd = [1e308, -1e308, 10**400, -(10**400), 1e-320, 0, -0.0, 1e99, -1e99, 5e-324, True, None, "x", [1], {"a": 1}]
+    keys = [key for key in row if key != "round"]
+    rows = [row | {"round": at, **{key: odd[(at + k) % len(odd)] for k, key in enumerate(keys)}} for at in range(40)]
+    rows += [row | {"round": value} for value in odd]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {"0": 10**400, "1": 1e308, "2": -5, "x" * 3000: 3, "\x1b]0;": 2}
+    shards = [{"rows": value, "labels": labels if k % 2 else value} for k, value in enumerate(odd)]
+    (run / "partition.json").write_text(json.dumps({"shards": shards}))
+    (run / "result.json").write_text(json.dumps({key: odd[k % len(odd)] for k, key in enumerate(row)}))
+    assert main(["report", str(run)]) == 0, capsys.readouterr().err
+    assert "<svg" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "config.yaml", "metrics.jsonl", "events.jsonl", "result.json", "partition.json"]
+)
+def test_nothing_is_written_through_a_link_in_a_run_directory(base: Path, tmp_path: Path, name: str) -> None:
+    run, victim = copied(base, tmp_path), tmp_path / "victim"
+    victim.write_bytes((run / name).read_bytes() if (run / name).exists() else b"precious")
+    before = victim.read_bytes()
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(victim)
+    (run / "report.html").symlink_to(victim)
+    (run / "model.safetensors").unlink()
+    (run / "model.safetensors").symlink_to(victim)
+    assert train(base, run, 6, "--resume") == (2 if name == ".lock" else 0)
+    assert main(["report", str(run)]) == 0
+    assert victim.read_bytes() == before
+
+
+def test_a_folder_of_checkpoints_that_is_a_link_is_refused(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(base, tmp_path)
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    before = sorted(p.name for p in (tmp_path / "elsewhere").iterdir())
+    assert train(base, run, 6, "--resume") == 2
+    assert "checkpoints is a symbolic link" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == before

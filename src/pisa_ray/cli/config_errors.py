@@ -56,7 +56,9 @@ def sentence(error: ValidationError, values: Mapping[str, Any], schema: type[Bas
             f"{key} is not a setting: " + (f"the nearest one is {near[0]}." if near else f"use {_any(known)}.") + other
         )
     if kind == "invalid_key":
-        return f"the key {shown(first['input'])} is no text: write it in quotes if it is meant, or leave it out."
+        above = ".".join(part for part in path if part != str(first["loc"][-1]))
+        where = f" in {above}" if above else ""
+        return f"the key {shown(first['input'])}{where} is no text: write it in quotes if it is meant, or leave it out."
     if kind == "missing":
         name = str(first["loc"][-1])
         kinds = _kinds(sections) if name == "kind" else []

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from pisa_ray.engine.json_text import parse
-from pisa_ray.engine.local_files import local_folders, local_size, read_file, sync, write_file
+from pisa_ray.engine.local_files import local_folders, local_size, make_folder, read_file, write_file
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError, PisaError
 
@@ -108,8 +108,7 @@ class Folder:
         """Make it, with its parents, where it is not there yet."""
         with self._telling(""):
             if self.is_local:
-                Path(self.path).mkdir(parents=True, exist_ok=True)
-                sync(Path(self.path).parent)
+                make_folder(Path(self.path))
             else:
                 self.filesystem.create_dir(self.path, recursive=True)
 

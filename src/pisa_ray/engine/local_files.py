@@ -107,8 +107,22 @@ def local_size(path: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with its parents, where it is not there yet.
+
+    Raises:
+        OSError: It cannot be made, or a link is in its place.
+    """
+    if path.is_symlink():
+        raise OSError(f"{path} is a symbolic link, and nothing is written through one")
+    path.mkdir(parents=True, exist_ok=True)
+    sync(path.parent)
+
+
 def local_folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without links; none where it is not there itself."""
+    """Names of the folders in a folder, sorted, without links; none where it is a link, or not there itself."""
+    if path.is_symlink():
+        return []
     try:
         with os.scandir(path) as found:
             return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))

@@ -104,7 +104,8 @@ def parse(text: str) -> Any:
         ) from error
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise ValueError(f"{error.problem or error.context}{where}") from error
+        problem = str(error.problem or error.context).replace("found unhashable key", "a key is no text")
+        raise ValueError(f"{problem}{where}") from error
     except Exception as error:  # whatever else is raised below
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     _size(value, {}, 0)
