@@ -16,7 +16,7 @@ from pathlib import Path
 from common import mnist_job
 from ray._private.worker import global_worker
 
-from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 
 
 def resident(pid: int) -> float:
@@ -43,7 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     job, told = mnist_job(batch_size=2), []
     with ray_session(2, 2, RayResources()):
-        fleet = RayFleet(job, Wanted(1, 2, look_every=0.1), RayResources(), lambda kind, **_: told.append(kind))
+        fleet = RayFleet(
+            job, Staffing(Wanted(1, 2, look_every=0.1)), RayResources(), lambda kind, **_: told.append(kind)
+        )
         print(
             "round   references   store MiB   driver MiB   threads   open files   resizes   shards moved   workers MiB"
         )

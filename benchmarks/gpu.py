@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 from zero_tuning.character_gpt import GPT, LENGTH, SYMBOLS
 
 from pisa_ray import IID, SISAD, Data
-from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job
@@ -98,7 +98,7 @@ class Rounds:
 def measure(name: str, job: Job, options: argparse.Namespace) -> None:
     gpu, n = not options.cpu, options.rounds
     plain = Plain(job, gpu=gpu)
-    ray_fleet = RayFleet(job, Wanted(1, 1), RayResources(gpus=float(gpu)))
+    ray_fleet = RayFleet(job, Staffing(Wanted(1, 1)), RayResources(gpus=float(gpu)))
     fleets = {"one process": Rounds(LocalFleet(job, gpu=gpu)), "a Ray worker": Rounds(ray_fleet)}
     size = plain._worker.model.layout.size
     print(f"\n{name}: {size / 1e6:.1f} million parameters, {len(job.present)} shards, batch {job.batch_size}")

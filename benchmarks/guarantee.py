@@ -19,7 +19,7 @@ import numpy as np
 import ray
 
 from pisa_ray import SISA, Data, Indices
-from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.models import mlp
 from pisa_ray.trainer.prepare import prepare
 
@@ -37,7 +37,7 @@ def measure(name: str, rounds: int) -> None:
         algorithm=SISA(sigma=1.0, rho=200.0),
         batch_size=batch,
     ).job
-    fleet = RayFleet(job, Wanted(2, 2), RayResources())
+    fleet = RayFleet(job, Staffing(Wanted(2, 2)), RayResources())
     snapshots, due = fleet._snapshots, fleet._snapshots.due
     taken: list[int] = []
     take = fleet._take_snapshot

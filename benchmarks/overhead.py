@@ -19,7 +19,7 @@ import ray
 import torch
 from common import mnist_job
 
-from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.worker import Worker
@@ -54,7 +54,7 @@ def main() -> None:
     job, n = mnist_job(), options.rounds
     plain = {threads: Plain(job, threads) for threads in (1, WORKERS)}
     with ray_session(WORKERS, WORKERS, RayResources()):
-        fleet = RayFleet(job, Wanted(WORKERS, WORKERS), RayResources())
+        fleet = RayFleet(job, Staffing(Wanted(WORKERS, WORKERS)), RayResources())
         done, parts = 0, []
 
         def rounds(count: int) -> float:

@@ -27,7 +27,7 @@ from typing import Any
 
 from common import mnist_job
 
-from pisa_ray.actors import RayFleet, RayResources, Wanted, ray_session
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 
@@ -49,7 +49,7 @@ def replay(job: Job, seed: int) -> dict[str, float]:
     def tell(kind: str, **fields: Any) -> None:
         told.append((kind, time.time(), fields))
 
-    with closing(RayFleet(job, Wanted(1, 2), RayResources(), tell)) as fleet:
+    with closing(RayFleet(job, Staffing(Wanted(1, 2)), RayResources(), tell)) as fleet:
         ordinary = []
         for round_ in range(1, when + 1):
             fleet.tend()
@@ -87,7 +87,7 @@ def restart(job: Job, seed: int) -> dict[str, float]:
     when, saved, killed = dice.randrange(20, ROUNDS), (0, None), 0.0
     folder = Folder.of(tempfile.mkdtemp())
     for attempt in range(2):
-        with closing(RayFleet(job, Wanted(2, 2), RayResources())) as fleet:
+        with closing(RayFleet(job, Staffing(Wanted(2, 2)), RayResources())) as fleet:
             done = saved[0] if attempt else 0
             if attempt:
                 started = time.time()

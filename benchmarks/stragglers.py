@@ -50,7 +50,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from slow_worker import factory, train_ddp
 
 from pisa_ray import SISAD, Asynchronous, LabelSkew
-from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Wanted
+from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Staffing, Wanted
 from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.job import Job
@@ -125,7 +125,7 @@ def ours(job: Job, folder: Path, workers: int, goal: Goal, *, move: bool) -> Run
         move: Whether a slow worker loses shards (an asynchronous fleet never takes them away).
     """
     run = Run([])
-    common = job, Wanted(workers, workers), RayResources()
+    common = job, Staffing(Wanted(workers, workers)), RayResources()
     if job.asynchronous is None:
         fleet = RayFleet(*common)
     else:
