@@ -127,6 +127,7 @@ def test_metrics_whose_names_change_in_the_middle_of_a_run_end_it():
         ),
         (nn.CrossEntropyLoss, r"loss is the class CrossEntropyLoss, but a function is needed: .* CrossEntropyLoss\(\)"),
         (with_parameters, r"model or loss use a parameter of shape \(3,\) that is not one of the model's"),
+        (lambda o, t: functional.cross_entropy(o, t.clamp_(max=1)), "loss changes the targets in place"),
         (lambda o: o.mean(), "loss cannot be applied to .*TypeError"),
         (lambda o, t: o.logits.mean(), "loss cannot be applied to"),
         (
@@ -234,6 +235,7 @@ def no_recording(self, x, y):
         (drops_gradients, "model replaces the gradient of parameter layer.weight while it is trained"),
         (assigns_gradients, "model replaces the gradient of parameter layer.weight"),
         (replaces_values, r"use a parameter of shape \(3, 4\) that .* has been given other values"),
+        (lambda self, x, y: self.layer(x.mul_(2)), "model changes its inputs in place"),
         (counts, "model gives another gradient each time"),
         (own_generator, "model gives another gradient each time"),
         (sets_threads, "change the number of threads"),
@@ -267,6 +269,7 @@ def test_modules_that_would_not_be_trained_as_promised_are_refused(besides, said
         lambda self, x, y: y + 0.1 * torch.randn_like(y) + random.random() + np.random.rand(),
         lambda self, x, y: self.layer(x.requires_grad_()),
         lambda self, x, y: y + LOOSE[0](x).detach(),
+        lambda self, x, y: self.layer(x.relu_()),
         lambda self, x, y: checkpoint(self.layer, x, use_reentrant=False),
     ],
 )

@@ -140,6 +140,7 @@ class _Trial:
         for distortion in job.distortions:
             distortion.check(batch.inputs)
         given = f"a batch of {size} row{'s' * (size > 1)}, inputs {described(batch.inputs)}"
+        untouched = batch.inputs._version
         with refused(f"model cannot be trained on {given}", _FITS):
             first = batch.gradient(model.home).clone()
             model.check_tensors()
@@ -151,6 +152,11 @@ class _Trial:
                     f"the gradient of parameter {slot.name} is not finite at the initial model, on {given}, although "
                     f"the loss is {batch.loss:g}: look for what has no derivative there, such as sqrt at 0."
                 )
+        if batch.inputs._version != untouched and not torch.equal(first, again):
+            raise ConfigError(
+                "model changes its inputs in place, so that the same batch is another one the next time: let it "
+                "begin with x.clone(), or use no function that ends with _ on them."
+            )
         if float((first - again).norm()) > ROUNDING * float(first.norm()):
             raise ConfigError(
                 "model gives another gradient each time on one batch, even from one seed, so that results would depend "

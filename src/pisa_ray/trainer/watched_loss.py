@@ -14,6 +14,7 @@ from pisa_ray.engine.job import Objective
 from pisa_ray.engine.metrics import check_same_names, checked_metrics
 from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.model_factory import equal
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 
@@ -60,7 +61,12 @@ class WatchedObjective:
             )
         with refused(f"{name} cannot be applied to {given}", remedy), warnings.catch_warnings():
             warnings.filterwarnings("error", message="Using a target size")  # torch stretches, and trains on that
+            before = target.clone()
             value = self._objective.loss(output, target)
+        if not equal(before, target):
+            raise ConfigError(
+                "loss changes the targets in place, which others need, too: let it work on target.clone()."
+            )
         self._check(value, target)
         if isinstance(output, torch.Tensor) and not self.training:
             check_rows(self._objective.loss, output, target, float(value))
