@@ -1,4 +1,4 @@
-"""In which rounds sigma grows, by hand: in round k0 for the first time, after its consensus and before its gradients."""
+"""In which rounds sigma grows, by hand: first in round k0, after its consensus and before its gradients."""
 
 from __future__ import annotations
 
