@@ -297,9 +297,19 @@ def _within(value: float, above: float | None, least: float | None, below: float
     )
 
 
+def _digits(value: float | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
 def _bounds(above: float | None, least: float | None, below: float | None, most: float | None) -> str:
-    lower = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
-    upper = f" below {below:g}" if below is not None else f" at most {most:g}" if most is not None else ""
+    lower = (
+        f" above {_digits(above)}"
+        if above is not None
+        else f" of at least {_digits(least)}"
+        if least is not None
+        else ""
+    )
+    upper = f" below {_digits(below)}" if below is not None else f" at most {_digits(most)}" if most is not None else ""
     if upper and not lower:
         return f" of{upper}" if most is not None else upper
     return lower + (f" and{upper}" if upper else "")

@@ -362,7 +362,7 @@ def test_optimizers_are_refused_with_a_reason():
         (lambda: SyncOptimizer(options={"speed": 3}), "Adam refuses its options: .*speed"),
         (lambda: SyncOptimizer(options={"betas": (2, 0)}), "Adam refuses its options: "),
         (lambda: SyncOptimizer(options={"lr": 1.0}), "options has lr"),
-        (lambda: SyncOptimizer(lr=0.0), "SyncOptimizer.lr is 0.0, but it must be a number above 0 and at most 1e"),
+        (lambda: SyncOptimizer(lr=0.0), "SyncOptimizer.lr is 0.0, but it must be a number of at least 1e-30 and at"),
         (lambda: FedAvg(momentum=0.5, options={"momentum": 0.5}), "momentum is given twice"),
         (lambda: FedAvg(steps=0), "FedAvg.steps is 0, but it must be a whole number of at least 1"),
         (lambda: FedAvg(steps=2.5), "FedAvg.steps is 2.5, but it must be a whole number of at least 1"),

@@ -46,7 +46,7 @@ from pisa_ray import checks
 from pisa_ray.algorithm.automatic import AUTO, AUTOMATIC, Auto, Slope, Start, choose, number
 from pisa_ray.algorithm.layout import Layout, blocks, scratch
 from pisa_ray.algorithm.message import Message, consensus
-from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Update
+from pisa_ray.algorithm.method import STEPS, Batch, MemoryOf, Task, Update
 from pisa_ray.algorithm.preconditioners import PRECONDITIONER, Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
@@ -144,7 +144,7 @@ class Settings(ABC):
             rho=checks.number(least=0) | AUTOMATIC,
             lam=checks.number(least=0),
             reset_duals=checks.flag,
-            local_steps=checks.whole(least=1),
+            local_steps=STEPS,
         )
 
     @property

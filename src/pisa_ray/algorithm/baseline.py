@@ -21,7 +21,7 @@ class Baseline:
     """A method without a penalty. A sigma schedule acts on the learning rate: it is lr * sigma^0 / sigma.
 
     Attributes:
-        lr: Learning rate, > 0.
+        lr: Learning rate, from 1e-30 to 1e30.
         optimizer: A class of torch.optim or its name; not LBFGS or SparseAdam.
         options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
     """
@@ -40,7 +40,7 @@ class Baseline:
     def __post_init__(self) -> None:
         checks.settle(
             self,
-            lr=checks.number(above=0, most=1e30),  # optimizers of torch refuse what float32 cannot hold
+            lr=checks.number(least=1e-30, most=1e30),  # what float32 holds, and 1 / lr too
             optimizer=OPTIMIZER,
             options=checks.mapping(checks.within, "a dictionary of the optimizer's other arguments"),
         )

@@ -23,7 +23,7 @@ from pisa_ray import checks
 from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
-from pisa_ray.algorithm.method import Batch, MemoryOf, Task, Term, Update
+from pisa_ray.algorithm.method import STEPS, Batch, MemoryOf, Task, Term, Update
 from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
 from pisa_ray.algorithm.second_moment import square_root
 from pisa_ray.algorithm.state import ShardState
@@ -55,8 +55,8 @@ class FedAvg(Baseline):
         checks.settle(
             self,
             momentum=checks.number(least=0, below=1),
-            steps=checks.whole(least=1),
-            epochs=checks.number(above=0) | checks.nothing,
+            steps=STEPS,
+            epochs=checks.number(above=0, most=1e6) | checks.nothing,
         )
         super().__post_init__()
 
@@ -318,7 +318,7 @@ class FedAdam(FedAvg):
             server_lr=checks.number(above=0),
             beta1=checks.number(least=0, below=1),
             beta2=checks.number(least=0, below=1),
-            tau=checks.number(above=0),
+            tau=checks.number(above=0, most=1e15),
         )
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:

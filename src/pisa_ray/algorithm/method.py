@@ -142,6 +142,9 @@ class Method(Protocol):
         """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
 
 
+#: How many local steps a report may have; more would be a round without an end.
+STEPS = checks.whole(least=1, most=10**6)
+
 #: What is a method, which may be anybody's.
 METHOD = checks.Rule(
     "a method such as SISA()",

@@ -51,7 +51,7 @@ class NSISA(SISA):
             self,
             mu=checks.number(least=0, below=1),
             nesterov=checks.flag,
-            steps=checks.whole(least=0),
+            steps=checks.whole(least=0, most=1000),
             matrix_moment=SECOND_MOMENT,
             perturbation=checks.number(least=0, below=1),
         )

@@ -60,7 +60,7 @@ class HessianDiagonal:
     eta: float = float("inf")
 
     def __post_init__(self) -> None:
-        checks.settle(self, probes=checks.whole(least=1) | checks.nothing, eta=_ETA)
+        checks.settle(self, probes=checks.whole(least=1, most=10**6) | checks.nothing, eta=_ETA)
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
