@@ -126,7 +126,7 @@ def local_folders(path: Path) -> list[str]:
     try:
         with os.scandir(path) as found:
             return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

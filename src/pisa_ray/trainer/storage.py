@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pyarrow import fs
 
@@ -40,6 +42,9 @@ def unless_empty(folder: Folder) -> Iterator[None]:
     finally:
         with suppress(*FAILURES):
             for path in made:
+                if folder.is_local:
+                    Path(path).rmdir()  # which is refused where it is not empty
+                    continue
                 if folder.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
                     break
                 folder.filesystem.delete_dir(path)
@@ -49,6 +54,12 @@ def _missing(folder: Folder) -> Iterator[str]:
     """The paths of a folder and of those above it, upwards, as far as they are not there."""
     path = folder.path
     with suppress(*FAILURES):
-        while path.strip("/") and folder.filesystem.get_file_info(path).type == fs.FileType.NotFound:
+        while path.strip("/") and _is_missing(folder, path):
             yield path
             path = path.rpartition("/")[0]
+
+
+def _is_missing(folder: Folder, path: str) -> bool:
+    if folder.is_local:
+        return not os.path.lexists(path)
+    return bool(folder.filesystem.get_file_info(path).type == fs.FileType.NotFound)
