@@ -107,9 +107,12 @@ class RunDirectory:
         try:
             yield
         except (PisaError, *FAILURES) as error:
-            raise ConfigError(
-                f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another run_config."
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"the run directory {self.path} cannot be written ({error.__cause__ or error}): use another run_config."
+        )
 
     def record(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml, whole or not at all."""
@@ -171,6 +174,8 @@ class RunDirectory:
         try:
             return checkpoint.any_complete(folder / "checkpoints") or any(map(folder.size, (METRICS, ARRIVALS)))
         except PisaError as error:
+            if folder.is_local:
+                raise self._unwritable(error) from error
             raise self._unreadable(error) from error
 
     def config(self) -> dict[str, Any]:
