@@ -92,13 +92,25 @@ def test_whatever_ray_raises_while_it_starts_becomes_a_sentence(played, error):
     assert "\n" not in str(raised.value)
 
 
-def test_an_end_that_hangs_is_not_waited_for(played, stuck):
+def test_an_end_that_hangs_is_not_waited_for_and_what_is_left_ends_with_the_process(played, stuck):
+    later, left = [], subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
+    played.setattr(connection.atexit, "register", lambda *call: later.append(call))
+    played.setattr(connection.os, "_exit", later.append)
     played.setattr(ray, "shutdown", stuck)
     played.setattr(connection, "END", 0.2)
+    played.setattr(connection, "_status", [])
     it = new()
     it.open(lambda: False)
+    it._last_word = word = LastWord([left.pid])
     it.close()
     assert connection.is_hanging()
+    assert left.poll() is None  # else Ray's core would end this process with a status of its own
+    connection.ends_with(130)
+    ((leave, *arguments),) = later
+    leave(*arguments)
+    assert later[1:] == [130]
+    word.close()  # as the end of the process would
+    assert left.wait(PATIENCE) == -9
 
 
 def test_what_ray_starts_is_in_sessions_of_its_own_and_gone_with_a_start_that_failed(played):

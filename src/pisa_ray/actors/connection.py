@@ -78,6 +78,7 @@ class Connection:
                 if time.monotonic() > until:
                     raise ConfigError(f"{self._what()} within {limit:g} s: look at the machine's load and memory.")
         except BaseException:
+            self._kill()
             self._abandon()
             raise
         _take_back(signal.SIGTERM)
@@ -97,14 +98,13 @@ class Connection:
         if self._watch is not None:
             self._watch.close()
         self._end.set()
+        ended = False
         try:
-            if not self._down.wait(END_OF_RUINS if is_gone else END):
-                self._abandon()
-        except BaseException:
-            self._abandon()
-            raise
+            ended = self._down.wait(END_OF_RUINS if is_gone else END)
         finally:
-            if self._last_word is not None:
+            if not ended:  # the last word ends Ray's processes; if they went before, Ray's core would end this one
+                self._abandon()
+            elif self._last_word is not None:
                 self._last_word.close()
 
     def _say_and_record(self, text: str) -> None:
@@ -135,11 +135,10 @@ class Connection:
         self._down.set()
 
     def _abandon(self) -> None:
-        """Leave the thread alone, which hangs in Ray; end what it has started, and this process without Ray's leave."""
-        self._kill()
+        """Leave the thread alone, which hangs in Ray, and end this process without Ray's leave."""
         self._end.set()
         _hanging.append(self._down)
-        atexit.register(_leave, self._down)
+        atexit.register(_leave, self._down, self._last_word)
 
     def _kill(self) -> None:
         for process in self._started:
@@ -242,12 +241,15 @@ def ends_with(status: int) -> None:
     _status[:] = [status]
 
 
-def _leave(down: threading.Event) -> None:
+def _leave(down: threading.Event, last_word: LastWord | None) -> None:
     """At the end of the process: do not wait for what hangs in Ray."""
-    if _status or not down.wait(END):
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
+    ended = not _status and down.wait(END)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    if last_word is not None:
+        last_word.say("")  # all has been said
+    if not ended:
         os._exit(_status[0] if _status else 1)
 
 
