@@ -100,7 +100,7 @@ def test_a_run_whose_ray_dies_ends_within_seconds_with_a_sentence_and_can_be_res
     status, told = going.end(timeout=60)
     assert status == 1, told
     assert told.strip().splitlines()[-1].startswith("pisa-ray: "), told
-    assert "--resume goes on from the last checkpoint" in told
+    assert "goes on from the last checkpoint" in told
     assert "Traceback" not in told
     wait_for_the_end_of(others)
     again = [*going.command, "--set=workers=0", "--resume", "--set=stop.seconds=0.001"]

@@ -193,7 +193,7 @@ def test_a_node_of_our_own_that_the_cluster_counts_as_dead_ends_the_run(monkeypa
     monkeypatch.setattr(session.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
     monkeypatch.setattr(session, "draining", set)
     if gone:
-        with pytest.raises(RayLostError, match="--resume goes on"):
+        with pytest.raises(RayLostError, match="goes on from the last"):
             session.usable_nodes()
     else:
         assert list(session.usable_nodes()) == ["a", "b"]
