@@ -24,4 +24,4 @@ def check_alike(train: Source, other: Source, name: str) -> None:
     ):
         if here != there:
             theirs, ours = (str(value).removeprefix("torch.") for value in (here, there))
-            raise ConfigError(f"{name} has {what} {theirs}, but data.train has {ours}: use data of one kind.")
+            raise ConfigError(f"{name} has {what} {theirs}, but data.train has {ours}: use data of the same kind.")
