@@ -7,11 +7,17 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runs import small_job
+from safetensors.torch import load_file, save_file
 
+from pisa_ray import SISA
 from pisa_ray.cli.main import main
+from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.start import with_numbers
 
 YAML = """data: {dataset: digits}
 partition: {kind: iid, shards: 3}
@@ -305,3 +311,24 @@ def test_a_folder_of_checkpoints_that_is_a_link_is_refused(
     assert train(base, run, 6, "--resume") == 2
     assert "checkpoints is a symbolic link" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == before
+
+
+def test_evaluate_refuses_another_model_and_prints_null_for_nan(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(base, tmp_path)
+    tensors = {name: tensor * float("nan") for name, tensor in load_file(run / "model.safetensors").items()}
+    save_file(tensors, run / "model.safetensors")
+    assert main(["evaluate", str(run), "--json"]) == 2
+    assert "the model was altered, or is another run's" in capsys.readouterr().err
+    (run / "result.json").unlink()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "NaN" not in out
+    assert json.loads(out)["test"]["loss"] is None
+
+
+def test_a_checkpoint_that_sets_what_the_method_does_not_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the checkpoint sets foo, which SISA does not have"):
+        with_numbers(replace(small_job(), method=SISA(sigma=1.0, rho=1.0)), {"foo": 1.0})

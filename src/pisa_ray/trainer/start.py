@@ -95,8 +95,14 @@ def measured(fleet: Fleet, job: Job) -> tuple[Job, dict[str, float], int]:
 
 
 def with_numbers(job: Job, found: dict[str, Any]) -> Job:
-    """The job with numbers of its method set."""
+    """The job with numbers of its method set.
+
+    Raises:
+        ConfigError: The method has no such numbers.
+    """
     method: Any = job.method
+    if unknown := set(found) - {f.name for f in fields(method)}:
+        raise ConfigError(f"the checkpoint sets {min(unknown)}, which {type(method).__name__} does not have.")
     return replace(job, method=replace(method, **found)) if found else job
 
 
