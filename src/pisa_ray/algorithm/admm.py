@@ -140,9 +140,9 @@ class Settings(ABC):
     def __post_init__(self) -> None:
         checks.settle(
             self,
-            sigma=checks.number(above=0) | AUTOMATIC,
-            rho=checks.number(least=0) | AUTOMATIC,
-            lam=checks.number(least=0),
+            sigma=checks.number(above=0, most=1e30) | AUTOMATIC,  # beyond that float32 has no numbers
+            rho=checks.number(least=0, most=1e30) | AUTOMATIC,
+            lam=checks.number(least=0, most=1e30),
             reset_duals=checks.flag,
             local_steps=STEPS,
         )
@@ -289,7 +289,7 @@ class SISA(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.settle(self, second_moment=SECOND_MOMENT, eps=checks.number(least=0))
+        checks.settle(self, second_moment=SECOND_MOMENT, eps=checks.number(least=0, most=1e30))
 
     def started(self, start: Start) -> Self:
         """Sigma at h, and rho q as large for an entry of typical size; see PISA."""

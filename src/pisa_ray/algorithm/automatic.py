@@ -43,7 +43,7 @@ class Auto:
     hint: float | None = None
 
     def __post_init__(self) -> None:
-        checks.settle(self, hint=checks.number(above=0) | checks.nothing)
+        checks.settle(self, hint=checks.number(above=0, most=1e30) | checks.nothing)
 
 
 #: The default of every sigma and rho.

@@ -41,7 +41,7 @@ class SISAD(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.settle(self, beta=checks.number(least=0, below=1), eps=checks.number(above=0) | AUTOMATIC)
+        checks.settle(self, beta=checks.number(least=0, below=1), eps=checks.number(above=0, most=1e30) | AUTOMATIC)
 
     @property
     def _eps(self) -> float:
