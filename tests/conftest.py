@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from warm import Warm
 
 _HERE = Path(__file__).resolve()
+
+# How long an example takes depends on what else runs here.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 #: Tests run beside each other, and their arithmetic has one thread anyway.

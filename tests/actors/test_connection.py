@@ -223,7 +223,7 @@ def test_what_ray_raises_and_nobody_sees_to_becomes_a_sentence(played):
 
 
 def test_ray_client_is_refused(played):
-    played.setattr(session.ray_client, "is_connected", lambda: True)
+    played.setattr(session.ray_client.ray, "is_connected", lambda: True)
     with pytest.raises(ConfigError, match="Ray Client"), ray_session(1, 1, RayResources()):
         pass
 

@@ -17,7 +17,7 @@ from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
-from ray.util.client import ray as ray_client
+from ray.util import client as ray_client
 
 from pisa_ray.actors.address import Address
 from pisa_ray.actors.connection import GONE, Connection, Hanging, Watch, is_gone, is_hanging
@@ -108,7 +108,7 @@ def ray_session(
     """
     if is_hanging():
         raise RayLostError("Ray hangs in this process: go on in a new one.")
-    if ray_client.is_connected():  # type: ignore[no-untyped-call]
+    if ray_client.ray.is_connected():  # type: ignore[no-untyped-call]
         raise ConfigError(
             "a run cannot use Ray Client (ray://): run on a machine of the cluster, or use `ray job submit`."
         )
