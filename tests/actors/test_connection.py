@@ -131,6 +131,17 @@ def test_what_ray_starts_is_in_sessions_of_its_own_and_gone_with_a_start_that_fa
     process.stdout.close()
 
 
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_process_of_ray_that_dies_while_ray_starts_is_noticed(played, stuck, name):
+    def start(**_):
+        connection.services.ConsolePopen([name], executable="/bin/false")
+        stuck()
+
+    played.setattr(ray, "init", start)
+    with pytest.raises(ConfigError, match=f"its {name} ended at once"):
+        new().open(lambda: False)
+
+
 def test_a_ray_that_nobody_waits_for_starts_no_more_processes(played):
     go_on, ended = threading.Event(), threading.Event()
 

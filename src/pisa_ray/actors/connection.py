@@ -77,6 +77,8 @@ class Connection:
                     raise StoppedWaitingError("stopped while Ray was starting; nothing has begun.")
                 if time.monotonic() > until:
                     raise ConfigError(f"{self._what()} within {limit:g} s: look at the machine's load and memory.")
+                if ended := self._ended():
+                    raise ConfigError(f"{self._what()}: its {ended} ended at once; look for too little memory.")
         except BaseException:
             self._kill()
             self._abandon()
@@ -112,6 +114,15 @@ class Connection:
             self._last_word.say(f"pisa-ray: {text}")
         if self._hanging is not None:
             self._hanging(text)
+
+    def _ended(self) -> str | None:
+        """Which process has ended that Ray cannot start without, if any."""
+        for process in list(self._started):
+            command: Any = process.args
+            name = os.path.basename(str(command[0]))
+            if name in ("gcs_server", "raylet") and process.poll() is not None:
+                return name
+        return None
 
     def _what(self) -> str:
         if self._address.text == "local":
