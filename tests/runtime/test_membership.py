@@ -55,6 +55,7 @@ def cluster(monkeypatch):
     told = SimpleNamespace(room=0, draining=set(), asked=[], events=[])
     monkeypatch.setattr(elastic, "room", lambda resources, in_all=False: told.room)
     monkeypatch.setattr(elastic, "draining", lambda: told.draining)
+    monkeypatch.setattr(elastic, "can_grow", lambda: True)
     monkeypatch.setattr(elastic, "ask_autoscaler", lambda resources, n: told.asked.append(n))
     return told
 
