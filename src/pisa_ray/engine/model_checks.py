@@ -29,7 +29,7 @@ def check_trainable(module: nn.Module) -> None:
     for name, p in module.named_parameters():
         if p.is_complex():
             raise ConfigError(
-                f"model has complex numbers in parameter {name}, but w is real: keep real and imaginary parts in one "
+                f"model has complex numbers in parameter {name}, but parameters must be real: keep both parts in one "
                 f"real parameter, torch.view_as_real({name}), and use torch.view_as_complex of it in forward."
             )
     if not any(p.requires_grad for p in module.parameters()):
