@@ -26,6 +26,8 @@ NOT = object()
 
 #: Whole numbers lie below this; hashes, files and tensors hold no larger ones.
 _LARGEST = 2**63
+#: Bytes of one name in a path, and letters of a whole one, that file systems take.
+_LONGEST_PART, _LONGEST_PATH = 255, 4000
 
 #: Bytes of a folder's name on most file systems, without room for what is put around it.
 LONGEST_NAME = 200
@@ -223,7 +225,18 @@ def _path(name: str, value: Any) -> Any:
     if not isinstance(value, str | os.PathLike):
         return NOT
     found = os.fspath(value)
-    return found if isinstance(found, str) and found else NOT
+    if not isinstance(found, str) or not found:
+        return NOT
+    try:
+        longest = max(map(len, os.fsencode(found).split(b"/")))
+    except UnicodeEncodeError:
+        longest = 0
+    if "\0" in found or not 0 < longest <= _LONGEST_PART or len(found) > _LONGEST_PATH:
+        raise ConfigError(
+            f"{name} is {shown(found)}, but no file or folder can have such a path: use one without NUL and lone "
+            f"surrogates, of names of at most {_LONGEST_PART} bytes."
+        )
+    return found
 
 
 def _folder_name(name: str, value: Any) -> Any:

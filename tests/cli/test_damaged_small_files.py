@@ -321,12 +321,25 @@ def test_evaluate_refuses_another_model_and_prints_null_for_nan(
     save_file(tensors, run / "model.safetensors")
     assert main(["evaluate", str(run), "--json"]) == 2
     assert "the model was altered, or is another run's" in capsys.readouterr().err
+    (run / "result.json").write_text("[]")
+    assert main(["evaluate", str(run), "--json"]) == 2
+    assert "result.json holds no results: remove it" in capsys.readouterr().err
     (run / "result.json").unlink()
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
     out = capsys.readouterr().out
     assert "NaN" not in out
     assert json.loads(out)["test"]["loss"] is None
+
+
+def test_a_config_that_is_cut_off_is_damaged_and_no_other_setting(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(base, tmp_path)
+    whole = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(whole[: whole.index("\n", 30) + 1])
+    assert train(base, run, 6, "--resume") == 2
+    assert "config.yaml of the run is damaged: it has no rounds: put a copy of the file" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_sets_what_the_method_does_not_have_is_refused() -> None:

@@ -385,7 +385,10 @@ BAD = [
     (["model={}"], "model needs either kind or factory (package.module:function), and not both."),
     (["model={kind: mlp, factory: 'a:b'}"], "model needs either kind or factory"),
     (["model={factory: 'nowhere:f'}"], "model.factory is 'nowhere:f', but it must be 'package.module:function' ("),
-    (["model.args={depth: 3}"], "model could not be made: TypeError: mlp() got an unexpected keyword argument 'depth'"),
+    (
+        ["model.args={depth: 3}"],
+        "an unexpected keyword argument 'depth'; give model.hidden and model.args what the",
+    ),
     (["model.weights=no.safetensors"], "model.weights is '"),
     (["model.weights=quick.yaml"], "quick.yaml cannot be read as safetensors"),
     (["workers={min: 3, max: 2}"], "workers is {'min': 3, 'max': 2}, but it must be a range whose max is at least its"),

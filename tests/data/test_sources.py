@@ -289,7 +289,13 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
         (make_table(), "site", "label", "text columns are not supported yet"),
         (make_table(), "image", "site", "data.label is 'site', a text column, but labels are integers from 0"),
         (with_column([{"u": 1}] * ROWS), "image", "x", "data.label is 'x', a column of struct<u: int64>, but integers"),
-        (make_table(), ["image", "a"], "label", r"data.input is \['image', 'a'\], but only columns of single numbers"),
+        (
+            make_table(),
+            ["a", "image"],
+            "label",
+            r"data.input is \['a', 'image'\], but only columns of single numbers can be put together, and 'image' is "
+            "one of .*: leave it out",
+        ),
         (with_column([{"u": 1}] * ROWS), "x", "label", "data.input is 'x', a column of struct<u: int64>, but images"),
         (with_column([None, *range(ROWS - 1)]), "x", "label", "In the table, row 0 of column 'x' is null"),
         (with_column([b"GIF"] * ROWS), "x", "label", "row 0 of column 'x' cannot be read as a PNG"),
@@ -303,6 +309,30 @@ RGBA = encode(np.zeros((4, 4, 4), np.uint8), "PNG")
 def test_errors_when_opening(spec, input_, label, sentence):
     with pytest.raises(ConfigError, match=sentence):
         open_source(spec, input=input_, label=label)
+
+
+@pytest.mark.parametrize(
+    ("spec", "input_", "sentence"),
+    [
+        (with_column([None, *range(ROWS - 1)]), "x", "^In data.test, row 0 of column 'x' is null"),
+        (make_table().slice(0, 0), "image", "^data.test has no rows"),
+        (make_table(), "img", "^data.input is 'img', but data.test has no such column: name one of 'image',"),
+        (Squares(0), None, "^data.test has no items"),
+    ],
+)
+def test_errors_name_the_argument_whose_data_it_is(spec, input_, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        open_source(spec, input=input_, label="label" if input_ else None, name="data.test")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("a.parquet", "write it again"), ("a.csv", r"only Parquet files are read.* the \.csv file .*DataFrame")],
+)
+def test_a_file_of_another_format_is_not_to_be_written_again(tmp_path, name, remedy):
+    (tmp_path / name).write_text("a,y\n1,0\n")
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read as a Parquet file \(.*\): {remedy}"):
+        open_source(tmp_path / name, input="a", label="y")
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ def test_an_older_checkpoint_is_taken_once_the_damaged_one_is_removed(copy, whol
         ("not JSON", r"manifest.json is damaged: it is not JSON"),
         ("[" * 100_000, r"manifest.json is damaged: it is not JSON"),
         ("[1]", r"manifest.json is damaged: it is no manifest"),
+        ("{}", "manifest.json is damaged: it is no manifest"),
         ('{"format": 1}', rf"has format 1, but this version reads format {checkpoint.FORMAT}"),
         (f'{{"format": {checkpoint.FORMAT}}}', r"manifest.json has been altered"),
         (b"\xff\xfe", r"manifest.json is damaged: it is not JSON"),

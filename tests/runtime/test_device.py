@@ -6,7 +6,7 @@ import pytest
 import torch
 from runs import run
 
-from pisa_ray import PisaError
+from pisa_ray import ConfigError
 from pisa_ray.engine.device import choose_device, to_device, to_host
 from pisa_ray.engine.numerics import seed_globals
 from pisa_ray.trainer.settings import Scaling
@@ -46,13 +46,13 @@ def test_the_device_is_chosen_by_what_was_reserved(monkeypatch):
     assert choose_device(gpu=True).type == "cuda"
     assert choose_device(gpu=False).type == "cpu"  # also where there is one: the bits are those of CPU workers
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PisaError, match="torch sees none"):
+    with pytest.raises(ConfigError, match="torch sees none"):
         choose_device(gpu=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(PisaError, match="torch sees none"):
+    with pytest.raises(ConfigError, match="torch sees none"):
         run(tmp_path / "run", scaling_config=Scaling(0, 0, gpus=1))
 
 

@@ -194,6 +194,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"scaling_config": "4"}, "scaling_config is '4', but it must be a whole number"),
     ({"scaling_config": Scaling}, "scaling_config is the class Scaling, but it must be a whole number"),
     ({"run_config": 5}, "run_config is 5, but it must be a path or a ray.train.RunConfig or None."),
+    ({"run_config": "a\0b"}, "run_config is 'a\\x00b', but no file or folder can have such a path: use one without"),
+    ({"run_config": "\ud800"}, "run_config is '\\ud800', but no file or folder can have such a path"),
+    (
+        {"run_config": "x" * 300},
+        f"run_config is '{27 * 'x'}...{28 * 'x'}', but no file or folder",
+    ),
+    ({"run_config": "x/" * 3000}, "run_config is 'x/x/"),
     ({"run_config": ""}, "run_config is '', but it must be a path or a ray.train.RunConfig or None."),
     ({"run_config": b"/tmp/run"}, "run_config is b'/tmp/run', but it must be a path"),
     ({"replay": 3}, "replay is 3, but it must be a path or None."),

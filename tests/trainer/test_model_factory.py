@@ -202,7 +202,11 @@ def test_types_that_are_not_kept_are_told(dtypes, said):
         ("torch:zeros", "{size: [3]}", "model: the function returned a Tensor"),
         ("torch:set_printoptions", "{}", "model: the function returned nothing"),
         ("torch.nn:Linear", "{in_features: 64}", "model could not be made: TypeError"),
-        ("torch.nn:Linear", "{in_features: 64, out_features: -1}", "model could not be made: RuntimeError"),
+        (
+            "torch.nn:Linear",
+            "{in_features: 64, out_features: -1}",
+            "model could not be made: RuntimeError",
+        ),
         ("torch.nn:LazyLinear", "{out_features: 10}", "model is lazy"),
         ("torch.nn:Linear", "{in_features: 63, out_features: 10}", "model cannot be applied to data.train, inputs of"),
     ],
@@ -220,5 +224,6 @@ def test_a_factory_in_the_configuration_that_makes_no_model_ends_with_status_2(
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--quiet"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
+    assert "without arguments" not in lines[0]  # a file gives no function, but arguments
     assert lines[0].startswith(f"pisa-ray: {said}")
     assert not (tmp_path / "run").exists()

@@ -61,8 +61,11 @@ def measuring(values):
         (lambda o, t: {"accuracy": hit(o, t).float().mean()}, r"'accuracy' as one number for all rows.*without .mean"),
         (lambda o, t: {"accuracy": float(hit(o, t).float().mean())}, "'accuracy' as a float"),
         (lambda o, t: {"accuracy": 1}, "'accuracy' as a int"),
-        (lambda o, t: {"accuracy": hit(o, t).numpy()}, "'accuracy' as a ndarray"),
-        (lambda o, t: {"accuracy": hit(o, t).tolist()}, "'accuracy' as a list"),
+        (
+            lambda o, t: {"accuracy": hit(o, t).numpy()},
+            r"'accuracy' as a ndarray.*make a tensor of it, torch",
+        ),
+        (lambda o, t: {"accuracy": hit(o, t).tolist()}, r"'accuracy' as a list.*make a tensor of it, torch.as_tensor"),
         (lambda o, t: {"accuracy": None}, "'accuracy' as a NoneType"),
         (lambda o, t: {"big": o > 0}, r"'big' as a tensor of shape \(2, 3\).*each row's mean"),
         (lambda o, t: {"hit": hit(o, t)[:, None]}, r"'hit' as a tensor of shape \(2, 1\).*flatten"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +14,7 @@ from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
 from pisa_ray.cli.config_section import Section
-from pisa_ray.cli.factories import imported
+from pisa_ray.cli.factories import called, imported
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
@@ -266,7 +265,7 @@ def resolve(config: Config) -> None:
     """
     if isinstance(config.algorithm, AutoSection):
         factory = imported(config.model.factory, "model.factory") if config.model.factory is not None else None
-        make = None if factory is None else partial(factory, **config.model.args)
+        make = None if factory is None else called(factory, config.model.args)
         config.algorithm = resolved(config.algorithm, make)
 
 

@@ -91,7 +91,9 @@ def _check_same(directory: RunDirectory, digest: str) -> None:
         end = directory.read(file.name)
     except PisaError as error:
         raise ConfigError(f"{file} cannot be read: remove it to measure the model without its hash.") from error
-    known = end.get("weights_sha256") if isinstance(end, dict) else None
+    if not isinstance(end, dict):
+        raise ConfigError(f"{file} holds no results: remove it to measure the model without its hash.")
+    known = end.get("weights_sha256")
     if known is not None and known != digest:
         raise ConfigError(
             f"{directory.model} has weights_sha256 {digest}, but {file.name} says {shown(known)}: the model was "

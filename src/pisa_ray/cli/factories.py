@@ -12,7 +12,7 @@ import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import nn
 
+from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
 
 #: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
@@ -164,3 +165,16 @@ def _importing_from(folder: str | None) -> Iterator[None]:
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
+
+
+def called(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[[], Any]:
+    """A function without arguments that calls the one of model.factory with those of model.args.
+
+    It raises ConfigError where that raises: whoever writes a file gives arguments, not functions.
+    """
+
+    def make() -> Any:
+        with refused("model could not be made", "let model.args and the function of model.factory fit each other"):
+            return factory(**arguments)
+
+    return make

@@ -13,8 +13,9 @@ from torch import nn
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
 from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain, there
-from pisa_ray.cli.factories import imported
+from pisa_ray.cli.factories import called, imported
 from pisa_ray.engine.flat_model import load_weights
+from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model
 from pisa_ray.trainer import PisaTrainer, Result
@@ -102,6 +103,12 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
     }
 
 
+def _arguments(section: ModelSection) -> str:
+    """The keys whose values a model of this library is made with."""
+    given = {"model.hidden": section.hidden is not None, "model.args": bool(section.args)}
+    return " and ".join(key for key in given if given[key]) or "model.args"
+
+
 def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
     if (section.kind is None) == (section.factory is None):
         raise ConfigError("model needs either kind or factory (package.module:function), and not both.")
@@ -112,13 +119,11 @@ def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
         options = dict(section.args) | ({"hidden": section.hidden} if section.hidden is not None else {})
 
         def make() -> nn.Module:
-            return build_model(kind, data.train.input_shape, outputs, **options)
+            with refused("model could not be made", f"give {_arguments(section)} what the model {kind} takes"):
+                return build_model(kind, data.train.input_shape, outputs, **options)
     else:
         factory = imported(str(section.factory), "model.factory")
-
-        def make() -> nn.Module:
-            model: nn.Module = factory(**section.args)
-            return model
+        make = called(factory, section.args)
 
     if section.weights is None:
         return make

@@ -83,9 +83,10 @@ def plan_features(
         whole = integers and all(pa.types.is_integer(kind) for kind in types)
         return Features(tuple(columns), "scalars", (len(columns),), np.dtype(np.int64 if whole else np.float32))
     if len(columns) > 1:
+        name, kind = next(pair for pair in zip(columns, types, strict=True) if not is_number(pair[1]))
         raise ConfigError(
-            f"data.input is {list(columns)}, but only columns of single numbers can be put together: "
-            "name one column of images or lists instead."
+            f"data.input is {list(columns)}, but only columns of single numbers can be put together, and {name!r} is "
+            f"one of {kind}: leave it out, store its values as numbers, or name one column of images or lists alone."
         )
     name, kind = columns[0], types[0]
     if is_image(kind):

@@ -191,7 +191,15 @@ def _read_footer(filesystem: fs.FileSystem, path: str) -> pq.FileMetaData:
     try:
         return pq.read_metadata(path, filesystem=filesystem)
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as a Parquet file ({error}): write it again.") from error
+        raise ConfigError(f"{path} cannot be read as a Parquet file ({error}): {_remedy(path)}.") from error
+
+
+def _remedy(path: str) -> str:
+    """What to do about a file that is no Parquet file: another format's is not to be written again."""
+    kind = Path(path).suffix.lower()
+    if kind in ("", ".parquet", ".pq"):
+        return "write it again"
+    return f"only Parquet files are read, so store what the {kind} file holds in one, or give it to Data as a DataFrame"
 
 
 def _column_chunks(group: pq.RowGroupMetaData) -> Iterator[pq.ColumnChunkMetaData]:

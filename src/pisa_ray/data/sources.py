@@ -30,7 +30,7 @@ def open_source(
     input: str | Sequence[str] | None = None,  # noqa: A002
     label: str | None = None,
     integers: bool = False,
-    name: str = "the data",
+    name: str | None = None,
 ) -> Source:
     """Opens data of any supported kind and checks what can be checked from its metadata.
 
@@ -44,7 +44,7 @@ def open_source(
         input: For tables: the input column, or several columns of single numbers that become float32 features.
         label: For tables: the column of labels (integers or booleans) or of regression targets (floats).
         integers: Whether several input columns of single integers stay integers.
-        name: What to call the data in error messages.
+        name: What to call the data in error messages; None: by their kind.
 
     Returns:
         The opened source.
@@ -57,9 +57,9 @@ def open_source(
     ray_data = sys.modules.get("ray.data")  # whoever made a Ray data set has imported it; nobody else needs it
     if ray_data is not None and isinstance(spec, ray_data.Dataset):
         return RaySource(spec, input=input, label=label, integers=integers)
-    data = as_data(spec, name)
+    data = as_data(spec, name or "the data")
     if isinstance(data, str | Path) or (isinstance(data, list) and isinstance(data[0], str)):
         return ParquetSource(data, input=input, label=label, integers=integers)
     if isinstance(data, pa.Table):
-        return ArrowSource(data, input=input, label=label, integers=integers)
-    return TorchSource(with_columns(data, input, label))
+        return ArrowSource(data, input=input, label=label, place=name or "the table", integers=integers)
+    return TorchSource(with_columns(data, input, label), name)

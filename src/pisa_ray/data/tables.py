@@ -190,7 +190,7 @@ class TableSource(Source):
 
 
 class ArrowSource(TableSource):
-    """An Arrow table in memory, which travels with the handle."""
+    """An Arrow table in memory, which travels with the handle; `place` is what to call it in error messages."""
 
     def __init__(
         self,
@@ -198,6 +198,7 @@ class ArrowSource(TableSource):
         *,
         input: str | Sequence[str] | None,  # noqa: A002
         label: str | None,
+        place: str = "the table",
         integers: bool = False,
     ):
         for i, field in enumerate(table.schema):
@@ -205,9 +206,9 @@ class ArrowSource(TableSource):
                 table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
-        super().__init__(table.schema, pieces, input=input, label=label, place="the table", integers=integers)
+        super().__init__(table.schema, pieces, input=input, label=label, place=place, integers=integers)
         for name in (*self._features.columns, self._label):
-            (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where("the table"))
+            (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where(place))
 
     def has_no_nulls(self, column: str) -> bool:
         """Looks."""

@@ -28,19 +28,19 @@ class TorchSource(Source):
 
     Args:
         dataset: The dataset, which travels with the handle. A `TensorDataset` of two tensors is read without a detour.
+        name: What to call it where it is empty; None: by its class.
 
     Raises:
         ConfigError: If it is empty, its first item is not a pair of tensors, arrays or numbers, or an item is not the
             same when it is fetched again.
     """
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Any, name: str | None = None):
         self._dataset, self.rows = dataset, len(dataset)
         self._check: ItemCheck | None = None
         if not self.rows:
-            raise ConfigError(
-                f"The {type(dataset).__name__} has no items, but at least one is needed: give data that are not empty."
-            )
+            empty = name or f"The {type(dataset).__name__}"
+            raise ConfigError(f"{empty} has no items, but at least one is needed: give data that are not empty.")
         inputs, targets = checked_first_item(dataset)
         self.input_shape, self.input_dtype = tuple(inputs.shape[1:]), inputs.dtype
         self.target_shape, self.target_dtype, self.target_name = tuple(targets.shape[1:]), targets.dtype, "target"

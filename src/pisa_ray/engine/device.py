@@ -7,17 +7,17 @@ import os
 import numpy as np
 import torch
 
-from pisa_ray.errors import PisaError
+from pisa_ray.errors import ConfigError
 
 
 def choose_device(gpu: bool) -> torch.device:
     """The device of a worker: the GPU that was reserved for it, or the CPU.
 
     Raises:
-        PisaError: A GPU is asked for and torch sees none.
+        ConfigError: A GPU is asked for and torch sees none.
     """
     if gpu and not torch.cuda.is_available():
-        raise PisaError("a GPU was asked for, but torch sees none: install a CUDA build of torch, or use gpus 0.")
+        raise ConfigError("a GPU was asked for, but torch sees none: install a CUDA build of torch, or ask for none.")
     if gpu:  # repeatable matrix products; read when the first of them is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if gpu else "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from pisa_ray.errors import PisaError
@@ -70,7 +71,9 @@ def _check_name(name: Any) -> None:
 def _check_numbers(name: str, numbers: Any, rows: int) -> None:
     if isinstance(numbers, torch.Tensor) and numbers.shape == (rows,) and not numbers.is_complex():
         return
-    if not isinstance(numbers, torch.Tensor):
+    if isinstance(numbers, list | tuple | np.ndarray) and len(np.shape(numbers)) > 0 and len(numbers) == rows:
+        given, remedy = f"a {type(numbers).__name__}", "make a tensor of it, torch.as_tensor(...)"
+    elif not isinstance(numbers, torch.Tensor):
         given, remedy = f"a {type(numbers).__name__}", _NO_MEAN
     elif numbers.dim() == 0:
         given, remedy = "one number for all rows", _NO_MEAN

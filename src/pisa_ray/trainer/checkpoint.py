@@ -17,6 +17,7 @@ from typing import Any
 from pisa_ray import checks
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
+from pisa_ray.engine.json_text import is_count
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import present
@@ -332,7 +333,7 @@ def _read(folder: Folder) -> Checkpoint:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is not JSON; {_OLDER}") from error
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or not is_count(manifest.get("format")):
         raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest; {_OLDER}")
     if manifest.get("format") != FORMAT:
         raise ConfigError(

@@ -65,6 +65,8 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Names the first setting that differs and may not.
     """
+    if missing := [key for key in ("rounds", "seed") if key in new and key not in old]:
+        raise ConfigError(f"config.yaml of the run is damaged: it has no {missing[0]}: put a copy of the file back.")
     before, now = settings(old), settings(new)
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
