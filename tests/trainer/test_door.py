@@ -194,6 +194,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"scaling_config": "4"}, "scaling_config is '4', but it must be a whole number"),
     ({"scaling_config": Scaling}, "scaling_config is the class Scaling, but it must be a whole number"),
     ({"run_config": 5}, "run_config is 5, but it must be a path or a ray.train.RunConfig or None."),
+    ({"stop_test_accuracy": 0.5}, "stop_test_accuracy is 0.5, but this run does not measure test_accuracy and would"),
     ({"run_config": "a\0b"}, "run_config is 'a\\x00b', but no file or folder can have such a path: use one without"),
     ({"run_config": "\ud800"}, "run_config is '\\ud800', but no file or folder can have such a path"),
     (

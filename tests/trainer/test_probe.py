@@ -340,6 +340,17 @@ def test_what_cannot_be_evaluated_on_the_test_data_is_found_at_once():
         )
 
 
+def test_a_single_row_that_batchnorm_refuses_is_a_matter_of_the_batch():
+    def make():
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    for sizes in ({"batch_size": 1}, {"micro_batch_size": 1}, {"partition": IID(24)}):
+        with pytest.raises(
+            ConfigError, match=r"a batch of 1 row, .*; use larger batches \(batch_size, micro_batch_size"
+        ):
+            prepared(make, **sizes)
+
+
 def test_methods_that_ask_more_of_a_model_try_it():
     def make():  # torch.autograd.grad refuses this kind of checkpoint
         return Around(lambda self, x, y: checkpoint(self.layer, x.requires_grad_(), use_reentrant=True))

@@ -141,7 +141,7 @@ class _Trial:
             distortion.check(batch.inputs)
         given = f"a batch of {size} row{'s' * (size > 1)}, inputs {described(batch.inputs)}"
         untouched = batch.inputs._version
-        with refused(f"model cannot be trained on {given}", _FITS):
+        with refused(f"model cannot be trained on {given}", _FITS if size > 1 else _LARGER):
             first = batch.gradient(model.home).clone()
             model.check_tensors()
             left = model.kept_buffers()
@@ -195,6 +195,8 @@ def _check_kept(left: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 #: The remedy where a model raises.
 _FITS = "make the model fit the data, or the data (data.input, data.transform) fit the model"
+#: The same on a single row, of which BatchNorm finds no variance.
+_LARGER = f"use larger batches (batch_size, micro_batch_size, fewer shards), or {_FITS}"
 
 
 def _smallest_batch(job: Job) -> tuple[int, int]:

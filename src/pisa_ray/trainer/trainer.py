@@ -218,6 +218,11 @@ class PisaTrainer:
             self._replay = read_arrivals(Path(replay), len(job.shards), asynchronous.staleness)
             if rounds > len(self._replay):
                 raise ConfigError(f"rounds is {rounds}, but the log to be repeated has {len(self._replay)}.")
+        if stop_test_accuracy is not None and "test_accuracy" not in self._prepared.metrics:
+            raise ConfigError(
+                f"stop_test_accuracy is {stop_test_accuracy:g}, but this run does not measure test_accuracy and would "
+                "never stop by it: give test data, and an evaluate that returns 'accuracy', or leave it out."
+            )
         if score is not None and score not in self._prepared.metrics:
             raise ConfigError(
                 f"checkpoint_score_attribute is {score!r}, but this run does not measure that: use one of "
