@@ -65,7 +65,7 @@ def make(cluster, least=1, most=1, stop=lambda: False, sites=None, shards=9, **w
         cluster.events.append(kind)
 
     crew = Crew(None, RayResources(), tell)
-    crew._environment = {}
+    crew.environment = {}
     staffing = Staffing(Wanted(least, most, **wanted))
     return crew, Elastic(
         crew,

@@ -122,5 +122,5 @@ def test_where_things_are():
     state = worker.shards[0].state
     assert {t.device.type for t in (worker.model.parameters, state.dual, state.moment)} == {"cuda"}
     worker.prefetch([0])
-    (ahead,) = worker._ahead.values()
+    (ahead,) = worker.ahead.values()
     assert {part.device.type for part in ahead[1:]} == {"cuda"}

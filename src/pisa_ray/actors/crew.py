@@ -108,6 +108,7 @@ class Crew:
 
     Attributes:
         rests_until: When starts may be tried again, by this process's clock.
+        environment: What the first worker computes with, which the others must too.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Crew:
         self.reference = sent(job)
         self._resources, self._sites, self._tell = resources, sites, tell
         self._frozen_after, self._exact = frozen_after, exact
-        self._environment: Mapping[str, str | int] | None = None
+        self.environment: Mapping[str, str | int] | None = None
         self._ids = itertools.count()
         self._failed_starts = 0
         self.rests_until = -float("inf")
@@ -210,9 +211,9 @@ class Crew:
     def accept(self, member: Member) -> bool:
         """Whether a new worker computes as the others do; if not, it is told, and ended where bits matter."""
         assert member.info is not None  # noqa: S101  (for the type checker)
-        if self._environment is None:
-            self._environment = member.info.environment
-        found = differences(self._environment, member.info.environment)
+        if self.environment is None:
+            self.environment = member.info.environment
+        found = differences(self.environment, member.info.environment)
         differ = [f"{key} is {there}, not {here}" for key, (here, there) in found.items()]
         if not differ:
             return True

@@ -138,6 +138,9 @@ class Worker:
         job: What is trained.
         gpu: Whether the model and the states live on a GPU.
         process_is_ours: Whether the thread count may be set for good.
+
+    Attributes:
+        ahead: The next mini-batches by shard, each with its number in the stream.
     """
 
     def __init__(self, job: Job, *, gpu: bool = False, process_is_ours: bool = True) -> None:
@@ -155,7 +158,7 @@ class Worker:
         self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int, int | None], Rows] = {}
-        self._ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}  # the next mini-batches, by shard
+        self.ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
 
     def _trees(self) -> tuple[TreeSum, TreeSum]:
         m = len(self.job.shards)
@@ -169,7 +172,7 @@ class Worker:
         for i in job.removed:
             self.shards.pop(i, None)
             self._prepared.pop(i, None)
-            self._ahead.pop(i, None)
+            self.ahead.pop(i, None)
         self._tree, self._duals = self._trees()
 
     def info(self) -> WorkerInfo:
@@ -238,7 +241,7 @@ class Worker:
     def release(self, shards: Sequence[int]) -> States:
         """Let go of shards; returns their states."""
         for i in shards:
-            self._ahead.pop(i, None)
+            self.ahead.pop(i, None)
         return {i: StateValue.of(self.shards.pop(i).state) for i in shards}
 
     def replay(self, shards: Sequence[int], rounds: Sequence[PastRound], published: Sequence[np.ndarray]) -> None:
@@ -410,7 +413,7 @@ class Worker:
             seed_all(self.job.seed, "forward", i, count)
 
         self._drawn = count
-        ahead = self._ahead.pop(i, None)
+        ahead = self.ahead.pop(i, None)
         _, x, y = ahead if ahead is not None and ahead[0] == count else (count, *self.batch(i, count))
         probes = key(self.job.seed, "probes", i, count)
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
@@ -421,7 +424,7 @@ class Worker:
             return
         for i in (i for i in set(shards) & set(self.shards) if self.shards[i].home is not None):
             count = self.shards[i].state.reports * self.job.steps(i)
-            self._ahead[i] = (count, *self.batch(i, count))
+            self.ahead[i] = (count, *self.batch(i, count))
 
     def batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Mini-batch number `count` (from 0) of a shard, as the model sees it."""
