@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from pisa_ray import Data
+from pisa_ray import SISA, Data, Indices
 from pisa_ray.data import ByColumn, ByFeature, open_source
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.prepare import prepare
 
 ROWS = 40
 
@@ -167,3 +168,24 @@ def test_what_the_metadata_prove_and_images_are_not_read(tmp_path, monkeypatch):
     assert asked == []
     open_source(tmp_path / "t.parquet", input=["a", "b"], label="r").check("it", inputs=True)
     assert asked == [(0, ["a", "r"]), (1, ["a", "r"])]
+
+
+def test_inputs_of_pinned_shards_are_not_looked_at_here(tmp_path):
+    """They may not leave their places; labels are, since shards are cut by them."""
+    pq.write_table(table(a=column(np.nan)), tmp_path / "a.parquet")
+    data = Data(train=tmp_path / "a.parquet", input=["a", "b"], label="y")
+    with pytest.raises(ConfigError, match="row 31 of column 'a' is nan"):
+        data.open()
+    assert data.open(pinned=True).train.rows == ROWS
+    pinned = prepare(
+        model=lambda: torch.nn.Linear(2, 3),
+        data=data,
+        partition=Indices([range(10), range(10, ROWS)]),
+        algorithm=SISA(sigma=1, rho=1),
+        pin_to={"site": ["lyon", "bonn"]},
+        batch_size=4,
+    )
+    assert pinned.job.pinned
+    pq.write_table(table(r=column(np.nan)), tmp_path / "r.parquet")
+    with pytest.raises(ConfigError, match="row 31 of column 'r' is nan"):
+        Data(train=tmp_path / "r.parquet", input="a", label="r").open(pinned=True)

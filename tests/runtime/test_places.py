@@ -284,8 +284,8 @@ def test_a_place_goes_away_and_comes_back(tmp_path, mode):
     assert done.returncode == 0, done.stderr[-5000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     bonn = [i for i, place in enumerate(PLACES) if place == "bonn"]
-    for site, shard in found["read"]:  # the driver tries the model on the smallest shard, here the first
-        assert PLACES[shard] in (site, None) or (site, shard) == ("driver", 0)
+    for site, shard in found["read"]:  # the driver, which has the data set, looks at some items
+        assert PLACES[shard] in (site, None) or site == "driver"
     assert {(site, shard) for site, shard in found["read"] if site == "bonn"} == {("bonn", i) for i in bonn}
     away = [(round_, i) for kind, round_, shards in found["told"] if kind == "shards_away" for i in shards]
     back = [(round_, i) for kind, round_, shards in found["told"] if kind == "shards_back" for i in shards]

@@ -101,7 +101,7 @@ sys.path[:0] = {paths!r}
 from test_population import trainable, tuner
 from ray import tune
 import ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 folder = Path(sys.argv[1])
 if sys.argv[2] == "restore":
     again = tune.Tuner.restore(str(folder / "pbt"), trainable=trainable(), resume_unfinished=True, restart_errored=True)

@@ -76,7 +76,7 @@ def train(
 
 def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
     """The arguments of PisaTrainer that determine the result of a round; data where they have been opened already."""
-    data, method = data or config.data.build().open(), config.algorithm.build()
+    data, method = data or config.data.build().open(pinned=config.pin_to is not None), config.algorithm.build()
     if config.model.kind is not None:
         if config.data.dtype == "int64":
             raise ConfigError(

@@ -92,11 +92,13 @@ class Data:
         if isinstance(checks.plain(self.validation), int | float):
             checks.settle(self, validation=checks.number(above=0, below=1))
 
-    def open(self, *, keep: bool = False) -> Opened:
+    def open(self, *, keep: bool = False, pinned: bool = False) -> Opened:
         """Open the sources; data that cannot be used are refused here.
 
         Args:
             keep: Decode each source once and keep it in memory, for several runs of one process.
+            pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
+                where it is read.
         """
         dtype = checked_dtype(self.dtype)
 
@@ -111,7 +113,7 @@ class Data:
         validation = source("validation", self.validation) if self.validation is not None and share is None else None
         for name, other in (("train", train), ("test", test), ("validation", validation)):
             if other is not None:
-                other.check(f"data.{name}", inputs=self.transform is None)
+                other.check(f"data.{name}", inputs=self.transform is None and not pinned)
                 check_alike(train, other, f"data.{name}")
         input_, label = (
             ("features", "label")
@@ -205,7 +207,7 @@ def prepare(
             f"algorithm {type(method).__name__} forgets who does not report, but pin_to needs the last messages of "
             "shards whose place is away: use PISA, SISA, SISAD, NSISA or MIFA, or leave pin_to out."
         )
-    opened = data.open() if isinstance(data, Data) else data
+    opened = data.open(pinned=pin_to is not None) if isinstance(data, Data) else data
     cut = partition.split(opened.train, seed)
     pinned(pin_to, len(cut))
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]

@@ -82,7 +82,8 @@ class PisaTrainer:
             sum, and its state is kept elsewhere, as it was when it was last safe. Only for methods with a memory of all
             shards. Every place needs a worker, so there are at least as many; one that is away is not waited for,
             whatever the minimum. Data should be files, since what this process holds travels to all. It reads what it
-            needs to cut the shards (labels, say), and a mini-batch of the smallest one to try the model.
+            needs to cut the shards (labels, say), a mini-batch of the smallest one to try the model, and what a hash of
+            the files takes; of a torch data set, which is in this process anyway, some items.
         robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
             every shard sends by itself, so workers send more.
         sigma_schedule: How sigma goes: Constant, Geometric, Matched, Shape, Trapezoid, ResidualBalancing,
