@@ -134,7 +134,7 @@ def library(
     """The library's step, message and tree, one method and schedule a shard; endless."""
     w, m = problem.w0.flatten(), len(methods)
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
-    rows = RowLayout(layout.size, methods[0].vectors)
+    rows = RowLayout(layout.size, methods[0].penalties(layout).size)
     shards = [method.initial_state(w, layout) for method in methods]
     streams = [Stream(problem, i) for i in range(m)]
     sigma = [method.sigma for method in methods]
@@ -152,7 +152,7 @@ def library(
             tree.add((0, i), leaves[i] * problem.alpha[i])
         first = iteration == 1
         w = (
-            methods[0].first_consensus(w)
+            methods[0].first_consensus(w, layout)
             if first and methods[0].vectors == 2
             else consensus(rows.split(tree.total()), problem.lam, torch.empty_like(w))
         )

@@ -84,7 +84,7 @@ class Run:
     def __post_init__(self):
         self.states = [self.method.initial_state(self.w, self.layout) for _ in self.shards]
         self.memory = self.method.initial_memory(self.layout)
-        self.rows = RowLayout(P, self.method.vectors)
+        self.rows = RowLayout(P, P if self.method.vectors == 2 else 1)
         self.said = [None] * len(self.shards)
         self.sigma = self.method.sigma
 

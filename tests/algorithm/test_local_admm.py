@@ -137,7 +137,7 @@ CASES = {
         lambda: {"root": accumulated(3, AdaGrad(), 1e-8)},
     ),
     "nsisa": (
-        NSISA(sigma=30, rho=5, lam=0.05, matrix_moment=Adam(0.9), local_steps=E),
+        NSISA(rest=None, sigma=30, rho=5, lam=0.05, matrix_moment=Adam(0.9), local_steps=E),
         lambda: {"root": adam_root(3, 0.9, 1e-8), "direction": orthogonalised(3, 0.95)},
     ),
     "sisa_d": (SISAD(sigma=9, rho=27, beta=0.9, eps=1e-3, local_steps=E), lambda: {"metric": adam_root(3, 0.9, 1e-3)}),
@@ -180,7 +180,7 @@ def report(
     method: Settings, shard: ShardState, problem: LeastSquares, w: torch.Tensor, sigma: float, i: int = 0
 ) -> tuple[Message, torch.Tensor]:
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
-    rows = RowLayout(w.numel(), method.vectors)
+    rows = RowLayout(w.numel(), method.penalties(layout).size)
     message, gap = rows.split(torch.full((rows.width,), float("nan"), dtype=w.dtype)), torch.empty_like(w)
     task = Task(w, Stream(problem, i).draw, sigma, layout, gap, steps=method.gradients(1, 1))
     method.step(shard, task, message)
@@ -288,7 +288,7 @@ def test_the_first_gradient_is_at_w_itself_and_each_batch_is_drawn_when_the_step
 
 
 def test_nsisa_perturbs_by_the_number_of_the_local_step():
-    method = NSISA(sigma=4.0, rho=2.0, perturbation=1e-3, eps=1e-2, local_steps=2)
+    method = NSISA(rest=None, sigma=4.0, rho=2.0, perturbation=1e-3, eps=1e-2, local_steps=2)
     layout, rows, w = Layout.of([("m", (2, 2), True)]), RowLayout(4), torch.zeros(4, dtype=torch.float64)
     shard = method.initial_state(w, layout)
     shard.reports = 1
@@ -306,7 +306,7 @@ def test_one_step_has_the_bits_of_the_plain_lines():
     layout, sigma = Layout.of([("b", (70_001,), False)]), 1.7
 
     def steps(method):
-        rows = RowLayout(len(w), method.vectors)
+        rows = RowLayout(len(w), method.penalties(layout).size)
         message, gap = rows.split(torch.empty(rows.width)), torch.empty_like(w)
         shard = method.initial_state(w, layout)
         for g in gradients:
@@ -316,7 +316,7 @@ def test_one_step_has_the_bits_of_the_plain_lines():
     def moment(m, d, beta):
         return m * beta + (d * d) * (1 - beta)
 
-    for method in (PISA(rho=3), SISA(rho=3), SISAD(sigma=2, rho=18), NSISA(rho=3)):
+    for method in (PISA(rho=3), SISA(rho=3), SISAD(sigma=2, rho=18), NSISA(rest=None, rho=3)):
         shard, message, gap = steps(method)
         pi, m = torch.zeros_like(w), torch.zeros_like(w)
         for k, g in enumerate(gradients, 1):

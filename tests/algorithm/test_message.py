@@ -125,7 +125,7 @@ def test_repeated_and_missing_nodes_are_refused():
 
 
 def test_row_parts_cover_the_row_and_consensus_divides():
-    layout = RowLayout(3, 2, 2)
+    layout = RowLayout(3, 3, 2)
     row = torch.arange(float(layout.width))
     message = layout.split(row)
     assert torch.cat([message.N, message.M, message.buffers, message.weight]).equal(row)

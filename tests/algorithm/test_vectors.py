@@ -76,6 +76,7 @@ def setting(vectors, name):
             methods.append(
                 NSISA(
                     **common,
+                    rest=None,
                     matrix_moment=second_moment(config),
                     eps=config["eps"],
                     mu=config["mu"],

@@ -35,9 +35,10 @@ def test_the_last_messages_of_the_absent_stay_in_the_sum(method, participation):
     assert reporters < set(job.present)
     versions = {i: shard.state.version for i, shard in worker.shards.items()}
     assert {i for i, version in versions.items() if version == 3} == reporters
-    rows = job.rows(worker.model.layout.size, len(worker.model.buffers))
+    rows = job.rows(worker.model.layout, len(worker.model.buffers))
     total = rows.split(torch.stack([shard.state.said for shard in worker.shards.values()]).double().sum(0))
-    expected = total.N / (total.M + job.method.lam * total.weight)
+    penalties = job.method.penalties(worker.model.layout).spread(total.M)
+    expected = total.N / (penalties + job.method.lam * total.weight)
     assert float(total.weight) == pytest.approx(1.0)
     np.testing.assert_allclose(w[: len(expected)], expected, rtol=1e-4, atol=1e-6)
 
@@ -52,5 +53,5 @@ def test_a_mean_without_memory_is_over_the_reporters(only):
     for round_, published in ((1, alone.model.published()), (2, before.numpy())):
         messages, _ = alone.step(round_, job.method.sigma * round_, published, diagnose=False)
     ((_, row),) = messages.messages
-    message = job.rows(alone.model.layout.size, 0).split(torch.from_numpy(row))
+    message = job.rows(alone.model.layout, 0).split(torch.from_numpy(row))
     np.testing.assert_allclose(w, before + message.N / message.weight, rtol=1e-5, atol=1e-7)

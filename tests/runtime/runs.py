@@ -35,7 +35,7 @@ METHODS = {
     "pisa": PISA(sigma=3.0, rho=1.0),
     "sisa": SISA(sigma=0.3, rho=30.0, lam=1e-3),
     "sisa_d": SISAD(sigma=60.0, rho=540.0),
-    "nsisa": NSISA(sigma=20.0, rho=50.0),
+    "nsisa": NSISA(sigma=20.0, rho=50.0, rest=SISAD(sigma=60.0, rho=540.0), precision="float32"),
     "sisa_local": SISA(sigma=0.3, rho=30.0, lam=1e-3, local_steps=2),
     "sisa_d_local": SISAD(sigma=20.0, rho=580.0, local_steps=3),
     "fisher": PISA(sigma=3.0, rho=1.0, preconditioner=FisherDiagonal(), local_steps=2),

@@ -41,7 +41,7 @@ HEALTH = {
 METHODS = {
     "sisa": SISA(sigma=1.0, rho=200.0),
     "sisa_d": SISAD(sigma=60.0, rho=540.0),
-    "nsisa": NSISA(sigma=20.0, rho=50.0),
+    "nsisa": NSISA(sigma=20.0, rho=50.0, rest=SISAD(sigma=60.0, rho=540.0), precision="float32"),
 }
 
 

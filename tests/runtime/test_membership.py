@@ -163,7 +163,7 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
             robust=None,
             keeps_messages=False,
             reporters=lambda round_: range(shards),
-            rows=lambda p, b: RowLayout(p, 1, b),
+            rows=lambda layout, b: RowLayout(layout.size, 1, b),
         )
         return Consensus(job, Layout.of([("w", (p,), False)]), np.zeros(p, np.float32))
 

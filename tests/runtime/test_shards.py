@@ -127,7 +127,7 @@ def in_a_tree(rows):
 
 
 def consensus_by_hand(job, rows):
-    total = job.rows(len(next(iter(rows.values()))) - 2, 0).split(in_a_tree(rows))
+    total = job.rows(job.build_model().layout, 0).split(in_a_tree(rows))
     return (total.N / (total.M + job.method.lam * total.weight)).numpy()
 
 

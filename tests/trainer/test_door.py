@@ -101,6 +101,7 @@ def test_a_run_with_numbers_of_numpy_and_torch_is_the_run_with_plain_ones(tmp_pa
                 checkpoint_every=whole(1),
                 stop_seconds=number(1000.0),
                 threads_per_worker=whole(1),
+                compiled=None,
                 scaling_config=whole(0),
                 exact=flag(True),
                 warn=flag(False),

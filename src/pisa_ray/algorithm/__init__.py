@@ -1,11 +1,14 @@
 """The algorithms: torch only, no Ray, no files. Read admm.py first, then message.py; the baselines are beside them."""
 
-from pisa_ray.algorithm.admm import PISA, SISA, DualState
-from pisa_ray.algorithm.automatic import AUTO, Auto, Slope, Start, curvature, number
+from pisa_ray.algorithm.admm import PISA, SISA, Admm, Settings
+from pisa_ray.algorithm.auto import AUTO, Auto, number
+from pisa_ray.algorithm.automatic import Slope, Start, curvature, policy
 from pisa_ray.algorithm.curvature import Curvature
+from pisa_ray.algorithm.driver import DualState
+from pisa_ray.algorithm.groups import Groups
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.local_steps import MIFA, MOON, FedAdam, FedAvg, FedNova, FedProx, FedYogi, Scaffold
-from pisa_ray.algorithm.message import Message, RowLayout, TreeSum, consensus
+from pisa_ray.algorithm.message import Message, Penalties, RowLayout, TreeSum, consensus
 from pisa_ray.algorithm.method import Batch, MemoryOf, Method, Task, Update, memory_of
 from pisa_ray.algorithm.nsisa import NSISA
 from pisa_ray.algorithm.preconditioners import (
@@ -34,6 +37,7 @@ __all__ = [
     "SISAD",
     "AdaGrad",
     "Adam",
+    "Admm",
     "Auto",
     "Batch",
     "Clip",
@@ -47,6 +51,7 @@ __all__ = [
     "FedYogi",
     "FisherDiagonal",
     "GaussNewton",
+    "Groups",
     "Hessian",
     "HessianDiagonal",
     "Identity",
@@ -56,6 +61,7 @@ __all__ = [
     "MemoryOf",
     "Message",
     "Method",
+    "Penalties",
     "Preconditioner",
     "RMSProp",
     "Reducer",
@@ -63,6 +69,7 @@ __all__ = [
     "RowLayout",
     "Scaffold",
     "SecondMoment",
+    "Settings",
     "ShardState",
     "Slope",
     "Slot",
@@ -78,5 +85,6 @@ __all__ = [
     "curvature",
     "memory_of",
     "number",
+    "policy",
     "trimmed",
 ]

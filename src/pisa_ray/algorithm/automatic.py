@@ -1,4 +1,4 @@
-"""The automatic start: sigma, rho and eps from the curvature of the mean loss at w^init.
+"""The automatic start: sigma, rho and eps of each rule from the curvature of the mean loss at w^init.
 
 With one sigma for all, full gradients and curvature h of the mean loss along an eigenvector, a quadratic is stable iff
 
@@ -12,18 +12,27 @@ v_0 = P^(-1/2) g(w):
 g is the mean gradient, on one and the same mini-batch of each shard throughout: on others, the difference would be
 noise over s. P is the metric, and a step goes a thousandth of ||w||. For a diagonal penalty P is that penalty's metric,
 and h_1 is used, the curvature along the first move P^-1 g: the largest is that of a few entries with tiny gradients.
+Where parameters are in groups, each rule's curvature is that along its own entries.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
+from typing import TypeVar
 
 import torch
 
-from pisa_ray import checks
+from pisa_ray.algorithm.admm import PISA, SISA, Settings
+from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import blocks
+from pisa_ray.algorithm.nsisa import NSISA
+from pisa_ray.algorithm.preconditioners import Identity
+from pisa_ray.algorithm.sisa_d import EPS, SISAD
+
+R = TypeVar("R", bound=Settings)
 
 #: How far a power step goes in units of ||w||, and the least root mean square of w that is counted with.
 REACH, LEAST = 1e-3, 0.01
@@ -31,49 +40,11 @@ REACH, LEAST = 1e-3, 0.01
 #: Digits of what is found that are kept: the last bits of sums in a driver depend on its machine.
 DIGITS = 3
 
+#: From here on rho stabilises by itself where Q is a curvature.
+CURVED = 0.75
 
-@dataclass(frozen=True)
-class Auto:
-    """Stands for a number that the automatic start sets before round 1.
-
-    Attributes:
-        hint: A first guess, taken as it is where the start finds it sound, else the nearest value that is; None: none.
-    """
-
-    hint: float | None = None
-
-    def __post_init__(self) -> None:
-        checks.settle(self, hint=checks.number(above=0, most=1e30) | checks.nothing)
-
-
-#: The default of every sigma and rho.
-AUTO = Auto()
-
-#: What may stand where a number is found by the automatic start.
-AUTOMATIC = checks.instance("Auto()", Auto)
-
-
-def choose(setting: float | Auto, least: float, best: float, most: float) -> float:
-    """A setting as it is given, or the hint as far as it lies between two bounds, or without one what is best."""
-    if not isinstance(setting, Auto):
-        return setting
-    return rounded(best if setting.hint is None else min(max(setting.hint, least), most))
-
-
-def number(value: float | Auto) -> float:
-    """A setting that must have been set by now.
-
-    Raises:
-        ValueError: It is still to be set.
-    """
-    if isinstance(value, Auto):
-        raise ValueError("sigma or rho is still to be set by the automatic start: give a number, or let a trainer run")
-    return value
-
-
-def rounded(value: float) -> float:
-    """A number to DIGITS significant digits."""
-    return float(f"{value:.{DIGITS - 1}e}")
+#: Of SISA-D: eps as a share of a typical entry where sigma is automatic, rho / sigma, and h / sigma.
+EPS_SHARE, RATIO, SHARE = 0.02, 19.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -83,38 +54,159 @@ class Slope:
     Attributes:
         mean: g, sum_i alpha_i g_i, [p].
         size: sum_i alpha_i |g_i|, by entry, [p].
-        typical: Root mean square entry of the shards' gradients, sqrt(sum_i alpha_i g_i^2 averaged over entries).
+        square: sum_i alpha_i g_i^2, by entry, [p].
         weight: sum_i alpha_i over the shards that were there.
     """
 
     mean: torch.Tensor
     size: torch.Tensor
-    typical: float
+    square: torch.Tensor
     weight: float
 
     @classmethod
     def of(cls, total: torch.Tensor) -> Slope:
-        """From a sum over shards of alpha_i [ g_i | |g_i| | mean of g_i^2 | 1 ], [2 p + 2]."""
-        p = (len(total) - 2) // 2
-        square, weight = total[2 * p :].tolist()
-        return cls(total[:p] / weight, total[p : 2 * p] / weight, math.sqrt(square / weight), weight)
+        """From a sum over shards of alpha_i [ g_i | |g_i| | g_i^2 | 1 ], [3 p + 1]."""
+        weight = float(total[-1])
+        mean, size, square = (total[:-1] / weight).chunk(3)
+        return cls(mean, size, square, weight)
+
+    def typical(self, entries: Sequence[slice]) -> float:
+        """The root mean square entry of the shards' gradients at some entries of w."""
+        squares = [self.square[part].double() for part in entries]
+        return math.sqrt(float(sum(x.sum() for x in squares)) / sum(len(x) for x in squares))
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a method sets its numbers by.
+    """What a rule's numbers are set by.
 
     Attributes:
-        h: Curvature of the mean loss at w^init in the method's metric, after its number of power steps, above 0.
-        typical: See Slope, above 0.
+        h: Curvature of the mean loss at w^init in the rule's metric, after its number of power steps, above 0.
+        typical: Root mean square entry of the shards' gradients at its entries, above 0.
     """
 
     h: float
     typical: float
 
 
+@dataclass(frozen=True)
+class Policy:
+    """How a rule's numbers are found.
+
+    Attributes:
+        probes: Whether the curvature is to be measured.
+        steps: Power steps; 1 is along the first move.
+        metric: What the penalty is multiplied by, [p], given the gradients and the typical entry of the part's.
+        numbers: From what was measured to what is to be set, by name.
+    """
+
+    probes: bool
+    steps: int
+    metric: Callable[[Slope, float], torch.Tensor]
+    numbers: Callable[[Start], dict[str, float | str]]
+
+
+@singledispatch
+def policy(rule: Settings) -> Policy:
+    """The policy of a kind of rule.
+
+    Raises:
+        TypeError: It has none.
+    """
+    raise TypeError(f"no automatic start is known for {type(rule).__name__}: give sigma and rho")
+
+
+def started(rule: R, start: Start) -> R:
+    """The rule with its numbers set."""
+    return rule.with_numbers(policy(rule).numbers(start))
+
+
+def _plain(slope: Slope, typical: float) -> torch.Tensor:
+    """1: the penalty is a number."""
+    return torch.ones_like(slope.mean)
+
+
+@policy.register
+def _of_pisa(rule: PISA) -> Policy:
+    """Sigma = rho = h, so that 2 sigma + 4 rho q is twice what stability asks for; without rho sigma = 2 h.
+
+    Q of the other preconditioners is a curvature itself, so that rho is 1, and enough from 3/4 on.
+    """
+
+    def numbers(start: Start) -> dict[str, float | str]:
+        if isinstance(rule.preconditioner, Identity):
+            return _at(rule, start.h, start.h, 1.0)
+        curved = isinstance(rule.rho, Auto) or rule.rho >= CURVED
+        return _at(rule, start.h, 1.0, start.h if curved else 0.0)
+
+    return Policy(not rule.is_set, 8, _plain, numbers)
+
+
+@policy.register
+def _of_sisa(rule: SISA) -> Policy:
+    """Sigma at h, and rho q as large for an entry of typical size; see PISA."""
+    return Policy(not rule.is_set, 8, _plain, lambda start: _at(rule, start.h, start.h / start.typical, start.typical))
+
+
+@policy.register
+def _of_nsisa(rule: NSISA) -> Policy:
+    """Sigma 20 and rho 80, whatever the loss: a matrix moves by about 2 o / sigma, with o of unit scale."""
+
+    def numbers(start: Start) -> dict[str, float | str]:
+        return {"sigma": choose(rule.sigma, 5, 20, 80), "rho": choose(rule.rho, 8, 80, 800)}
+
+    return Policy(False, 0, _plain, numbers)
+
+
+@policy.register
+def _of_sisa_d(rule: SISAD) -> Policy:
+    """Rho = 19 sigma, so b = 1/20, and sigma = h / 25, so 2 sigma + 4 rho is about 3 h, also with a given rho.
+
+    Found on networks and on least squares, whose results are flat over a factor of two on both sides.
+    """
+
+    def eps(typical: float) -> float:
+        if not isinstance(rule.eps, Auto):
+            return rule.eps
+        return EPS_SHARE * typical if isinstance(rule.sigma, Auto) else EPS
+
+    def numbers(start: Start) -> dict[str, float | str]:
+        best = start.h / SHARE
+        if not isinstance(rule.rho, Auto):
+            best = max(best, (start.h / SHARE * (2 + 4 * RATIO) - 4 * rule.rho) / 2)
+        sigma = choose(rule.sigma, best / 3, best, 3 * best)
+        rho = choose(rule.rho, sigma, RATIO * sigma, 100 * sigma)
+        return {"sigma": sigma, "rho": rho, "eps": rounded(eps(start.typical))}
+
+    return Policy(isinstance(rule.sigma, Auto), 1, lambda slope, typical: slope.size + eps(typical), numbers)
+
+
+def _at(rule: Settings, h: float, rho: float, q: float) -> dict[str, float | str]:
+    """Sigma about h, and above what stability asks for, (3 h - 4 rho q) / 2; rho where it is not given."""
+    rho = choose(rule.rho, rho / 10, rho, 10 * rho)
+    least = max(0.3 * h, (3 * h - 4 * rho * q) / 2)
+    return {"sigma": choose(rule.sigma, least, max(h, 4 / 3 * least), max(3 * h, least)), "rho": rho}
+
+
+def choose(setting: float | Auto, least: float, best: float, most: float) -> float:
+    """A setting as it is given, or the hint as far as it lies between two bounds, or without one what is best."""
+    if not isinstance(setting, Auto):
+        return setting
+    return rounded(best if setting.hint is None else min(max(setting.hint, least), most))
+
+
+def rounded(value: float) -> float:
+    """A number to DIGITS significant digits."""
+    return float(f"{value:.{DIGITS - 1}e}")
+
+
 def curvature(
-    gradient: Callable[[torch.Tensor], torch.Tensor], w: torch.Tensor, g: torch.Tensor, metric: torch.Tensor, steps: int
+    gradient: Callable[[torch.Tensor], torch.Tensor],
+    w: torch.Tensor,
+    g: torch.Tensor,
+    metric: torch.Tensor,
+    steps: int,
+    entries: Sequence[slice] = (slice(None),),
 ) -> float:
     """Curvature of the mean loss in a metric, by power steps.
 
@@ -124,12 +216,16 @@ def curvature(
         g: The gradient there, [p].
         metric: P, [p], above 0.
         steps: How many; 1: along P^-1 g, many: the largest.
+        entries: Along which entries.
 
     Returns:
         h_steps; 0 or not finite where the loss is flat, or not finite, there.
     """
-    root = metric.sqrt()
-    reach = REACH * max(_norm(w), LEAST * math.sqrt(len(w)))
+    root = torch.full_like(metric, math.inf)  # nothing moves there
+    for part in entries:
+        root[part] = metric[part].sqrt()
+    there = torch.cat([w[part] for part in entries])
+    reach = REACH * max(_norm(there), LEAST * math.sqrt(len(there)))
     u, h = g / root, 0.0
     for _ in range(steps):
         length = _norm(u)

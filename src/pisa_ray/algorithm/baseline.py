@@ -11,6 +11,7 @@ import torch
 
 from pisa_ray import checks
 from pisa_ray.algorithm.layout import Layout
+from pisa_ray.algorithm.message import Penalties
 from pisa_ray.algorithm.method import MemoryOf, Update
 from pisa_ray.algorithm.optimizers import OPTIMIZER, Optimizer
 from pisa_ray.algorithm.state import ShardState
@@ -31,11 +32,11 @@ class Baseline:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     vectors: ClassVar[int] = 1
+    weighs: ClassVar[bool] = False
     duals: ClassVar[bool] = False
     proposes: ClassVar[bool] = True
     remedy: ClassVar[str] = "lowering algorithm.lr"
     memory_of: ClassVar[MemoryOf | None] = None
-    lam: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         checks.settle(
@@ -64,7 +65,15 @@ class Baseline:
         """The learning rate of an iteration with that penalty."""
         return self.lr * (self.sigma / sigma)
 
-    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+    def penalties(self, layout: Layout) -> Penalties:
+        """One number, or a vector where messages have two."""
+        return Penalties.number(layout.size) if self.vectors == 1 else Penalties.vector(layout.size)
+
+    def shrinkage(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """0: weight decay is the optimizer's."""
+        return torch.zeros_like(w)
+
+    def first_consensus(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
         """w^init."""
         return w.clone()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -17,13 +17,15 @@ class Slot:
         name: The parameter's name in the model.
         shape: Its shape.
         start: Index of its first entry in the flat vector.
-        matrix: Whether NSISA treats it as a matrix, (shape[0], the rest flattened).
+        matrix: Whether it can be treated as a matrix, (shape[0], the rest flattened): embeddings are none.
+        head: Whether it is the weight of the model's last linear layer.
     """
 
     name: str
     shape: tuple[int, ...]
     start: int
     matrix: bool
+    head: bool = False
 
     @property
     def size(self) -> int:
@@ -52,11 +54,16 @@ class Layout:
     slots: tuple[Slot, ...]
 
     @classmethod
-    def of(cls, parameters: Iterable[tuple[str, tuple[int, ...], bool]]) -> Layout:
-        """Lay out parameters given as (name, shape, matrix); what has fewer than two dimensions is no matrix."""
+    def of(cls, parameters: Iterable[tuple[str, tuple[int, ...], bool]], heads: Collection[str] = ()) -> Layout:
+        """Lay out parameters given as (name, shape, matrix); what has fewer than two dimensions is no matrix.
+
+        Args:
+            parameters: In the model's order.
+            heads: The names of those that are the weight of a last linear layer.
+        """
         slots, start = [], 0
         for name, shape, matrix in parameters:
-            slots.append(Slot(name, tuple(shape), start, matrix and len(shape) > 1 and prod(shape) > 0))
+            slots.append(Slot(name, tuple(shape), start, matrix and len(shape) > 1 and prod(shape) > 0, name in heads))
             start += slots[-1].size
         return cls(tuple(slots))
 
@@ -79,8 +86,3 @@ def blocks(x: torch.Tensor) -> Iterator[slice]:
     step = BLOCK if x.device.type == "cpu" else max(len(x), 1)
     for start in range(0, len(x), step):
         yield slice(start, min(start + step, len(x)))
-
-
-def scratch(x: torch.Tensor) -> torch.Tensor:
-    """Room for one block of a vector."""
-    return x.new_empty(min(BLOCK, len(x)) if x.device.type == "cpu" else len(x))

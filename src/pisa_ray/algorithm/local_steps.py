@@ -25,7 +25,7 @@ from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import STEPS, Batch, MemoryOf, Task, Term, Update
 from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
-from pisa_ray.algorithm.second_moment import square_root
+from pisa_ray.algorithm.rules import square_root
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.errors import ConfigError
 
@@ -331,7 +331,7 @@ class FedAdam(FedAvg):
         m, v = memory.chunk(2)
         m.mul_(self.beta1).add_(delta * (1 - self.beta1))
         self._second_moment(v, delta * delta)
-        move = (m * self.server_lr).div_(square_root(v, torch.empty_like(v)).add_(self.tau))
+        move = (m * self.server_lr).div_(square_root(v).add_(self.tau))
         torch.add(update.w, move, out=update.out)
 
     def _second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:

@@ -26,7 +26,8 @@ class Message:
 
     Attributes:
         N: s w + 2 pi' - pi ( = s w_i + pi'), [p]; of baselines, a gradient or the way that local steps went.
-        M: s, [1]; for a diagonal penalty [p]; of baselines, what their docstrings say.
+        M: s, where Penalties says, [q]; one number or a vector [p], or some of either. Of baselines, what their
+            docstrings say.
         buffers: The model's floating buffers, [b]: BatchNorm statistics; last those that are not averaged, of which the
             sum has the first shard's, unweighted.
         weight: 1 before weighting, sum of alpha after summing, [1].
@@ -41,18 +42,52 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Penalties:
+    """Where the penalties of w's entries are in M.
+
+    Attributes:
+        parameters: p, entries of w.
+        size: q, entries of M.
+        places: (entries of w, their places in M: one for all of them, or as many), for all of w.
+    """
+
+    parameters: int
+    size: int
+    places: tuple[tuple[slice, slice], ...]
+
+    @classmethod
+    def number(cls, parameters: int) -> Penalties:
+        """One number for all."""
+        return cls(parameters, 1, ((slice(0, parameters), slice(0, 1)),))
+
+    @classmethod
+    def vector(cls, parameters: int) -> Penalties:
+        """One for each entry."""
+        return cls(parameters, parameters, ((slice(0, parameters), slice(0, parameters)),))
+
+    def spread(self, M: torch.Tensor) -> torch.Tensor:
+        """M by entries of w, [p], or as it is where it is one number for all, [1]."""
+        if M.numel() in (1, self.parameters):
+            return M
+        out = M.new_empty(self.parameters)
+        for entries, place in self.places:
+            out[entries] = M[place]
+        return out
+
+
+@dataclass(frozen=True)
 class RowLayout:
     """Where the parts of a message lie in its row.
 
     Attributes:
         parameters: p, entries of w.
-        vectors: 1, or 2 where M is one too.
+        penalties: Entries of M, see Penalties.
         buffers: b, entries of the floating buffers.
         norms: m where duals are clipped, else 0.
     """
 
     parameters: int
-    vectors: int = 1
+    penalties: int = 1
     buffers: int = 0
     norms: int = 0
 
@@ -62,16 +97,18 @@ class RowLayout:
         return sum(self._sizes())
 
     def _sizes(self) -> list[int]:
-        p = self.parameters
-        return [p, 1 if self.vectors == 1 else p, self.buffers, 1, self.norms]
+        return [self.parameters, self.penalties, self.buffers, 1, self.norms]
 
-    def complete(self, row: torch.Tensor, alpha: float, buffers: torch.Tensor) -> torch.Tensor:
+    def complete(
+        self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, *, weighed: bool = False
+    ) -> torch.Tensor:
         """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
 
         Args:
             row: The row, [width]; changed in place.
             alpha: The shard's weight, rounded once to the row's type.
             buffers: The model's floating buffers after the shard's forward pass, [b].
+            weighed: Whether N and M are already.
 
         Returns:
             `row`.
@@ -79,7 +116,8 @@ class RowLayout:
         message = self.split(row)
         message.buffers.copy_(buffers)
         message.weight.fill_(1)
-        return row.mul_(alpha)
+        (row[self.parameters + self.penalties :] if weighed else row).mul_(alpha)
+        return row
 
     def split(self, row: torch.Tensor) -> Message:
         """View a row [width] as a message."""

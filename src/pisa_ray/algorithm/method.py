@@ -13,10 +13,10 @@ from typing import ClassVar, Literal, Protocol
 import torch
 
 from pisa_ray import checks
-from pisa_ray.algorithm.automatic import Auto
+from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout
-from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.message import Message, Penalties
 from pisa_ray.algorithm.state import ShardState
 
 #: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
@@ -50,6 +50,7 @@ class Task:
         gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
         memory: What the consensus carries beside w, [e], on the CPU; only read.
         steps: Mini-batches of this report, as the method's `gradients` says.
+        alpha: What a method that weighs multiplies its message by.
     """
 
     w: torch.Tensor
@@ -59,6 +60,7 @@ class Task:
     gap: torch.Tensor | None = None
     memory: torch.Tensor | None = None
     steps: int = 1
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Method(Protocol):
     """Settings, a local state, a step on it, and the consensus.
 
     Attributes:
-        vectors: Vectors [p] in a message: 1, or 2 where M is one too.
+        vectors: Vectors [p] in a message, at most: 1, or 2 where M is one too.
+        weighs: Whether `step` multiplies the message by task.alpha, as it writes it; else that is done after it.
         duals: Whether shards have a dual pi_i.
         proposes: Whether N_i / M_i is what a shard proposes, and a mean of them with weights alpha_i M_i all that the
             sum is for; then a robust mean may take its place.
@@ -96,7 +99,7 @@ class Method(Protocol):
             can either.
     """
 
-    vectors: ClassVar[int]
+    weighs: ClassVar[bool]
     duals: ClassVar[bool]
     proposes: ClassVar[bool]
     remedy: ClassVar[str]
@@ -111,8 +114,14 @@ class Method(Protocol):
         """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
 
     @property
-    def lam(self) -> float:
-        """Lambda."""
+    def vectors(self) -> int:
+        """See above."""
+
+    def penalties(self, layout: Layout) -> Penalties:
+        """Where penalties are in a message's M."""
+
+    def shrinkage(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """The gradient of the regulariser, lambda w, [p]."""
 
     def gradients(self, rows: int, batch: int) -> int:
         """Mini-batches of one report.
@@ -122,7 +131,7 @@ class Method(Protocol):
             batch: Rows of a mini-batch, at most n_i.
         """
 
-    def first_consensus(self, w: torch.Tensor) -> torch.Tensor:
+    def first_consensus(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
         """w^1 from w^init, [p]."""
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:

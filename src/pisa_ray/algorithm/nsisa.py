@@ -1,99 +1,138 @@
-"""NSISA: SISA with orthogonalised momentum in place of the gradients of matrices (2.4)."""
+"""NSISA: orthogonalised momentum in place of the gradients of matrices, and a rule for all other parameters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
 from pisa_ray import checks
-from pisa_ray.algorithm.admm import SISA, DualState, LocalStep, SISAState
-from pisa_ray.algorithm.automatic import Start, choose
-from pisa_ray.algorithm.layout import Layout
-from pisa_ray.algorithm.message import Message
+from pisa_ray.algorithm.admm import SISA, Member, Settings, prefixed
+from pisa_ray.algorithm.auto import Auto, number
+from pisa_ray.algorithm.driver import LocalStep, Part
+from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
+from pisa_ray.algorithm.rules import momentum
 from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Instantaneous, SecondMoment
+from pisa_ray.algorithm.sisa_d import SISAD
 
 #: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
 BATCH = 1 << 22
 
-
-@dataclass(kw_only=True)
-class NSISAState(SISAState):
-    """SISAState with b_i, the momentum of the matrices, [p] (unused where a parameter is no matrix)."""
-
-    momentum: torch.Tensor
+#: In which precision matrices are multiplied.
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NSISA(SISA):
-    """NSISA: SISA on orthogonalised momentum for matrices, plain SISA for the other parameters (2.4).
+    """NSISA: SISA on orthogonalised momentum for the matrices of a model, `rest` for all other parameters.
+
+    A matrix moves by about 2 o / sigma, o of unit scale, whatever the loss. Vectors, embeddings and the last linear
+    layer have no such scale; in the paper they follow SISA with the same numbers (`rest=None`, which takes the last
+    layer for a matrix, too), which leaves embeddings of a real vocabulary almost where they were.
 
     Attributes:
-        sigma: As in SISA; here moves are about 2 o / (sigma + rho |d|), o of unit scale.
+        sigma: As in SISA, of the matrices.
+        rest: The rule of the other parameters, with numbers of its own: its sigma goes as that of the matrices does.
         mu: Momentum, in [0, 1).
         nesterov: Orthogonalise g + mu b (the authors' code) instead of b.
         steps: Newton-Schulz steps.
+        precision: Of their matrix products. "auto": bfloat16 where the workers multiply it faster, which a run finds
+            out at its start; float32 outside of a run. It is part of what a run's result depends on.
         matrix_moment: Second moment of the matrices; the default, |d| itself, is what the authors' shipped code does.
         perturbation: eps_z; where d is exactly 0 it becomes eps_z^k at local step k, as the theory wants d != 0.
     """
 
+    rest: Settings | None = field(default_factory=SISAD)
     mu: float = 0.95
     nesterov: bool = True
     steps: int = 5
+    precision: Precision = "auto"
     matrix_moment: SecondMoment = field(default_factory=Instantaneous)
     perturbation: float = 1e-15
+
+    momenta: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.settle(
             self,
+            rest=checks.instance("a method such as SISAD()", Settings) | checks.nothing,
             mu=checks.number(least=0, below=1),
             nesterov=checks.flag,
             steps=checks.whole(least=0, most=1000),
+            precision=checks.choice("auto", "float32", "bfloat16"),
             matrix_moment=SECOND_MOMENT,
             perturbation=checks.number(least=0, below=1),
         )
 
     @property
-    def probes(self) -> bool:
-        """No: its steps have a scale of their own."""
-        return False
+    def moments(self) -> bool:
+        """As the second moment of the matrices says."""
+        return self.matrix_moment.remembers
 
-    def started(self, start: Start) -> Self:
-        """Sigma 20 and rho 80, whatever the loss: a matrix moves by about 2 o / sigma, with o of unit scale."""
-        return replace(self, sigma=choose(self.sigma, 5, 20, 80), rho=choose(self.rho, 8, 80, 800))
+    @property
+    def vectors(self) -> int:
+        """As the rest has, which is the larger."""
+        return 1 if self.rest is None else self.rest.vectors
 
-    def initial_state(self, w: torch.Tensor, layout: Layout) -> NSISAState:
-        """See Method."""
-        return NSISAState(dual=torch.zeros_like(w), moment=torch.zeros_like(w), momentum=torch.zeros_like(w))
+    @property
+    def is_set(self) -> bool:
+        """See Settings; precision, too."""
+        return super().is_set and self.precision != "auto"
 
-    def _take(self, local: LocalStep, shard: DualState, message: Message) -> float | None:
-        assert isinstance(shard, NSISAState)  # noqa: S101  (for the type checker)
-        task, g = local.task, local.gradient()
-        self._orthogonalise(shard.momentum, task.layout, g)
-        theta, perturbation = 0.0, self.perturbation**local.number
-        for slot in task.layout.slots:
-            if slot.matrix:
-                theta += self._update(slot.part, local, shard, g, message, self.matrix_moment, perturbation)
-            else:
-                theta += self._update(slot.part, local, shard, g, message, self.second_moment)
-        message.M.fill_(task.sigma)
-        return None if task.gap is None else 1 - theta / max(task.layout.size, 1)
+    def rules(self) -> Mapping[str, Settings]:
+        """Itself for matrices, and the rest's."""
+        return {"": self} if self.rest is None else {"": self, **prefixed("rest.", self.rest.rules())}
 
-    def _orthogonalise(self, momentum: torch.Tensor, layout: Layout, gradient: torch.Tensor) -> None:
-        """Update b <- mu b + g, then overwrite the matrices of g by o; equal shapes go through the steps in batches."""
+    def with_numbers(self, found: Mapping[str, Any]) -> Self:
+        """See Admm."""
+        now = super().with_numbers({k: v for k, v in found.items() if not k.startswith("rest.")})
+        its = {k.removeprefix("rest."): v for k, v in found.items() if k.startswith("rest.")}
+        if not its:
+            return now
+        if self.rest is None:
+            raise KeyError(min(its))
+        return replace(now, rest=self.rest.with_numbers(its))
+
+    def members(self, layout: Layout) -> Sequence[Member]:
+        """The matrices, and the rest."""
+        rest, path, ratio = self.rest, "rest.", 1.0
+        if rest is None:
+            its = {name: getattr(self, name) for name in ("sigma", "rho", "lam", "second_moment", "eps")}
+            rest, path = SISA(**its), ""
+        elif not isinstance(self.sigma, Auto) and not isinstance(rest.sigma, Auto):
+            ratio = rest.sigma / self.sigma
+        matrices = [slot for slot in layout.slots if self._orthogonalises(slot)]
+        others = [slot for slot in layout.slots if not self._orthogonalises(slot)]
+        return [("", self, 1.0, matrices), (path, rest, ratio, others)]
+
+    def _orthogonalises(self, slot: Slot) -> bool:
+        return slot.matrix and not (slot.head and self.rest is not None)
+
+    def take(self, local: LocalStep, part: Part) -> float | None:
+        """See driver.Rule."""
+        self._orthogonalise(local.shard.momentum, part, local.g)
+        numbers = local.sigma(part), number(self.rho), self.eps
+        root, its = self.matrix_moment.root, self.matrix_moment.numbers(local.number)
+        if not self.perturbation:
+            return local.apply(part, "sisa", numbers, root, its)
+        return local.apply(part, "nsisa", (*numbers, self.perturbation**local.number), root, its)
+
+    def _orthogonalise(self, b: torch.Tensor, part: Part, gradient: torch.Tensor) -> None:
+        """Bring the momentum up to date, and overwrite the part's gradient by o; equal shapes go in batches."""
+        for piece in part.pieces:
+            g = gradient[piece.entries]
+            g.copy_(momentum(b[piece.momentum], g, self.mu, nesterov=self.nesterov))
         by_shape: dict[tuple[int, int], list[slice]] = {}
-        for slot in layout.slots:
-            if slot.matrix:
-                by_shape.setdefault(slot.matrix_shape, []).append(slot.part)
-                b, g = momentum[slot.part], gradient[slot.part]
-                b.mul_(self.mu).add_(g)
-                g.copy_(g + b * self.mu if self.nesterov else b)
+        for slot in part.slots:
+            by_shape.setdefault(slot.matrix_shape, []).append(slot.part)
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else gradient.dtype
         for shape, parts in by_shape.items():
             batch = max(1, BATCH // (shape[0] * shape[1]))  # set by the layout, so that bits do not depend on memory
             for some in (parts[k : k + batch] for k in range(0, len(parts), batch)):
-                o = orthogonalise(torch.stack([gradient[part].view(shape) for part in some]), self.steps)
-                for part, matrix in zip(some, o, strict=True):
-                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=gradient[part])
+                o = orthogonalise(torch.stack([gradient[at].view(shape) for at in some]).to(dtype), self.steps)
+                for at, matrix in zip(some, o.to(gradient.dtype), strict=True):
+                    torch.mul(matrix.reshape(-1), shape_scale(*shape), out=gradient[at])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from pisa_ray import checks
-from pisa_ray.algorithm.admm import DualState, write
+from pisa_ray.algorithm.driver import DualState
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
 
@@ -141,14 +141,17 @@ def _means(
     return means
 
 
-def clip_dual(shard: DualState, before: torch.Tensor, task: Task, message: Message, limit: float) -> float:
+def clip_dual(
+    shard: DualState, before: torch.Tensor, task: Task, message: Message, penalty: torch.Tensor, limit: float
+) -> float:
     """Hold a shard's dual back after its step, and its message with it.
 
     Args:
         shard: Its dual is pi_i'.
         before: pi_i, [p].
         task: What the step was given.
-        message: What it has written.
+        message: What it has written, not weighed.
+        penalty: Its M, [1] or by entries of w, [p].
         limit: Largest norm of pi_i' - pi_i. What is not finite is not clipped, so that it is refused.
 
     Returns:
@@ -158,5 +161,7 @@ def clip_dual(shard: DualState, before: torch.Tensor, task: Task, message: Messa
     norm = float(move.double().norm())
     if limit < norm < math.inf:
         torch.add(before, move.mul_(limit / norm), out=shard.dual)
-        write(task, slice(0, len(move)), shard.dual, move, message.M, message.N)
+        torch.mul(task.w, penalty, out=message.N).add_(shard.dual).add_(move)
+        if task.gap is not None:
+            torch.div(move, penalty, out=task.gap)
     return norm

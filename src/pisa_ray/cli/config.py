@@ -170,6 +170,7 @@ class Config(Section):
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     workers: Annotated[int, Field(ge=0)] | WorkersSection = 1
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
+    compiled: bool | None = None
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     worker_labels: dict[str, str] = Field(default_factory=dict)

@@ -99,6 +99,7 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "pin_to": config.pin_to,
         "robust": None if config.robust is None else config.robust.build(),
         "threads_per_worker": config.threads_per_worker,
+        "compiled": config.compiled,
         "seed": config.seed,
     }
 

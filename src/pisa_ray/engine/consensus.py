@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,14 +27,14 @@ class ConsensusReport:
         seconds: Time spent adding and updating.
         move: ||w^{r+1} - w^r||, in rounds with diagnostics.
         residual: ||sum alpha_i pi_i - lambda w||, the stationarity error up to noise; None without duals.
-        norm: ||w^r||.
+        regulariser: (lambda/2) ||w^r||^2.
     """
 
     finite: bool
     seconds: float
     move: float | None = None
     residual: float | None = None
-    norm: float | None = None
+    regulariser: float | None = None
 
 
 class Consensus:
@@ -59,10 +59,10 @@ class Consensus:
         self._sum = self._empty_sum()
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
-        self._rows = job.rows(layout.size, len(buffers))
+        self._rows = job.rows(layout, len(buffers))
         limit = torch.zeros(1 if isinstance(job.robust, Clip) else 0)  # of the first round: 0
         memory = [job.method.initial_memory(layout), limit]
-        self._published = torch.cat([job.method.first_consensus(w), buffers, *memory])
+        self._published = torch.cat([job.method.first_consensus(w, layout), buffers, *memory])
         self._memory = len(memory[0])
         self._next = torch.empty_like(self._published)  # the two change places every round
         self._round, self._since = 1, -1
@@ -180,7 +180,7 @@ class Consensus:
         total = self._total()
         residual = None
         if diagnose and method.duals and self._duals.is_complete():  # in an asynchronous round it may not be
-            residual = _norm(self._duals.total() / total.weight - method.lam * old[:p])
+            residual = _norm(self._duals.total() / total.weight - method.shrinkage(old[:p], self._layout))
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
         if self._kept:
@@ -193,7 +193,7 @@ class Consensus:
             limit.fill_(self._job.robust.limit([norms[i] for i in self.heard() or self._job.present]))
         numbers = {}
         if diagnose:
-            numbers = {"move": _norm(w - old[:p]), "residual": residual, "norm": _norm(old[:p])}
+            numbers = {"move": _norm(w - old[:p]), "residual": residual, "regulariser": self._regulariser(old[:p])}
         self._begin(self._round + 1)
         self._published, self._next = new, old
         finite = math.isfinite(float(w.sum()))
@@ -201,13 +201,19 @@ class Consensus:
         self._report = ConsensusReport(finite, seconds, **numbers)
         return self.publish(), self._report
 
+    def _regulariser(self, w: torch.Tensor) -> float:
+        return float(w.double().dot(self._job.method.shrinkage(w, self._layout).double())) / 2
+
     def _total(self) -> Message:
         """The sum of all messages that have a say, or the means over those that a robust consensus keeps."""
         robust = self._job.robust
         if not isinstance(robust, Reducer) or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
         speakers = self._speakers()
-        return trimmed([self._rows.split(self._sum.row(i)) for i in speakers], robust.dropped(len(speakers)))
+        said = [self._rows.split(self._sum.row(i)) for i in speakers]
+        penalties = self._job.method.penalties(self._layout)
+        spread = [replace(message, M=penalties.spread(message.M)) for message in said]
+        return trimmed(spread, robust.dropped(len(speakers)))
 
     def _speakers(self) -> Sequence[int]:
         return self.heard() if self._job.method.remembers else self._job.reporters(self._round)

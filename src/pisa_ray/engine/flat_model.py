@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pisa_ray.algorithm import Layout
+from pisa_ray.algorithm import Layout, Slot
 from pisa_ray.engine.device import to_device, to_host
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.local_files import new_folder
@@ -33,19 +34,26 @@ class FlatModel:
     Args:
         module: The model; it is changed and owned by this object from now on.
         device: Where it goes.
+        freezes: Which of the trainable parameters are to stay as they are, given their places among all of them.
 
     Raises:
         ConfigError: The module has no trainable parameter, or one that cannot be a part of w.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device | str = "cpu",
+        freezes: Callable[[Slot], bool] | None = None,
+    ) -> None:
         check_trainable(module)
         self.module = module.to(device)
+        if freezes is not None:
+            for name in [slot.name for slot in layout_of(module).slots if freezes(slot)]:
+                module.get_parameter(name).requires_grad_(False)
+            check_trainable(module)
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-        self.layout = Layout.of(
-            (name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()
-        )
+        self.layout = layout_of(module)
         self.parameters = torch.empty(self.layout.size, device=device, dtype=torch.float32)
         self.gradient = torch.zeros_like(self.parameters)
         self.home = self.parameters  # until something is published
@@ -172,6 +180,17 @@ class FlatModel:
             state[names[name]] = copies[place]
         write: Any = self.module.save_pretrained
         write(path, state_dict=state)
+
+
+def layout_of(module: nn.Module) -> Layout:
+    """Where the trainable parameters of a module lie in w, and what they are: embeddings and the last linear layer."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return Layout.of(
+        ((name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()),
+        heads=[name for name, p in trainable.items() if linear and p is linear[-1] and id(p) not in embeddings],
+    )
 
 
 def _is_running(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import Clip, Method, Reducer, Robust, RowLayout
+from pisa_ray.algorithm import Clip, Layout, Method, Reducer, Robust, RowLayout
 from pisa_ray.data import Distortion, Origin, Preprocess, Source
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.flat_model import FlatModel
@@ -87,6 +87,7 @@ class Job:
         autocast: Whether forward passes run in bfloat16 autocast.
         evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on who does them.
         threads: Threads of a worker's numeric work.
+        compiled: Whether steps are compiled, see algorithm.compiled; it changes no bit.
         seed: Seed of everything.
     """
 
@@ -113,12 +114,13 @@ class Job:
     autocast: bool = False
     evaluation_rows: int = 1000
     threads: int = 1
+    compiled: bool | None = None
     seed: int = 0
 
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
         """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
         seed_globals(self.seed)
-        return FlatModel(self.model(), device)
+        return FlatModel(self.model(), device, getattr(self.method, "freezes", None))
 
     def reporters(self, round_: int, absent: Collection[int] = ()) -> Sequence[int]:
         """Who reports in a round, ascending; in round 1 all, and in its first round who has joined.
@@ -177,10 +179,10 @@ class Job:
             return True
         return self.method.remembers and (self.participation != 1 or self.asynchronous is not None or self.pinned)
 
-    def rows(self, parameters: int, buffers: int) -> RowLayout:
-        """The layout of this job's messages, given p and b."""
+    def rows(self, layout: Layout, buffers: int) -> RowLayout:
+        """The layout of this job's messages, given that of w and b."""
         norms = len(self.shards) if isinstance(self.robust, Clip) else 0
-        return RowLayout(parameters, self.method.vectors, buffers, norms)
+        return RowLayout(layout.size, self.method.penalties(layout).size, buffers, norms)
 
     def steps(self, shard: int) -> int:
         """Mini-batches of one report of a shard."""

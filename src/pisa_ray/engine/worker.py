@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Clip, DualState, Message, ShardState, Task, TreeSum, clip_dual
+from pisa_ray.algorithm import Clip, DualState, Message, ShardState, Task, TreeSum, clip_dual, compiled
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node, keep_buffers
 from pisa_ray.data import BatchStream, Rows, Source, key
 from pisa_ray.engine.batch import ShardBatch
-from pisa_ray.engine.device import choose_device, to_device, to_host
+from pisa_ray.engine.device import choose_device, multiplies_bfloat16, to_device, to_host
 from pisa_ray.engine.evaluation import Distort, Sums, evaluate_rows
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
@@ -114,12 +114,21 @@ class PastRound:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Who a worker is."""
+    """Who a worker is.
+
+    Attributes:
+        pid: Its process.
+        node: Its host's name.
+        device: Where its model is.
+        environment: See numerics.environment.
+        bfloat16: Whether the device multiplies matrices faster in bfloat16 than in float32.
+    """
 
     pid: int
     node: str
     device: str
     environment: Mapping[str, str | int] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,8 @@ class Worker:
         self.shards: dict[int, HostedShard] = {}
         self._prepared: dict[int, Home] = {}
         self._tree, self._duals = self._trees()
-        self._rows = job.rows(self.model.layout.size, len(self.model.buffers))
+        self._rows = job.rows(self.model.layout, len(self.model.buffers))
+        compiled.use(job.compiled)
         self._drawn = 0  # the number of the mini-batch that was drawn last, in its shard's stream
         self._blocks: dict[tuple[str, int, int | None], Rows] = {}
         self.ahead: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
@@ -178,7 +188,8 @@ class Worker:
     def info(self) -> WorkerInfo:
         """Process, host and numeric environment."""
         device = self.model.parameters.device
-        return WorkerInfo(os.getpid(), socket.gethostname(), str(device), environment(device))
+        about = os.getpid(), socket.gethostname(), str(device), environment(device)
+        return WorkerInfo(*about, multiplies_bfloat16(device))
 
     def prepare(self, shards: Iterable[int]) -> None:
         """Read the rows of shards that are expected here, in one pass over each source."""
@@ -349,7 +360,9 @@ class Worker:
         gap = torch.empty_like(model.parameters) if this.diagnose else None
         message, steps = self._rows.split(row), job.steps(i)
         drawn = _Drawn(self, i, this, first=state.reports * steps)
-        task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps)
+        weighed = job.method.weighs and gap is None and not isinstance(job.robust, Clip)
+        alpha = job.alpha[i] if weighed else 1.0
+        task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps, alpha)
         if isinstance(job.robust, Clip):
             momentum = self._clipped_step(i, task, message)
         else:
@@ -357,8 +370,12 @@ class Worker:
         state.version = this.number
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
-        penalty = message.M.clone() if gap is not None and dual is not None else message.M
-        self._rows.complete(row, job.alpha[i], drawn.last.left)
+        penalty = (
+            job.method.penalties(model.layout).spread(message.M).clone()
+            if gap is not None and dual is not None
+            else message.M
+        )
+        self._rows.complete(row, job.alpha[i], drawn.last.left, weighed=weighed)
         if model.kept:  # of messages that stand by themselves, the consensus knows the first shard's
             speaks = job.keeps_messages or i == job.reporters(this.number)[0]
             keep_buffers(message, drawn.last.left[-model.kept :], speaks=speaks)
@@ -379,11 +396,12 @@ class Worker:
         before, (memory, limit) = state.dual.clone(), task.memory.tensor_split([-1])
         momentum = self.job.method.step(state, replace(task, memory=memory), message)
         message.norms.zero_()
-        message.norms[i] = clip_dual(state, before, task, message, float(limit))
+        penalty = self.job.method.penalties(task.layout).spread(message.M)
+        message.norms[i] = clip_dual(state, before, task, message, penalty, float(limit))
         return momentum
 
     def slope(self, published: np.ndarray, shards: Collection[int], speakers: Sequence[int]) -> dict[Node, np.ndarray]:
-        """Sums of alpha_i [ g_i | |g_i| | mean of g_i^2 | 1 ] at a point, on the shards' first mini-batches.
+        """Sums of alpha_i [ g_i | |g_i| | g_i^2 | 1 ] at a point, on the shards' first mini-batches.
 
         Args:
             published: The point and the floating buffers, [p + b + e].
@@ -391,7 +409,7 @@ class Worker:
             speakers: All whose sum is wanted, here or elsewhere, ascending.
 
         Returns:
-            As far as these shards allow, by tree node, [2 p + 2] each.
+            As far as these shards allow, by tree node, [3 p + 1] each.
         """
         this = self._begin(1, 0.0, published, diagnose=False)
         tree = TreeSum(len(self.job.shards))
@@ -401,7 +419,7 @@ class Worker:
                 g = self.draw(i, 0, 1, this.buffers).gradient(self.model.home)
             except Exception as error:
                 raise user_error(error, f"shard {i} at the initial model{self._row_groups(i)}") from error
-            row = torch.cat([g, g.abs(), g.square().mean()[None], g.new_ones(1)])
+            row = torch.cat([g, g.abs(), g.square(), g.new_ones(1)])
             tree.add((0, i), row.mul_(self.job.alpha[i]), owned=True)
         return dict(_on_host(tree.nodes()))
 

@@ -44,6 +44,7 @@ ARGUMENTS = {
     "stop_seconds": checks.number(above=0, infinite=True) | checks.nothing,
     "stop_test_accuracy": checks.number(above=0, most=1) | checks.nothing,
     "threads_per_worker": checks.whole(least=1, most=1024),
+    "compiled": checks.flag | checks.nothing,
     "resume": checks.flag,
     "overwrite": checks.flag,
     "exact": checks.flag,

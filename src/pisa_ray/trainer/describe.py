@@ -16,6 +16,7 @@ FREE = (
     "name",
     "workers",
     "cpus_per_worker",
+    "compiled",
     "gpus_per_worker",
     "worker_labels",
     "patience",

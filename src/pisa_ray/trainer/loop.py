@@ -300,7 +300,7 @@ class Loop:
             "gradient_seconds": progress.gradient_seconds,
             **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
         }
-        if report.consensus.norm is None:
+        if report.consensus.regulariser is None:
             return row
         row["consensus_residual"] = report.consensus.residual
         row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
@@ -309,7 +309,7 @@ class Loop:
         if told:
             row |= combine(list(told.values()), self._shares(told))
             if row["augmented_lagrangian"] is not None:
-                row["augmented_lagrangian"] += self.job.method.lam / 2 * report.consensus.norm**2
+                row["augmented_lagrangian"] += report.consensus.regulariser
         return row
 
     def _k0(self) -> dict[str, int]:

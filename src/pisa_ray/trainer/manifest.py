@@ -69,7 +69,7 @@ class Progress:
     round: Count = 0
     sigma: Positive = 0.0
     memory: dict[str, Finite] = field(default_factory=dict)
-    start: dict[str, Positive] = field(default_factory=dict)
+    start: dict[str, Positive | Literal["float32", "bfloat16"]] = field(default_factory=dict)
     first_loss: float = 0.0
     sample_gradients: Count = 0
     bytes_sent: Count = 0

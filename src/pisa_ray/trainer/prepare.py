@@ -192,6 +192,7 @@ def prepare(
     pin_to: PinTo | None = None,
     robust: Robust | None = None,
     threads: int = 1,
+    compiled: bool | None = None,
     seed: int = 0,
 ) -> Prepared:
     """Open the data, cut the shards, try the model on a few rows. See PisaTrainer for the arguments.
@@ -236,6 +237,7 @@ def prepare(
         pinned=pin_to is not None,
         robust=robust,
         threads=threads,
+        compiled=compiled,
         seed=seed,
     )
     check_robust(job)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, PISA, FedAvg, HessianDiagonal, Identity, Layout
+from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout
 from pisa_ray.data import Rows
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.evaluation import evaluate_rows
@@ -213,7 +213,7 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
     method = job.method
     try:
         method.initial_memory(model.layout)
-        if isinstance(method, FedAvg):
+        if isinstance(method, FedAvg | Admm):
             method.check(model.layout)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pisa_ray.algorithm import NSISA, SISAD, Auto, Method, Slope, Start, curvature
-from pisa_ray.algorithm.admm import Settings
+from pisa_ray.algorithm import NSISA, SISAD, Admm, Auto, Layout, Method, Settings, Slope, Start, curvature, policy
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
@@ -58,9 +57,10 @@ def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
     """How sigma goes where nothing is said of it: constant, but after an automatic start what that was tried with."""
     if not is_automatic(method):
         return Constant()
-    if isinstance(method, SISAD):
+    first = next(iter(method.rules().values())) if isinstance(method, Admm) else None
+    if isinstance(first, SISAD):
         return Trapezoid()
-    if isinstance(method, NSISA):
+    if isinstance(first, NSISA):
         return Trapezoid(warmup=0.1, cooldown=0.4)
     return Matched(10.0)
 
@@ -70,12 +70,13 @@ def is_automatic(method: Method) -> bool:
     return isinstance(method.sigma, Auto)
 
 
-def measured(fleet: Fleet, job: Job) -> tuple[Job, dict[str, float], int]:
+def measured(fleet: Fleet, job: Job, layout: Layout) -> tuple[Job, dict[str, Any], int]:
     """Set what is still to be set of a job's method, before round 1.
 
     Args:
         fleet: At w^init; nothing of it changes.
         job: The job.
+        layout: Where the model's parameters lie in w.
 
     Returns:
         The job, what was set, and the sample gradients that it took.
@@ -83,15 +84,34 @@ def measured(fleet: Fleet, job: Job) -> tuple[Job, dict[str, float], int]:
     Raises:
         ConfigError: The loss has no curvature there, or is not finite.
     """
-    method = job.method
-    if not isinstance(method, Settings) or method.is_complete:
+    method, samples = job.method, 0
+    if not isinstance(method, Admm) or method.is_complete:
         return job, {}, 0
-    start, samples = Start(1.0, 1.0), 0
-    if method.probes:
-        start, samples = probe(fleet, job, method.metric, method.power_steps)
-    now = method.started(start)
-    found = {f.name: getattr(now, f.name) for f in fields(now) if getattr(now, f.name) != getattr(method, f.name)}
+    now: dict[str, Any] = {}
+    entries: dict[str, list[slice]] = {}
+    for part in method.plan(layout).parts:
+        entries.setdefault(part.path, []).extend(piece.entries for piece in part.pieces)
+    for path, rule in method.rules().items():
+        its, start = policy(rule), Start(1.0, 1.0)
+        if rule.is_set or (its.probes and path not in entries):  # with no parameters there is nothing to find
+            continue
+        if its.probes:
+            start, asked = probe(fleet, job, its.metric, its.steps, entries[path])
+            samples += asked
+        now |= {path + name: value for name, value in its.numbers(start).items()}
+        if getattr(rule, "precision", None) == "auto":
+            now[f"{path}precision"] = "bfloat16" if all(worker.bfloat16 for worker in fleet.workers()) else "float32"
+    before = numbers_of(method)
+    found = {name: value for name, value in now.items() if value != before[name]}
     return with_numbers(job, found), found, samples
+
+
+def numbers_of(method: Method) -> dict[str, Any]:
+    """All numbers that the automatic start may set, by path and name; Auto where they are still to be set."""
+    if not isinstance(method, Admm):
+        return {"sigma": method.sigma}
+    names = ("sigma", "rho", "eps", "precision")
+    return {p + n: getattr(rule, n) for p, rule in method.rules().items() for n in names if hasattr(rule, n)}
 
 
 def with_numbers(job: Job, found: dict[str, Any]) -> Job:
@@ -100,29 +120,44 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     Raises:
         ConfigError: The method has no such numbers.
     """
-    method: Any = job.method
-    if unknown := set(found) - {f.name for f in fields(method)}:
-        raise ConfigError(f"the checkpoint sets {min(unknown)}, which {type(method).__name__} does not have.")
-    return replace(job, method=replace(method, **found)) if found else job
+    if not found:
+        return job
+    try:
+        assert isinstance(job.method, Admm)  # noqa: S101  (for the type checker)
+        return replace(job, method=job.method.with_numbers(found))
+    except (AssertionError, KeyError) as error:
+        raise ConfigError(
+            f"the checkpoint sets {min(found)}, which {type(job.method).__name__} does not have."
+        ) from error
 
 
-def found_numbers(method: Method, found: Mapping[str, float]) -> str:
+def found_numbers(method: Method, found: Mapping[str, float | str]) -> str:
     """What was found, in words, beside the hints that were not taken as they are."""
-    hints = {name: getattr(getattr(method, name), "hint", None) for name in found}
-    return ", ".join(
-        f"{name} {value:g}" + (f" (hint {hints[name]:g})" if hints[name] not in (None, value) else "")
-        for name, value in found.items()
-    )
+    before = numbers_of(method)
+
+    def words(name: str, value: float | str) -> str:
+        hint = getattr(before.get(name), "hint", None)
+        shown = f"{value:g}" if isinstance(value, float | int) else value
+        return f"{name} {shown}" + (f" (hint {hint:g})" if hint not in (None, value) else "")
+
+    return ", ".join(words(name, value) for name, value in found.items())
 
 
-def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps: int) -> tuple[Start, int]:
+def probe(
+    fleet: Fleet,
+    job: Job,
+    metric: Callable[[Slope, float], torch.Tensor],
+    steps: int,
+    entries: Sequence[slice] = (slice(None),),
+) -> tuple[Start, int]:
     """Measure the curvature of the loss at w^init.
 
     Args:
         fleet: Before round 1.
         job: What is trained.
-        metric: In which metric, [p], given the gradients at w^init.
+        metric: In which metric, [p], given the gradients at w^init and their typical entry.
         steps: Power steps; 1 is along the first move.
+        entries: Along which entries of w.
 
     Returns:
         What was found, and the sample gradients that it took.
@@ -139,29 +174,30 @@ def probe(fleet: Fleet, job: Job, metric: Callable[[Slope], torch.Tensor], steps
 
     for _ in range(TRIES):
         first = slope(published)
-        p = len(first.mean)
+        p, typical = len(first.mean), first.typical(entries)
 
         def gradient(point: torch.Tensor, first: Slope = first, p: int = p) -> torch.Tensor:
-            there = slope(np.concatenate([point.numpy(), published[p:]]))
-            if there.weight != first.weight:
+            now = slope(np.concatenate([point.numpy(), published[p:]]))
+            if now.weight != first.weight:
                 raise _OtherShardsError
-            return there.mean
+            return now.mean
 
         try:
-            if 0 < first.typical < np.inf:
-                h = curvature(gradient, borrowed_tensor(published)[:p], first.mean, metric(first), steps)
+            if 0 < typical < np.inf:
+                there = borrowed_tensor(published)[:p]
+                h = curvature(gradient, there, first.mean, metric(first, typical), steps, entries)
             break
         except _OtherShardsError:
             continue
-    if not first.typical < np.inf:
+    if not typical < np.inf:
         raise ConfigError(
             "the automatic start finds gradients that are not finite at the initial model (typical entry "
-            f"{first.typical:g}) on the shards' first mini-batches: look for what is not finite in inputs, targets "
+            f"{typical:g}) on the shards' first mini-batches: look for what is not finite in inputs, targets "
             "or outputs."
         )
     if not 0 < h < np.inf:
         raise ConfigError(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "
-            f"{first.typical:g}), from which no sigma follows: give algorithm.sigma and algorithm.rho."
+            f"{typical:g}), from which no sigma follows: give algorithm.sigma and algorithm.rho."
         )
-    return Start(h, first.typical), asked * sum(job.batch_rows(i) for i in job.present)
+    return Start(h, typical), asked * sum(job.batch_rows(i) for i in job.present)

@@ -13,10 +13,7 @@ from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.checkpoint import Keep
 from pisa_ray.trainer.loop import Loop
 from pisa_ray.trainer.manifest import Progress
-from pisa_ray.trainer.start import with_numbers
-
-#: Numbers of a method that the automatic start may set.
-NUMBERS = ("sigma", "rho", "eps")
+from pisa_ray.trainer.start import numbers_of, with_numbers
 
 
 @dataclass
@@ -59,7 +56,8 @@ class Steps:
     def save(self, folder: Path) -> None:
         """Write the whole state: a checkpoint of its own in a folder."""
         loop = self.loop
-        first = {f"first_{name}": getattr(loop.job.method, name, None) for name in NUMBERS}
+        numbers = numbers_of(loop.job.method)
+        first: dict[str, Any] = {f"first_{k}": v for k, v in numbers.items() if isinstance(v, float | int)}
         first["first_k0"] = getattr(loop.schedule.sigma, "k0", None)
         environment = loop.fleet.workers()[0].environment
         draft = checkpoint.begin(
@@ -83,9 +81,11 @@ class Steps:
             if saved.manifest["identity"].get(key) != loop.identity[key]:
                 raise ConfigError(f"{saved.folder} is of other data, or another model: use the states of this problem.")
         row: dict[str, Any] = dict(saved.manifest["metrics"])
-        numbers = {name: row.pop(f"first_{name}") for name in NUMBERS if f"first_{name}" in row}
         other_k0 = row.pop("first_k0", None) != getattr(schedule, "k0", None)
-        start = {k: v for k, v in numbers.items() if isinstance(getattr(method, k), Auto)}
+        numbers = {key.removeprefix("first_"): row.pop(key) for key in list(row) if key.startswith("first_")}
+        numbers |= saved.manifest["progress"]["start"]
+        open_ = {name for name, value in numbers_of(method).items() if isinstance(value, Auto) or value == "auto"}
+        start = {name: value for name, value in numbers.items() if name in open_}
         job = with_numbers(replace(loop.job, method=method), start)
         loop.fleet.change(job)
         progress = saved.restore(loop.fleet)

@@ -95,6 +95,8 @@ class PisaTrainer:
         stop_seconds: Stop after so many seconds of training.
         stop_test_accuracy: Stop when an evaluation reaches it.
         threads_per_worker: Threads of a worker's numeric work; part of the result's definition, never derived.
+        compiled: Whether steps are compiled to one pass over memory, which changes no bit. None: what the user's cache
+            has is used, and what moves so many entries that it pays is compiled meanwhile; True: at once; False: never.
         scaling_config: ray.train.ScalingConfig, or pisa_ray.Scaling, which also has patience and the like; num_workers
             an int or (min, max), which takes what there is. 0: run in this process, without Ray, with the same bits.
             None: one Ray worker. Between two rounds workers are started when there is room for more, up to max, and let
@@ -155,6 +157,7 @@ class PisaTrainer:
         stop_seconds: float | None = None,
         stop_test_accuracy: float | None = None,
         threads_per_worker: int = 1,
+        compiled: bool | None = None,
         scaling_config: ScalingConfig | Scaling | int | None = None,
         run_config: RunConfig | Run | Path | str | None = None,
         resume: bool = False,
@@ -200,6 +203,7 @@ class PisaTrainer:
             pin_to=pin_to,
             robust=robust,
             threads=threads_per_worker,
+            compiled=compiled,
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
@@ -248,6 +252,7 @@ class PisaTrainer:
             "pin_to": describe(pin_to),
             "robust": describe(robust),
             "threads_per_worker": threads_per_worker,
+            "compiled": compiled,
             "evaluate_every": evaluate_every,
             "exact": exact,
             "checkpoint": {"storage": str(self._run.storage) if self._run.storage else None},
@@ -607,7 +612,7 @@ class PisaTrainer:
     def _start(self, fleet: Fleet, events: Events) -> Progress:
         """Before round 1: set what is still to be set."""
         fleet.tend()  # so that every shard is hosted
-        job, found, samples = measured(fleet, self._changes.job)
+        job, found, samples = measured(fleet, self._changes.job, self._prepared.layout)
         if found:
             numbers = found_numbers(self._changes.job.method, found)
             fleet.start(job)

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from pisa_ray.algorithm import NSISA, PISA, SISA, Identity, Slope, number
-from pisa_ray.algorithm.admm import Settings
+from pisa_ray.algorithm import NSISA, PISA, SISA, Identity, Settings, Slope, number, policy
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
@@ -47,12 +46,14 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
     if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity):
         return None
 
-    def metric(slope: Slope) -> torch.Tensor:
-        q = slope.typical if isinstance(method, SISA) else 1.0
-        return method.metric(slope) * ((2 * sigma + 4 * rho * q) / 3)
+    its = policy(method)
+
+    def metric(slope: Slope, typical: float) -> torch.Tensor:
+        q = typical if isinstance(method, SISA) else 1.0
+        return its.metric(slope, typical) * ((2 * sigma + 4 * rho * q) / 3)
 
     try:
-        start, _ = probe(fleet, job, metric, min(STEPS, method.power_steps))
+        start, _ = probe(fleet, job, metric, min(STEPS, its.steps))
     except ConfigError:  # no curvature: nothing can be said
         return None
     if start.h <= (1 if isinstance(method, PISA) else FAR):

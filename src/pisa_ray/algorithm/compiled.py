@@ -1,0 +1,211 @@
+"""Kernels compiled to one pass over memory, with the bits of the same operations one by one, and the way without.
+
+torch's ahead-of-time compiler makes a kernel's file in a process of its own, while rounds go on block by block; so no
+process that trains imports a compiler. Files are kept for later runs in the user's cache folder, by everything that
+their code depends on. A file counts only once it has given, in this process, the bits of the plain operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pisa_ray.algorithm import kernel as kernel_module
+from pisa_ray.algorithm import rules
+from pisa_ray.algorithm.kernel import Kernel
+from pisa_ray.algorithm.layout import blocks
+
+#: Entries that a kernel moves block by block before it is compiled: about as long as compiling takes on one core.
+WORTH = 5_000_000_000
+
+#: Entries that a new file is tried with; odd, so that no vector width divides them.
+TRIED = 1003
+
+#: A compiled kernel: w, g, ... and the numbers as a tensor.
+Code = Callable[[list[torch.Tensor]], object]
+
+_when: bool | None = None
+_known: dict[tuple[Kernel, str], _Compiling] = {}
+
+
+def use(when: bool | None) -> None:
+    """Say whether this process is to use compiled kernels.
+
+    Args:
+        when: True: compile each that is met at once. None: use what the cache has, and compile where a kernel has moved
+            WORTH entries. False: never.
+    """
+    global _when  # noqa: PLW0603  (as torch's own settings, it is one of the process)
+    _when = when
+
+
+def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float]) -> None:
+    """Take a kernel's step on all entries, compiled where that is ready; see Kernel.__call__ for the arguments."""
+    like = vectors[0]
+    if _when is not False and len(like) > 1 and like.dtype == torch.float32:
+        code = _of(kernel, like.device).ready(len(like))
+        if code is not None:
+            code([*vectors, torch.tensor(numbers, dtype=torch.float32, device=like.device)])
+            return
+    weigh = kernel.last and numbers[0] != 1
+    for block in blocks(like):
+        kernel([x[block] for x in vectors], numbers, weigh=weigh)
+
+
+def wait(seconds: float) -> bool:
+    """Wait until what is being compiled is ready; returns whether all kernels that were met are."""
+    for compiling in _known.values():
+        if compiling.process is not None:
+            compiling.process.wait(seconds)
+            compiling.ready(0)
+    return bool(_known) and all(compiling.code is not None for compiling in _known.values())
+
+
+def _of(kernel: Kernel, device: torch.device) -> _Compiling:
+    key = kernel, str(device)
+    if key not in _known:
+        _known[key] = _Compiling(kernel, device)
+    return _known[key]
+
+
+class _Compiling:
+    """One kernel on one device: not asked for yet, being compiled, ready, or given up."""
+
+    def __init__(self, kernel: Kernel, device: torch.device) -> None:
+        self.kernel, self.device = kernel, device
+        self.code: Code | None = None
+        self.process: subprocess.Popen[str] | None = None
+        self._moved = 0
+        root = kernel.root is None or getattr(rules, kernel.root.__name__, None) is kernel.root
+        self._path = cache_folder() / file_name(kernel, device) if root else None  # somebody's own root has no name
+        if self._path is not None and self._path.exists():
+            self._load()
+
+    def ready(self, entries: int) -> Code | None:
+        """The code, if it is there by now; counts the entries that are moved without."""
+        if self.code is not None or self._path is None:
+            return self.code
+        if self.process is not None:
+            if self.process.poll() is not None:
+                self._end()
+            return self.code
+        self._moved += entries
+        if _when or self._moved >= WORTH:
+            self._begin()
+        return None
+
+    def _begin(self) -> None:
+        assert self._path is not None  # noqa: S101  (for the type checker)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.process = subprocess.Popen(  # noqa: S603  (ourselves)
+                [sys.executable, "-m", "pisa_ray.algorithm.compiler", str(self._path), described(self.kernel),
+                 self.device.type, str(torch.get_num_threads())],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        except OSError as error:
+            self._give_up(str(error))
+
+    def _end(self) -> None:
+        assert self.process is not None  # noqa: S101  (for the type checker)
+        _, errors = self.process.communicate()
+        failed, self.process = self.process.returncode != 0, None
+        if failed:
+            self._give_up((errors.strip().splitlines() or ["the compiler was stopped"])[-1])
+        else:
+            self._load()
+
+    def _load(self) -> None:
+        assert self._path is not None  # noqa: S101  (for the type checker)
+        try:
+            trusted(self._path)
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(self._path), "model", False, 1, -1)
+            if not same_bits(self.kernel, loader.run, self.device):
+                raise RuntimeError("its bits are others than those of the plain operations")
+        except (OSError, RuntimeError) as error:
+            self._give_up(str(error).splitlines()[0])
+        else:
+            self.code = loader.run
+
+    def _give_up(self, why: str) -> None:
+        path, self._path = self._path, None
+        warnings.warn(
+            f"the compiled step {path} is not used ({why}): steps go operation by operation, with the same bits, and "
+            "take longer",
+            stacklevel=2,
+        )
+
+
+def described(kernel: Kernel) -> str:
+    """A kernel as JSON."""
+    root = kernel.root.__name__ if kernel.root else None
+    return json.dumps({**{name: getattr(kernel, name) for name in ("rule", "moment", "diagonal", "first", "last")},
+                       "root": root})  # fmt: skip
+
+
+def read(description: str) -> Kernel:
+    """A kernel from its JSON."""
+    fields: dict[str, Any] = json.loads(description)
+    return Kernel(**{**fields, "root": getattr(rules, fields["root"]) if fields["root"] else None})
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: pisa_ray in the user's cache folder (XDG_CACHE_HOME), or of this login's own."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(home) or not os.access(Path(home).parent, os.W_OK):
+        home = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
+    return Path(home) / "pisa_ray"
+
+
+@functools.cache
+def file_name(kernel: Kernel, device: torch.device) -> str:
+    """A name that says all that a kernel's code depends on."""
+    parts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    parts += [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (rules, kernel_module)]
+    return f"{kernel.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.pt2"
+
+
+def trusted(path: Path) -> None:
+    """Refuse code that somebody else can have written.
+
+    Raises:
+        OSError: The file or its folder belongs to somebody else, or others may write there.
+    """
+    for place in (path, path.parent):
+        about = place.stat()
+        if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise OSError(f"{place} can be written by others: make it yours alone, or remove it")
+
+
+def example(kernel: Kernel, entries: int, device: torch.device) -> tuple[list[torch.Tensor], list[float]]:
+    """Vectors and numbers that a kernel can be tried with, always the same."""
+    random = torch.Generator().manual_seed(0)
+    row = torch.randn((entries + 1) * kernel.vectors, generator=random).to(device)
+    vectors = [row[k * (entries + 1) + 1 :][:entries] for k in range(kernel.vectors)]  # not aligned, as in messages
+    if kernel.moment:
+        vectors[3].abs_()
+    return vectors, [0.3, 1.7, 0.37, 2e-3, 1e-3, 0.97, 0.03, 0.0873][: kernel.count]
+
+
+def same_bits(kernel: Kernel, code: Code, device: torch.device) -> bool:
+    """Whether code does what a kernel does operation by operation, to the last bit."""
+    (ours, numbers), (theirs, _) = (example(kernel, TRIED, device) for _ in range(2))
+    kernel(ours, numbers)
+    code([*theirs, torch.tensor(numbers, device=device)])
+    return all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(ours, theirs, strict=True))

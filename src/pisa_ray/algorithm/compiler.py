@@ -1,0 +1,82 @@
+"""Compiles one kernel to a file, in a process of its own.
+
+python -m pisa_ray.algorithm.compiler PATH KERNEL DEVICE THREADS
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch._inductor
+from torch import nn
+
+from pisa_ray.algorithm.compiled import example, read
+from pisa_ray.algorithm.kernel import Kernel
+
+#: No two operations are contracted into one that rounds once, none is reordered, and nothing else is left behind.
+EXACT = {
+    "cpp.enable_floating_point_contract_flag": "off",
+    "aot_inductor.compile_wrapper_opt_level": "O0",
+    "cpp.enable_unsafe_math_opt_flag": False,
+    "emulate_precision_casts": True,
+    "cpp_cache_precompile_headers": False,
+    "compile_threads": 1,
+}
+
+
+class Pass(nn.Module):
+    """A kernel as the compiler takes it.
+
+    Args:
+        kernel: The kernel.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, vectors: list[torch.Tensor], numbers: torch.Tensor) -> tuple[()]:
+        """Take the step, in place."""
+        self.kernel(vectors, numbers.unbind())
+        return ()
+
+
+def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
+    """Write a kernel's compiled file, for any number of entries above 1; does nothing where it is there."""
+    with path.with_name("lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine at a time
+        if path.exists():
+            return
+        vectors, numbers = example(kernel, 4096, device)
+        entries = torch.export.Dim("entries", min=2)
+        with torch.no_grad():
+            exported = torch.export.export(
+                Pass(kernel),
+                (vectors, torch.tensor(numbers, device=device)),
+                dynamic_shapes=([{0: entries}] * len(vectors), None),
+            )
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = torch._inductor.aoti_compile_and_package(
+                exported, package_path=f"{folder}/{path.name}", inductor_configs=EXACT
+            )
+            os.replace(made, path)
+
+
+def main() -> None:
+    """Read the command line, and be nice to what trains meanwhile."""
+    path, kernel, device, threads = sys.argv[1:]
+    os.nice(10)
+    torch.set_num_threads(int(threads))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        os.environ["TRITON_DEFAULT_FP_FUSION"] = "0"  # on GPUs, too, no two operations become one
+        compile_kernel(Path(path), read(kernel), torch.device(device))
+
+
+if __name__ == "__main__":
+    main()

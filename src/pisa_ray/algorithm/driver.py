@@ -1,0 +1,287 @@
+"""What drives the rules: which entries of w follow which, where their state is, local steps, blocks and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from pisa_ray.algorithm import compiled
+from pisa_ray.algorithm.kernel import Kernel
+from pisa_ray.algorithm.layout import Layout, Slot, blocks
+from pisa_ray.algorithm.message import Message, Penalties
+from pisa_ray.algorithm.method import Batch, Task
+from pisa_ray.algorithm.rules import Root
+from pisa_ray.algorithm.state import ShardState
+
+
+@dataclass(kw_only=True)
+class DualState(ShardState):
+    """What a shard of PISA and its kin keeps.
+
+    Attributes:
+        dual: pi_i, the multiplier of w_i = w, [p].
+        moment: Second moments, of the entries whose rule has one.
+        momentum: b_i, of the entries whose rule has one.
+    """
+
+    dual: torch.Tensor
+    moment: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    momentum: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class Rule(Protocol):
+    """What is asked of the rule of a part of w."""
+
+    @property
+    def moments(self) -> bool:
+        """Whether it keeps a second moment."""
+
+    @property
+    def momenta(self) -> bool:
+        """Whether it keeps a momentum."""
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether its penalty is a vector."""
+
+    @property
+    def lam(self) -> float:
+        """Lambda, of its entries."""
+
+    def first_share(self) -> float:
+        """What the first consensus leaves of the initial weights."""
+
+    def take(self, local: LocalStep, part: Part) -> float | None:
+        """Take a local step on the entries of a part; returns the sum of theta where diagnosing, if there is one."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring entries under one rule.
+
+    Attributes:
+        entries: Where they are in w, the gradient, the dual and N.
+        moment: Where their moments are, if they have any.
+        momentum: Where their momenta are, if they have any.
+        penalty: Where their penalty is in M: one place of the part, or a place for each.
+    """
+
+    entries: slice
+    moment: slice
+    momentum: slice
+    penalty: slice
+
+
+@dataclass(frozen=True)
+class Part:
+    """The entries of w that one rule moves.
+
+    Attributes:
+        path: What its numbers are found by in the method: "" or, for the rest of NSISA, "rest.".
+        rule: The rule and its numbers.
+        ratio: Its sigma in units of the method's.
+        slots: Its parameters.
+        pieces: Their entries.
+    """
+
+    path: str
+    rule: Rule
+    ratio: float
+    slots: tuple[Slot, ...]
+    pieces: tuple[Piece, ...]
+
+    def mask(self, like: torch.Tensor) -> torch.Tensor:
+        """1 on its entries, else 0, [p]."""
+        mask = torch.zeros_like(like)
+        for piece in self.pieces:
+            mask[piece.entries] = 1
+        return mask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method's parts of one layout.
+
+    Attributes:
+        layout: The layout.
+        parts: The parts that have entries.
+        penalties: Where their penalties are in M.
+        moments: Entries of all moments.
+        momenta: Entries of all momenta.
+    """
+
+    layout: Layout
+    parts: tuple[Part, ...]
+    penalties: Penalties
+    moments: int
+    momenta: int
+
+    @classmethod
+    def of(cls, layout: Layout, members: Sequence[tuple[str, Rule, float, Sequence[Slot]]]) -> Plan:
+        """Lay out parts.
+
+        Args:
+            layout: Where the parameters lie in w.
+            members: The parts as (path, rule, ratio of sigma, parameters); each parameter is in one of them.
+        """
+        owner = {slot.start: k for k, (*_, slots) in enumerate(members) for slot in slots if slot.size}
+        runs: list[tuple[int, slice]] = []
+        for slot in layout.slots:
+            if not slot.size:
+                continue
+            k = owner[slot.start]
+            if runs and runs[-1][0] == k:
+                runs[-1] = k, slice(runs[-1][1].start, slot.part.stop)
+            else:
+                runs.append((k, slot.part))
+        moment = momentum = penalty = 0
+        scalar: dict[str, slice] = {}  # of rules with the same numbers
+        pieces: dict[int, list[Piece]] = {}
+        for k, entries in runs:
+            path, rule, *_ = members[k]
+            n = entries.stop - entries.start
+            if rule.diagonal:
+                place, penalty = slice(penalty, penalty + n), penalty + n
+            elif path in scalar:
+                place = scalar[path]
+            else:
+                place = scalar[path] = slice(penalty, penalty + 1)
+                penalty += 1
+            piece = Piece(
+                entries,
+                slice(moment, moment + n * rule.moments),
+                slice(momentum, momentum + n * rule.momenta),
+                place,
+            )
+            moment, momentum = piece.moment.stop, piece.momentum.stop
+            pieces.setdefault(k, []).append(piece)
+        parts = tuple(
+            Part(path, rule, ratio, tuple(slots), tuple(pieces[k]))
+            for k, (path, rule, ratio, slots) in enumerate(members)
+            if k in pieces
+        )
+        places = tuple((piece.entries, piece.penalty) for part in parts for piece in part.pieces)
+        return cls(layout, parts, Penalties(layout.size, penalty or 1, places), moment, momentum)
+
+    def state(self, w: torch.Tensor) -> DualState:
+        """A shard's state before its first report: all 0."""
+        return DualState(dual=torch.zeros_like(w), moment=w.new_zeros(self.moments), momentum=w.new_zeros(self.momenta))
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """One of the local steps of a report.
+
+    Attributes:
+        task: The report's.
+        shard: The shard's state.
+        message: Where the report's message goes.
+        batch: The step's mini-batch.
+        v: Where it begins, [p]; only read. The first begins at task.w itself.
+        g: The gradient there, [p]; a rule may overwrite its own entries.
+        to: Where it puts the point it leads to, [p]; unused by the last, which writes the message.
+        number: How many the shard has taken with this one, from 1: k in every bias correction.
+        first: Whether it is the report's first.
+        last: Whether it is the last.
+    """
+
+    task: Task
+    shard: DualState
+    message: Message
+    batch: Batch
+    v: torch.Tensor
+    g: torch.Tensor
+    to: torch.Tensor
+    number: int
+    first: bool
+    last: bool
+
+    def sigma(self, part: Part) -> float:
+        """The part's penalty in this iteration."""
+        return self.task.sigma if part.ratio == 1 else self.task.sigma * part.ratio
+
+    def apply(
+        self,
+        part: Part,
+        rule: str,
+        numbers: Sequence[float],
+        root: Root | None = None,
+        root_numbers: Sequence[float] = (),
+        vector: torch.Tensor | None = None,
+    ) -> float | None:
+        """Let a rule of rules.py move the part's entries.
+
+        Args:
+            part: The part.
+            rule: The rule's name in kernel.RULES.
+            numbers: The rule's numbers, sigma first.
+            root: How the second moment goes on, if there is one.
+            root_numbers: The root's numbers.
+            vector: A vector that the rule takes where others have a moment, [p].
+
+        Returns:
+            The sum of theta = sigma / (sigma + rho q) over the entries, where diagnosing.
+        """
+        moment = part.rule.moments or vector is not None
+        kernel = Kernel(rule, root, moment, part.rule.diagonal, self.first, self.last)
+        numbers, theta = kernel.numbers(numbers, root_numbers, self.task.alpha), 0.0
+        for piece in part.pieces:
+            at = piece.entries
+            vectors = [self.task.w[at], self.g[at], self.shard.dual[at]]
+            if moment:
+                vectors.append(self.shard.moment[piece.moment] if vector is None else vector[at])
+            vectors.append(self.message.N[at])
+            if not self.last:
+                vectors.append(self.to[at])
+            elif part.rule.diagonal:
+                vectors.append(self.message.M[piece.penalty])
+            if self.task.gap is not None and self.last:
+                theta += self._diagnosed(kernel, vectors, numbers, self.task.gap[at], self.sigma(part))
+            else:
+                compiled.run(kernel, vectors, numbers)
+        self.settle(part)
+        return theta if self.task.gap is not None and self.last else None
+
+    def settle(self, part: Part) -> None:
+        """Write the part's penalty, where it is a number."""
+        if self.last and not part.rule.diagonal:
+            self.message.M[part.pieces[0].penalty].fill_(self.sigma(part)).mul_(self.task.alpha)
+
+    def _diagnosed(
+        self, kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float], gap: torch.Tensor, sigma: float
+    ) -> float:
+        """The same in a round with diagnostics: w_i - w goes to `gap`, and the sum of theta is returned."""
+        theta = 0.0
+        for block in blocks(gap):
+            move, s, denominator = kernel([x[block] for x in vectors], numbers, weigh=self.task.alpha != 1)
+            torch.div(move, s, out=gap[block])
+            share = torch.as_tensor(sigma / denominator)
+            n = block.stop - block.start
+            theta += float(share) * n if share.dim() == 0 else float(share.sum(dtype=torch.float64))
+        return theta
+
+
+def local_steps(shard: DualState, task: Task, message: Message) -> Iterator[LocalStep]:
+    """A report: its local steps, each with a mini-batch that is drawn when the step before is done."""
+    taken = shard.reports * task.steps
+    shard.reports += 1
+    room = torch.empty_like(task.w) if task.steps > 1 else task.w
+    for e in range(task.steps):
+        batch, v = task.draw(), room if e else task.w
+        yield LocalStep(
+            task, shard, message, batch, v, batch.gradient(v), room, taken + e + 1, e == 0, e == task.steps - 1
+        )
+
+
+def step(plan: Plan, shard: DualState, task: Task, message: Message) -> float | None:
+    """A report of a shard; returns what Method.step does: the momentum of the last local step."""
+    momentum: float | None = None
+    for local in local_steps(shard, task, message):
+        theta = [part.rule.take(local, part) for part in plan.parts]
+        known = [x for x in theta if x is not None]
+        if local.last and task.gap is not None and len(known) == len(plan.parts):
+            momentum = 1 - sum(known) / max(plan.layout.size, 1)
+    return momentum

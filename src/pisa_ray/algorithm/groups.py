@@ -1,0 +1,154 @@
+"""A rule for each group of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Self
+
+from pisa_ray import checks
+from pisa_ray.algorithm.admm import Admm, Member, Settings, prefixed
+from pisa_ray.algorithm.auto import Auto
+from pisa_ray.algorithm.layout import Layout, Slot
+from pisa_ray.algorithm.method import STEPS
+from pisa_ray.errors import ConfigError
+
+#: Whether a parameter is one of a group, given its place in w: its name, its shape, and what it is.
+Selector = Callable[[Slot], bool]
+
+#: The groups that have a name of their own; all others are patterns of parameters' names, as in a shell.
+KINDS: dict[str, Selector] = {
+    "matrices": lambda slot: slot.matrix and not slot.head,
+    "embeddings": lambda slot: len(slot.shape) > 1 and not slot.matrix,
+    "heads": lambda slot: slot.head,
+    "vectors": lambda slot: len(slot.shape) < 2,
+    "rest": lambda slot: True,
+}
+
+#: What may stand for a group: a rule, None for parameters that stay as they are, or a selector with either.
+Group = Settings | None | tuple[Selector, Settings | None]
+
+_RULE = checks.instance("a method such as SISAD()", Settings) | checks.nothing
+_GROUP = _RULE | checks.Rule(
+    "a method such as SISAD(), None, or a function of a parameter with either",
+    lambda name, value: (
+        value
+        if isinstance(value, tuple)
+        and len(value) == 2
+        and callable(value[0])
+        and (value[1] is None or isinstance(value[1], Settings))
+        else checks.NOT
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups(Admm):
+    """A rule for each group of parameters, with numbers of its own; sigmas go together, as the schedule has it.
+
+    A parameter follows the first group that it is one of. NSISA() alone is {"matrices": NSISA(rest=None), "rest":
+    SISAD()}.
+
+    Attributes:
+        groups: By name: "matrices" (of blocks), "embeddings", "heads" (the last linear layer), "vectors", "rest" (all),
+            or a pattern of parameters' names such as "encoder.*"; or under any name (a function of a parameter's Slot,
+            the rule). None in place of a rule: they are frozen, and neither trained nor sent. The first rule's sigma is
+            the one that schedules and reports speak of.
+        reset_duals: See Settings.
+        local_steps: See Settings.
+    """
+
+    groups: Mapping[str, Group]
+    reset_duals: bool = False
+    local_steps: int = 1
+
+    def __post_init__(self) -> None:
+        checks.settle(
+            self,
+            groups=checks.mapping(_GROUP, "a dictionary of rules by group"),
+            reset_duals=checks.flag,
+            local_steps=STEPS,
+        )
+        if not self._members:
+            raise ConfigError("groups has no group with a rule: give one, such as {'rest': SISAD()}.")
+        for name, rule in self._members.items():
+            if rule.local_steps != 1 or rule.reset_duals:
+                raise ConfigError(
+                    f"groups[{name!r}] has local_steps or reset_duals of its own, but these are for all groups: "
+                    "give them to Groups."
+                )
+
+    def __hash__(self) -> int:
+        """By names and rules."""
+        return hash((tuple(self.groups.items()), self.reset_duals, self.local_steps))
+
+    @property
+    def _members(self) -> dict[str, Settings]:
+        rules = {name: group[1] if isinstance(group, tuple) else group for name, group in self.groups.items()}
+        return {name: rule for name, rule in rules.items() if rule is not None}
+
+    @property
+    def sigma(self) -> float | Auto:
+        """The first rule's."""
+        return next(iter(self._members.values())).sigma
+
+    @property
+    def vectors(self) -> int:
+        """As the largest has."""
+        return max(rule.vectors for rule in self._members.values())
+
+    def group_of(self, slot: Slot) -> str:
+        """The name of a parameter's group.
+
+        Raises:
+            ConfigError: It is in none.
+        """
+        for name, group in self.groups.items():
+            selects = group[0] if isinstance(group, tuple) else KINDS.get(name)
+            if selects(slot) if selects else fnmatchcase(slot.name, name):
+                return name
+        raise ConfigError(
+            f"groups is {', '.join(self.groups)}, but the parameter {slot.name} {tuple(slot.shape)} is in none of "
+            "them: add a group, such as 'rest'."
+        )
+
+    def freezes(self, slot: Slot) -> bool:
+        """Whether its group has no rule."""
+        return self.group_of(slot) not in self._members
+
+    def rules(self) -> Mapping[str, Settings]:
+        """Those of all groups."""
+        found: dict[str, Settings] = {}
+        for name, rule in self._members.items():
+            found |= prefixed(f"{name}.", rule.rules())
+        return found
+
+    def with_numbers(self, found: Mapping[str, Any]) -> Self:
+        """See Admm."""
+        now, left = dict(self.groups), dict(found)
+        for name, rule in self._members.items():
+            its = {key.removeprefix(f"{name}."): left.pop(key) for key in found if key.startswith(f"{name}.")}
+            group, changed = now[name], rule.with_numbers(its)
+            now[name] = (group[0], changed) if isinstance(group, tuple) else changed
+        if left:
+            raise KeyError(min(left))
+        return replace(self, groups=now) if found else self
+
+    def members(self, layout: Layout) -> Sequence[Member]:
+        """Those of the groups' rules."""
+        by_group: dict[str, list[Slot]] = {name: [] for name in self._members}
+        for slot in layout.slots:
+            by_group[self.group_of(slot)].append(slot)
+        found: list[Member] = []
+        for name, rule in self._members.items():
+            if not by_group[name]:
+                raise ConfigError(
+                    f"groups[{name!r}] has no parameter: give a pattern of the parameters' names, such as "
+                    f"{layout.slots[0].name!r}, or leave it out."
+                )
+            lead, own = self.sigma, rule.sigma
+            ratio = 1.0 if isinstance(lead, Auto) or isinstance(own, Auto) else own / lead
+            for path, part_rule, its_ratio, slots in rule.members(Layout(tuple(by_group[name]))):
+                found.append((f"{name}.{path}", part_rule, ratio * its_ratio, slots))
+        return found
