@@ -26,7 +26,7 @@ from typing import Any
 from language_gpt import GPT, LENGTH, VOCABULARY, WIDTH, write_blocks
 from muon import MuonAndAdamW
 
-from pisa_ray import SISAD, ByColumn, Data, PisaTrainer, SyncOptimizer, Trapezoid
+from pisa_ray import NSISA, SISAD, ByColumn, Data, PisaTrainer, SyncOptimizer, Trapezoid
 from pisa_ray.algorithm import Method
 
 Made = tuple[Method | None, Trapezoid | None]
@@ -52,6 +52,7 @@ def muon(lr: float, rest: float) -> Made:
 OURS: dict[str, Made] = {
     "nothing set": (None, None),
     "SISA-D for all": (SISAD(), None),
+    "NSISA as in the paper": (NSISA(rest=None), None),
 }
 
 #: Settings to choose from.
