@@ -30,6 +30,7 @@ from pisa_ray.algorithm.method import STEPS, MemoryOf, Task, Update
 from pisa_ray.algorithm.preconditioners import PRECONDITIONER, Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.errors import ConfigError
 
 #: (path, rule, sigma in units of the method's, parameters): see Part.
 Member = tuple[str, "Settings", float, Sequence[Slot]]
@@ -38,6 +39,18 @@ Member = tuple[str, "Settings", float, Sequence[Slot]]
 def prefixed(path: str, rules: Mapping[str, Settings]) -> dict[str, Settings]:
     """Rules by a longer path."""
     return {path + name: rule for name, rule in rules.items()}
+
+
+def shared_settings(rule: Settings, name: str, whole: str) -> None:
+    """Refuse settings of a group's rule that are the whole method's.
+
+    Raises:
+        ConfigError: It has local_steps or reset_duals.
+    """
+    if rule.local_steps != 1 or rule.reset_duals:
+        raise ConfigError(
+            f"{name} has local_steps or reset_duals, but these are of all parameters: give them to {whole}."
+        )
 
 
 class Admm(ABC):
@@ -248,6 +261,11 @@ class PISA(Settings):
         sigma, rho = local.sigma(part), number(self.rho)
         Q = self.preconditioner(local.batch.curvature(local.v))
         if callable(Q):  # it couples all coordinates: one solve
+            if len(local.task.layout.slots) != len(part.slots):
+                raise ConfigError(
+                    "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: "
+                    "use one whose Q is a number or a diagonal, such as HessianDiagonal(probes=1)."
+                )
             move = conjugate_gradients(Q, local.shard.dual + local.g, sigma, rho).mul_(-sigma)
             local.apply(part, "given", (sigma,), vector=move)
             return None

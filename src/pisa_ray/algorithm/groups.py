@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from pisa_ray import checks
-from pisa_ray.algorithm.admm import Admm, Member, Settings, prefixed
+from pisa_ray.algorithm.admm import Admm, Member, Settings, prefixed, shared_settings
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.method import STEPS
@@ -73,11 +73,7 @@ class Groups(Admm):
         if not self._members:
             raise ConfigError("groups has no group with a rule: give one, such as {'rest': SISAD()}.")
         for name, rule in self._members.items():
-            if rule.local_steps != 1 or rule.reset_duals:
-                raise ConfigError(
-                    f"groups[{name!r}] has local_steps or reset_duals of its own, but these are for all groups: "
-                    "give them to Groups."
-                )
+            shared_settings(rule, f"groups[{name!r}]", "Groups")
 
     def __hash__(self) -> int:
         """By names and rules."""

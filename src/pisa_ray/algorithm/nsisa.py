@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 
 from pisa_ray import checks
-from pisa_ray.algorithm.admm import SISA, Member, Settings, prefixed
+from pisa_ray.algorithm.admm import PISA, SISA, Member, Settings, prefixed, shared_settings
 from pisa_ray.algorithm.auto import Auto, number
 from pisa_ray.algorithm.driver import LocalStep, Part
 from pisa_ray.algorithm.layout import Layout, Slot
@@ -17,6 +17,7 @@ from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.algorithm.rules import momentum
 from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Instantaneous, SecondMoment
 from pisa_ray.algorithm.sisa_d import SISAD
+from pisa_ray.errors import ConfigError
 
 #: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
 BATCH = 1 << 22
@@ -59,7 +60,7 @@ class NSISA(SISA):
         super().__post_init__()
         checks.settle(
             self,
-            rest=checks.instance("a method such as SISAD()", Settings) | checks.nothing,
+            rest=checks.instance("SISAD(), SISA(), PISA()", SISAD, SISA, PISA) | checks.nothing,
             mu=checks.number(least=0, below=1),
             nesterov=checks.flag,
             steps=checks.whole(least=0, most=1000),
@@ -67,6 +68,13 @@ class NSISA(SISA):
             matrix_moment=SECOND_MOMENT,
             perturbation=checks.number(least=0, below=1),
         )
+
+        if self.rest is not None:
+            if isinstance(self.rest, NSISA):
+                raise ConfigError(
+                    f"rest is {self.rest}, but it is for what is no matrix: give SISAD(), SISA() or PISA()."
+                )
+            shared_settings(self.rest, "NSISA.rest", "NSISA")
 
     @property
     def moments(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout
+from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout, Preconditioner
 from pisa_ray.data import Rows
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.evaluation import evaluate_rows
@@ -220,7 +220,12 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
     if isinstance(method, MOON):
         with refused("algorithm MOON cannot be applied to the model", "use another algorithm"):
             batch.features(model.home)
-    preconditioner = method.preconditioner if isinstance(method, PISA) else Identity()
+    for rule in method.rules().values() if isinstance(method, Admm) else ():
+        if isinstance(rule, PISA):
+            _try_preconditioner(rule.preconditioner, model, batch, alone=rule is method)
+
+
+def _try_preconditioner(preconditioner: Preconditioner, model: FlatModel, batch: ShardBatch, *, alone: bool) -> None:
     if isinstance(preconditioner, HessianDiagonal) and preconditioner.probes is None:
         preconditioner = replace(preconditioner, probes=1)  # one product of many, which are alike
     if not isinstance(preconditioner, Identity):
@@ -232,3 +237,8 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
             Q = preconditioner(batch.curvature(model.home))
             if callable(Q):
                 Q(torch.ones_like(model.home))
+        if callable(Q) and not alone:
+            raise ConfigError(
+                "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: use "
+                "one whose Q is a number or a diagonal, such as HessianDiagonal(probes=1)."
+            )
