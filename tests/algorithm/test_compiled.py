@@ -231,7 +231,7 @@ def test_training_imports_no_compiler():
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_the_real_compiler_gives_the_same_bits_for_any_size_and_place(kernel):
-    """Its own check of a file is on one size; here on many, from odd places, with zeros, in the numerics of a worker."""
+    """Its own check is on one size; here on many, from odd places, with zeros, in the numerics of a worker."""
     compiled.use(True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
