@@ -45,7 +45,7 @@ class Loader:
     wrong = False
     loaded = 0
 
-    def __init__(self, path, *others):
+    def __init__(self, path, runners):
         Loader.loaded += 1
         if Path(path).read_text() == "damaged":
             raise RuntimeError("no such archive\nat somewhere")
@@ -59,7 +59,7 @@ class Loader:
 
 @pytest.fixture
 def loader(monkeypatch):
-    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", Loader)
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", Loader)
     monkeypatch.setattr(Loader, "wrong", False)
     monkeypatch.setattr(Loader, "loaded", 0)
 
@@ -82,7 +82,8 @@ class Process:
     def end(self, error=""):
         self.error, self.returncode = error, int(bool(error))
         if not error:
-            self.path.write_text("code")
+            self.path.mkdir(mode=0o700)
+            (self.path / "kernel.so").write_text("code")
 
 
 @pytest.fixture
@@ -93,8 +94,9 @@ def process(monkeypatch):
 
 
 def put(cache, text="code"):
-    cache.mkdir(mode=0o700)
-    path = cache / compiled.file_name(SISA_D, CPU)
+    folder = cache / compiled.folder_name(SISA_D, CPU)
+    folder.mkdir(mode=0o700, parents=True)
+    path = folder / "kernel.so"
     path.write_text(text)
     path.chmod(0o600)
     return path

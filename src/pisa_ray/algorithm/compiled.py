@@ -1,8 +1,8 @@
 """Kernels compiled to one pass over memory, with the bits of the same operations one by one, and the way without.
 
-torch's ahead-of-time compiler makes a kernel's file in a process of its own, while rounds go on block by block; so no
-process that trains imports a compiler. Files are kept for later runs in the user's cache folder, by everything that
-their code depends on. A file counts only once it has given, in this process, the bits of the plain operations.
+torch's ahead-of-time compiler makes a kernel's code in a process of its own, while rounds go on block by block; so no
+process that trains imports a compiler. Code is kept for later runs in the user's cache folder, by everything that it
+depends on. It counts only once it has given, in this process, the bits of the plain operations.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from pisa_ray.algorithm.layout import blocks
 #: Entries that a kernel moves block by block before it is compiled: about as long as compiling takes on one core.
 WORTH = 5_000_000_000
 
-#: Entries that a new file is tried with; odd, so that no vector width divides them.
+#: Entries that new code is tried with; odd, so that no vector width divides them.
 TRIED = 1003
+
+#: The file with the code, in a folder of the cache; code for GPUs is beside it.
+LIBRARY = "kernel.so"
 
 #: A compiled kernel: w, g, ... and the numbers as a tensor.
 Code = Callable[[list[torch.Tensor]], object]
@@ -90,7 +93,7 @@ class _Compiling:
         self.process: subprocess.Popen[str] | None = None
         self._moved = 0
         root = kernel.root is None or getattr(rules, kernel.root.__name__, None) is kernel.root
-        self._path = cache_folder() / file_name(kernel, device) if root else None  # somebody's own root has no name
+        self._path = cache_folder() / folder_name(kernel, device) if root else None  # somebody's own root has no name
         if self._path is not None and self._path.exists():
             self._load()
 
@@ -133,13 +136,13 @@ class _Compiling:
         assert self._path is not None  # noqa: S101  (for the type checker)
         try:
             trusted(self._path)
-            loader = torch._C._aoti.AOTIModelPackageLoader(str(self._path), "model", False, 1, -1)
-            if not same_bits(self.kernel, loader.run, self.device):
+            code = load(self._path, self.device)
+            if not same_bits(self.kernel, code, self.device):
                 raise RuntimeError("its bits are others than those of the plain operations")
         except (OSError, RuntimeError) as error:
             self._give_up(str(error).splitlines()[0])
         else:
-            self.code = loader.run
+            self.code = code
 
     def _give_up(self, why: str) -> None:
         path, self._path = self._path, None
@@ -172,22 +175,37 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def file_name(kernel: Kernel, device: torch.device) -> str:
+def folder_name(kernel: Kernel, device: torch.device) -> str:
     """A name that says all that a kernel's code depends on."""
     parts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (rules, kernel_module)]
-    return f"{kernel.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.pt2"
+    return f"{kernel.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+
+def load(path: Path, device: torch.device) -> Code:
+    """The code in a folder of the cache.
+
+    Raises:
+        RuntimeError: It cannot be run here.
+    """
+    library = str(path / LIBRARY)
+    if device.type == "cuda":
+        on_gpu: Any = torch._C._aoti.AOTIModelContainerRunnerCuda  # of CUDA builds
+        run: Code = on_gpu(library, 1, str(device), str(path)).run
+    else:
+        run = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1).run
+    return run
 
 
 def trusted(path: Path) -> None:
     """Refuse code that somebody else can have written.
 
     Raises:
-        OSError: The file or its folder belongs to somebody else, or others may write there.
+        OSError: The code or its folders belong to somebody else, or others may write there.
     """
-    for place in (path, path.parent):
+    for place in (path / LIBRARY, path, path.parent):
         about = place.stat()
         if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError(f"{place} can be written by others: make it yours alone, or remove it")

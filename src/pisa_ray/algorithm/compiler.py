@@ -1,4 +1,4 @@
-"""Compiles one kernel to a file, in a process of its own.
+"""Compiles one kernel to a folder of the cache, in a process of its own.
 
 python -m pisa_ray.algorithm.compiler PATH KERNEL DEVICE THREADS
 """
@@ -9,13 +9,14 @@ import fcntl
 import os
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
 import torch._inductor
 from torch import nn
 
-from pisa_ray.algorithm.compiled import example, read
+from pisa_ray.algorithm.compiled import LIBRARY, example, read
 from pisa_ray.algorithm.kernel import Kernel
 
 #: No two operations are contracted into one that rounds once, none is reordered, and nothing else is left behind.
@@ -47,7 +48,7 @@ class Pass(nn.Module):
 
 
 def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
-    """Write a kernel's compiled file, for any number of entries above 1; does nothing where it is there."""
+    """Write a kernel's code, for any number of entries above 1; does nothing where it is there."""
     with path.with_name("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine at a time
         if path.exists():
@@ -61,10 +62,19 @@ def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
                 dynamic_shapes=([{0: entries}] * len(vectors), None),
             )
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = torch._inductor.aoti_compile_and_package(
-                exported, package_path=f"{folder}/{path.name}", inductor_configs=EXACT
-            )
-            os.replace(made, path)
+            package, code = Path(folder, "kernel.pt2"), Path(folder, path.name)
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=EXACT)
+            unpack(package, code)
+            code.rename(path)
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Take the code out of a package: the library, and what of a GPU's code is beside it there."""
+    folder.mkdir(mode=0o700)
+    with zipfile.ZipFile(package) as files:
+        for name in files.namelist():
+            if name.endswith((".so", ".cubin")):
+                (folder / (LIBRARY if name.endswith(".so") else Path(name).name)).write_bytes(files.read(name))
 
 
 def main() -> None:
