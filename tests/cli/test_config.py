@@ -30,6 +30,7 @@ from pisa_ray.algorithm import (
     FedYogi,
     FisherDiagonal,
     GaussNewton,
+    Groups,
     Hessian,
     HessianDiagonal,
     Identity,
@@ -191,6 +192,14 @@ def test_an_empty_section_means_its_defaults(read: Load, section: str) -> None:
         ("{kind: nsisa, mu: 0.5, nesterov: false, steps: 3}", NSISA(mu=0.5, nesterov=False, steps=3)),
         ("{kind: nsisa, matrix_moment: adam, perturbation: 0}", NSISA(matrix_moment=Adam(), perturbation=0.0)),
         ("{kind: nsisa, matrix_moment: instantaneous}", NSISA(matrix_moment=Instantaneous())),
+        ("{kind: nsisa, rest: paper, precision: float32}", NSISA(rest=None, precision="float32")),
+        ("{kind: nsisa, rest: sisa}", NSISA(rest=SISA())),
+        ("{kind: nsisa, rest: {kind: sisa_d, sigma: 30, lambda: 0.1}}", NSISA(rest=SISAD(sigma=30, lam=0.1))),
+        (
+            "{groups: {'a.*': frozen, matrices: nsisa, rest: {kind: pisa, sigma: 2}}, local_steps: 2}",
+            Groups(groups={"a.*": None, "matrices": NSISA(), "rest": PISA(sigma=2)}, local_steps=2),
+        ),
+        ("{kind: grouped, groups: {rest: sisa}, reset_duals: true}", Groups(groups={"rest": SISA()}, reset_duals=True)),
         ("{kind: sisa_d}", SISAD()),
         ("{kind: sisa_d, sigma: auto, rho: 7, eps: auto}", SISAD(rho=7)),
         ("{kind: sisa, sigma: {hint: 3}, rho: {hint: 4}}", SISA(sigma=Auto(3), rho=Auto(4))),
@@ -566,7 +575,7 @@ def test_unknown_keys(read: Load, setting: str, sentence: str) -> None:
         (SMALLEST.replace("mlp", "lenett"), "model.kind is 'lenett', but it must be one of mlp, lenet, resnet18,"),
         (
             SMALLEST + "algorithm: {sigma: 1}",
-            "algorithm.kind is missing: use one of pisa, sisa, nsisa, sisa_d, sync, fedavg, fednova, mifa, ",
+            "algorithm.kind is missing: use one of pisa, sisa, nsisa, sisa_d, grouped, sync, fedavg, fednova, mifa, ",
         ),
         (
             SMALLEST + "algorithm: {kind: adam}",
@@ -781,6 +790,16 @@ WRONG = [
     ("checkpoint.best_by=5", "checkpoint.best_by", "5", "text in quotes"),
     ("checkpoint.storage=5", "checkpoint.storage", "5", "text in quotes"),
     ("checkpoint.order=up", "checkpoint.order", "'up'", "'max' or 'min'"),
+    ("algorithm={kind: nsisa, precision: half}", "algorithm.precision", "'half'", "'auto', 'float32' or 'bfloat16'"),
+    ("algorithm={kind: nsisa, rest: 5}", "algorithm.rest", "5", "a section such as {kind: pisa} or 'paper'"),
+    ("algorithm={groups: [sisa]}", "algorithm.groups", "['sisa']", "a section of `key: value` lines"),
+    ("algorithm={groups: {rest: 5}}", "algorithm.groups.rest", "5", "a section such as {kind: pisa} or 'frozen'"),
+    (
+        "algorithm={groups: {rest: {kind: sisa, sigma: 0}}}",
+        "algorithm.groups.rest.sigma",
+        "0",
+        "above 0 or {hint: a number} or 'auto'",
+    ),
     ("compiled=5", "compiled", "5", "true or false"),
     ("exact=5", "exact", "5", "true or false"),
     ("checkpoint.every=0", "checkpoint.every", "0", "at least 1"),
@@ -843,12 +862,16 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(part)
 
 
+#: Keys that hold sections as algorithm is.
+AS_ALGORITHM = {"algorithm.rest", "algorithm.groups"}
+
+
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of a section, dotted."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         yield key
-        for below in models(field.annotation):
+        for below in () if key in AS_ALGORITHM else models(field.annotation):
             yield from keys(below, f"{key}.")
 
 

@@ -241,6 +241,8 @@ def checked(values: dict[str, Any], base: Path) -> Config:
     """
     values = {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
     values = {"algorithm": {"kind": "auto"}} | values
+    if isinstance(values["algorithm"], dict) and "groups" in values["algorithm"]:  # which need no kind
+        values["algorithm"] = {"kind": "grouped"} | values["algorithm"]
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -128,17 +128,21 @@ def _path(location: tuple[int | str, ...], values: Any) -> list[str]:
 
 def _sections(path: list[str], values: Any, schema: type[BaseModel]) -> list[type[BaseModel]]:
     """The sections that may stand at a path: one where its kind says which."""
-    models = [schema]
+    models, of_any_name = [schema], False
     for key in path:
         values = values.get(key) if isinstance(values, dict) else None
         kind = values.get("kind") if isinstance(values, dict) else None
-        below = [
-            member
+        if of_any_name:
+            models, of_any_name = [model for model in models if kind in _kinds([model])] or models, False
+            continue
+        annotations = [
+            field.annotation
             for model in models
             for name, field in model.model_fields.items()
             if key in (name, field.alias)
-            for member in _models(field.annotation)
         ]
+        of_any_name = any(get_origin(annotation) is dict for annotation in annotations)
+        below = [member for annotation in annotations for member in _models(annotation)]
         models = [model for model in below if kind in _kinds([model])] or below
     return models
 

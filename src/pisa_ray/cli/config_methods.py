@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from torch import nn
 
 from pisa_ray.algorithm import (
@@ -20,6 +20,7 @@ from pisa_ray.algorithm import (
     EmpiricalFisher,
     FisherDiagonal,
     GaussNewton,
+    Groups,
     Hessian,
     HessianDiagonal,
     Identity,
@@ -28,6 +29,7 @@ from pisa_ray.algorithm import (
     Preconditioner,
     RMSProp,
     SecondMoment,
+    Settings,
 )
 from pisa_ray.cli.config_baselines import (
     FedAdamSection,
@@ -116,7 +118,7 @@ class PISASection(MethodSection):
     def _named(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
 
-    def build(self) -> Method:
+    def build(self) -> Settings:
         """As the trainer takes it."""
         return PISA(
             **self.shared(),
@@ -142,7 +144,7 @@ class SISASection(MethodSection):
     second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
     eps: NotNegative = SISA().eps
 
-    def build(self) -> Method:
+    def build(self) -> Settings:
         """As the trainer takes it."""
         scheme = _second_moment(self.second_moment, self.beta)
         return SISA(
@@ -150,6 +152,27 @@ class SISASection(MethodSection):
             second_moment=scheme,
             eps=self.eps,
         )
+
+
+class SISADSection(MethodSection):
+    """`algorithm: {kind: sisa_d}`."""
+
+    kind: Literal["sisa_d"]
+    beta: Decay = SISAD().beta
+    eps: Positive | Literal["auto"] = "auto"
+
+    def build(self) -> Settings:
+        """As the trainer takes it."""
+        return SISAD(**self.shared(), beta=self.beta, eps=_set(self.eps))
+
+
+def _named(value: Any) -> Any:
+    """A kind alone stands for a section with nothing set."""
+    return {"kind": value} if isinstance(value, str) and value not in ("paper", "frozen") else value
+
+
+#: The rule of NSISA's other parameters; a kind alone stands for {kind: ...}.
+Rest = Annotated[PISASection | SISASection | SISADSection, Field(discriminator="kind")]
 
 
 class NSISASection(MethodSection):
@@ -164,11 +187,15 @@ class NSISASection(MethodSection):
     nesterov: bool = NSISA().nesterov
     steps: Annotated[int, Field(ge=0)] = NSISA().steps
     perturbation: Decay = NSISA().perturbation
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    rest: Annotated[Rest | Literal["paper"], BeforeValidator(_named)] = SISADSection(kind="sisa_d")
 
-    def build(self) -> Method:
+    def build(self) -> Settings:
         """As the trainer takes it."""
         return NSISA(
             **self.shared(),
+            rest=None if isinstance(self.rest, str) else self.rest.build(),
+            precision=self.precision,
             second_moment=_second_moment(self.second_moment, self.beta),
             matrix_moment=_second_moment(self.matrix_moment, self.beta),
             eps=self.eps,
@@ -179,16 +206,23 @@ class NSISASection(MethodSection):
         )
 
 
-class SISADSection(MethodSection):
-    """`algorithm: {kind: sisa_d}`."""
+Rule = Annotated[PISASection | SISASection | NSISASection | SISADSection, Field(discriminator="kind")]
 
-    kind: Literal["sisa_d"]
-    beta: Decay = SISAD().beta
-    eps: Positive | Literal["auto"] = "auto"
+
+class GroupsSection(Section):
+    """`algorithm: {groups: ...}`: a rule for each group of parameters."""
+
+    kind: Literal["grouped"]
+    groups: dict[str, Annotated[Rule | Literal["frozen"], BeforeValidator(_named)]]
+    reset_duals: bool = False
+    local_steps: Annotated[int, Field(ge=1)] = 1
 
     def build(self) -> Method:
         """As the trainer takes it."""
-        return SISAD(**self.shared(), beta=self.beta, eps=_set(self.eps))
+        rules: dict[str, Any] = {
+            name: None if isinstance(rule, str) else rule.build() for name, rule in self.groups.items()
+        }
+        return Groups(groups=rules, reset_duals=self.reset_duals, local_steps=self.local_steps)
 
 
 Algorithm = Annotated[
@@ -196,6 +230,7 @@ Algorithm = Annotated[
     | SISASection
     | NSISASection
     | SISADSection
+    | GroupsSection
     | SyncSection
     | FedAvgSection
     | FedProxSection

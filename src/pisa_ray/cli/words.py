@@ -8,7 +8,14 @@ from pisa_ray.cli.config_baselines import KINDS
 
 #: For each key of the file the classes that its section stands for, with their kinds.
 _SECTIONS: dict[str, dict[str, str]] = {
-    "algorithm": {"PISA": "pisa", "SISA": "sisa", "NSISA": "nsisa", "SISAD": "sisa_d", "SyncOptimizer": "sync"}
+    "algorithm": {
+        "PISA": "pisa",
+        "SISA": "sisa",
+        "NSISA": "nsisa",
+        "SISAD": "sisa_d",
+        "SyncOptimizer": "sync",
+        "Groups": "grouped",
+    }
     | {method.__name__: kind for kind, method in KINDS.items()},
     "sigma_schedule": {
         "Constant": "constant",
