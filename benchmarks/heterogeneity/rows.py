@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from studies.rows import BASES, FEW_REPORT, IMAGES, PARTITIONS, SGD, TRAPEZOID, Row, local, row
+from studies.rows import BASES, FEW_REPORT, IMAGES, PARTITIONS, SGD, TRAPEZOID, Row, local, nsisa, row
 
 #: The same on the small network of Adult, whose gradients are larger.
 ADULT: dict[str, list[Row]] = IMAGES | {
@@ -106,10 +106,10 @@ ABLATIONS: dict[str, Row] = {
     "SISA-D, Q = 0": row("sisa_d", True, sigma=30, rho=0),
     "SISA-D, duals reset": row("sisa_d", True, sigma=30, rho=270, reset_duals=True),
     "SISA-D, constant sigma": row("sisa_d", sigma=30, rho=270),
-    "NSISA": row("nsisa", True, sigma=40, rho=100),
-    "NSISA, Q = 0": row("nsisa", True, sigma=40, rho=0),
-    "NSISA, duals reset": row("nsisa", True, sigma=40, rho=100, reset_duals=True),
-    "NSISA, constant sigma": row("nsisa", sigma=40, rho=100),
+    "NSISA": nsisa(True, sigma=40, rho=100),
+    "NSISA, Q = 0": nsisa(True, sigma=40, rho=0),
+    "NSISA, duals reset": nsisa(True, sigma=40, rho=100, reset_duals=True),
+    "NSISA, constant sigma": nsisa(sigma=40, rho=100),
 }
 
 #: The settings of the paper's code for MNIST (sigma 1e3, rho 1e2, lambda 5e-3, gradients summed over K mini-batches),

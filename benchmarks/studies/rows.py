@@ -25,6 +25,11 @@ def row(kind: str, growth: bool = False, **settings: Any) -> Row:
     return {"algorithm": {"kind": kind, **settings}} | (GROWTH if growth else {})
 
 
+def nsisa(growth: bool = False, **settings: Any) -> Row:
+    """NSISA as in the paper, on any machine."""
+    return row("nsisa", growth, rest="paper", precision="float32", **settings)
+
+
 def local(kind: str, lr: float, momentum: float = 0.0, **settings: Any) -> Row:
     return row(kind, lr=lr, momentum=momentum, **({} if "epochs" in settings else {"steps": 10}), **settings)
 
@@ -51,7 +56,7 @@ IMAGES: dict[str, list[Row]] = {
         row("sisa_d", sigma=40, rho=760) | TRAPEZOID,
         row("sisa_d", True, sigma=30, rho=270),
     ],
-    "NSISA": [row("nsisa", sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
+    "NSISA": [nsisa(sigma=s, rho=r) for s, r in ((20, 80), (10, 40), (40, 100), (60, 100), (40, 50), (40, 200))],
     "sync Adam": [
         row("sync", lr=0.006),
         row("sync", lr=0.015) | TRAPEZOID,
