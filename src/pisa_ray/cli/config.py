@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pisa_ray.cli.config_baselines import BaselineSection
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_methods import Algorithm, AutoSection, resolved
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
-from pisa_ray.cli.config_section import Section
+from pisa_ray.cli.config_section import Section, complete
 from pisa_ray.cli.factories import called, imported
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.files import Folder
@@ -247,8 +248,15 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(sentence(error, values, Config)) from error
-    for key, flag in flags_for_numbers(values, plain(config)):
+    for key, flag in flags_for_numbers(values, config.model_dump(by_alias=True, exclude_unset=True)):
         raise ConfigError(f"{key} is {shown(flag)}, but it must be a number.")
+    if isinstance(config.algorithm, BaselineSection):
+        try:
+            config.algorithm.build()  # before anything starts
+        except ValueError as error:
+            text = str(error).removesuffix(".")
+            given = shown(values["algorithm"])
+            raise ConfigError(f"algorithm is {given}, but it must be settings that fit together: {text}.") from error
     for name in ("train", "test", "validation"):
         value = getattr(config.data, name)
         if isinstance(value, str) and "://" not in value:
@@ -289,7 +297,8 @@ def note_planned_rounds(config: Config, planned: int | None = None) -> None:
 
 def plain(config: Config) -> dict[str, Any]:
     """The configuration as it is written to config.yaml: every key with its value, defaults included."""
-    return config.model_dump(by_alias=True)
+    complete(written := config.model_copy(deep=True))
+    return written.model_dump(by_alias=True)
 
 
 def there(path: str) -> bool:

@@ -2,75 +2,45 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from pisa_ray.algorithm import (
-    MIFA,
-    MOON,
-    FedAdam,
-    FedAvg,
-    FedNova,
-    FedProx,
-    FedYogi,
-    Method,
-    Scaffold,
-    SyncOptimizer,
-)
-from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, Decay, NotNegative, Positive
 
 
-class BaselineSection(Section):
-    """What all baselines share: their optimizer can be tried before anything starts."""
-
-    @model_validator(mode="after")
-    def _buildable(self) -> Self:
-        try:
-            self.build()
-        except ValueError as error:
-            raise ValueError(f"must be settings that fit together: {str(error).removesuffix('.')}") from error
-        return self
-
-    @abstractmethod
-    def build(self) -> Method:
-        """As the trainer takes it."""
+class BaselineSection(ClassSection):
+    """What all baselines share: whether their optimizer takes its options shows when they are built."""
 
 
 class SyncSection(BaselineSection):
     """`algorithm: {kind: sync}`."""
 
-    kind: Literal["sync"]
-    lr: Positive = SyncOptimizer.lr
-    optimizer: str = "adam"
-    options: dict[str, Any] = Field(default_factory=dict)
-    remember: bool = False
+    classes: ClassVar = {"sync": "SyncOptimizer"}
 
-    def build(self) -> Method:
-        """As the trainer takes it."""
-        return SyncOptimizer(**self.model_dump(exclude={"kind"}))
+    kind: Literal["sync"]
+    lr: Positive = OF_CLASS
+    optimizer: str = OF_CLASS
+    options: dict[str, Any] = Field(default_factory=dict)
+    remember: bool = OF_CLASS
 
 
 class LocalSection(BaselineSection):
     """What methods with local steps share."""
 
     kind: str
-    lr: Positive = FedAvg.lr
-    steps: Annotated[int, Field(ge=1)] = FedAvg.steps
-    epochs: Positive | None = None
-    momentum: Decay = 0.0
-    optimizer: str = "sgd"
+    lr: Positive = OF_CLASS
+    steps: Annotated[int, Field(ge=1)] = OF_CLASS
+    epochs: Positive | None = OF_CLASS
+    momentum: Decay = OF_CLASS
+    optimizer: str = OF_CLASS
     options: dict[str, Any] = Field(default_factory=dict)
-
-    def build(self) -> Method:
-        """As the trainer takes it."""
-        method: Method = KINDS[self.kind](**self.model_dump(exclude={"kind"}))
-        return method
 
 
 class FedAvgSection(LocalSection):
     """`algorithm: {kind: fedavg}`, `{kind: fednova}` and `{kind: mifa}`."""
+
+    classes: ClassVar = {"fedavg": "FedAvg", "fednova": "FedNova", "mifa": "MIFA"}
 
     kind: Literal["fedavg", "fednova", "mifa"]
 
@@ -78,43 +48,38 @@ class FedAvgSection(LocalSection):
 class FedProxSection(LocalSection):
     """`algorithm: {kind: fedprox}`."""
 
+    classes: ClassVar = {"fedprox": "FedProx"}
+
     kind: Literal["fedprox"]
-    mu: NotNegative = FedProx.mu
+    mu: NotNegative = OF_CLASS
 
 
 class ScaffoldSection(LocalSection):
     """`algorithm: {kind: scaffold}`."""
 
+    classes: ClassVar = {"scaffold": "Scaffold"}
+
     kind: Literal["scaffold"]
-    server_lr: Positive = Scaffold.server_lr
+    server_lr: Positive = OF_CLASS
 
 
 class MOONSection(LocalSection):
     """`algorithm: {kind: moon}`."""
 
+    classes: ClassVar = {"moon": "MOON"}
+
     kind: Literal["moon"]
-    mu: NotNegative = MOON.mu
-    temperature: Positive = MOON.temperature
+    mu: NotNegative = OF_CLASS
+    temperature: Positive = OF_CLASS
 
 
 class FedAdamSection(LocalSection):
     """`algorithm: {kind: fedadam}` and `{kind: fedyogi}`."""
 
+    classes: ClassVar = {"fedadam": "FedAdam", "fedyogi": "FedYogi"}
+
     kind: Literal["fedadam", "fedyogi"]
-    server_lr: Positive = FedAdam.server_lr
-    beta1: Decay = FedAdam.beta1
-    beta2: Decay = FedAdam.beta2
-    tau: Positive = FedAdam.tau
-
-
-#: The classes by their kinds.
-KINDS: dict[str, Any] = {
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-    "fednova": FedNova,
-    "scaffold": Scaffold,
-    "moon": MOON,
-    "fedadam": FedAdam,
-    "fedyogi": FedYogi,
-    "mifa": MIFA,
-}
+    server_lr: Positive = OF_CLASS
+    beta1: Decay = OF_CLASS
+    beta2: Decay = OF_CLASS
+    tau: Positive = OF_CLASS

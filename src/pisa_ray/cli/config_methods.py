@@ -3,34 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
-from torch import nn
 
-from pisa_ray.algorithm import (
-    AUTO,
-    NSISA,
-    PISA,
-    SISA,
-    SISAD,
-    AdaGrad,
-    Adam,
-    Auto,
-    EmpiricalFisher,
-    FisherDiagonal,
-    GaussNewton,
-    Groups,
-    Hessian,
-    HessianDiagonal,
-    Identity,
-    Instantaneous,
-    Method,
-    Preconditioner,
-    RMSProp,
-    SecondMoment,
-    Settings,
-)
 from pisa_ray.cli.config_baselines import (
     FedAdamSection,
     FedAvgSection,
@@ -39,8 +15,12 @@ from pisa_ray.cli.config_baselines import (
     ScaffoldSection,
     SyncSection,
 )
-from pisa_ray.cli.config_section import Decay, NotNegative, Positive, Section
-from pisa_ray.trainer.start import default_method
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, Decay, NotNegative, Positive, Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pisa_ray.algorithm import Auto, Method, Preconditioner, SecondMoment
 
 
 class HintSection(Section):
@@ -50,6 +30,8 @@ class HintSection(Section):
 
     def build(self) -> Auto:
         """As the method takes it."""
+        from pisa_ray.algorithm import Auto  # noqa: PLC0415
+
         return Auto(self.hint)
 
 
@@ -58,22 +40,24 @@ Automatic = Positive | HintSection | Literal["auto"]
 
 
 def _set(value: float | HintSection | str) -> float | Auto:
+    from pisa_ray.algorithm import AUTO  # noqa: PLC0415
+
     return value.build() if isinstance(value, HintSection) else AUTO if isinstance(value, str) else value
 
 
-class MethodSection(Section):
+class MethodSection(ClassSection):
     """What all ADMM methods share."""
 
     sigma: Automatic = "auto"
     rho: NotNegative | HintSection | Literal["auto"] = "auto"
-    lam: NotNegative = Field(default=0.0, alias="lambda")
-    reset_duals: bool = False
-    local_steps: Annotated[int, Field(ge=1)] = 1
+    lam: NotNegative = Field(default=OF_CLASS, alias="lambda")
+    reset_duals: bool = OF_CLASS
+    local_steps: Annotated[int, Field(ge=1)] = OF_CLASS
 
-    def shared(self) -> dict[str, Any]:
-        """The settings that all ADMM methods have."""
-        plain = {name: getattr(self, name) for name in ("lam", "reset_duals", "local_steps")}
-        return plain | {"sigma": _set(self.sigma), "rho": _set(self.rho)}
+    def given(self) -> dict[str, Any]:
+        """See ClassSection."""
+        given = super().given()
+        return given | {name: _set(given[name]) for name in ("sigma", "rho", "eps") if name in given}
 
 
 class PreconditionerSection(Section):
@@ -85,6 +69,15 @@ class PreconditionerSection(Section):
 
     def build(self) -> Preconditioner:
         """As the method takes it."""
+        from pisa_ray.algorithm import (  # noqa: PLC0415
+            EmpiricalFisher,
+            FisherDiagonal,
+            GaussNewton,
+            Hessian,
+            HessianDiagonal,
+            Identity,
+        )
+
         eta = float("inf") if self.eta is None else self.eta
         plain: dict[str, Preconditioner] = {
             "identity": Identity(),
@@ -110,6 +103,8 @@ class AutoSection(Section):
 class PISASection(MethodSection):
     """`algorithm: {kind: pisa}`."""
 
+    classes: ClassVar = {"pisa": "PISA"}
+
     kind: Literal["pisa"]
     preconditioner: PreconditionerSection = Field(default_factory=lambda: PreconditionerSection(kind="identity"))
 
@@ -118,52 +113,56 @@ class PISASection(MethodSection):
     def _named(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
 
-    def build(self) -> Settings:
-        """As the trainer takes it."""
-        return PISA(
-            **self.shared(),
-            preconditioner=self.preconditioner.build(),
-        )
+    def given(self) -> dict[str, Any]:
+        """See ClassSection."""
+        return super().given() | {"preconditioner": self.preconditioner.build()}
 
 
-def _second_moment(name: str, beta: float) -> SecondMoment:
-    schemes: dict[str, SecondMoment] = {
-        "adam": Adam(beta),
-        "rmsprop": RMSProp(beta),
-        "adagrad": AdaGrad(),
-        "instantaneous": Instantaneous(),
-    }
-    return schemes[name]
+def _second_moment(name: str, beta: dict[str, float]) -> SecondMoment:
+    from pisa_ray.algorithm import AdaGrad, Adam, Instantaneous, RMSProp  # noqa: PLC0415
+
+    schemes: dict[str, Any] = {"adam": Adam, "rmsprop": RMSProp, "adagrad": AdaGrad, "instantaneous": Instantaneous}
+    decays = name in ("adam", "rmsprop")
+    scheme: SecondMoment = schemes[name](**beta if decays else {})
+    return scheme
 
 
-class SISASection(MethodSection):
+class MomentSection(MethodSection):
+    """What SISA and NSISA share: second moments by name, whose decay is beta."""
+
+    def given(self) -> dict[str, Any]:
+        """See ClassSection."""
+        given = super().given()
+        beta = {"beta": given.pop("beta")} if "beta" in given else {}
+        moments = [name for name in ("second_moment", "matrix_moment") if hasattr(self, name)]
+        return given | {name: _second_moment(getattr(self, name), beta) for name in moments}
+
+    def default(self, name: str) -> Any:
+        """See ClassSection."""
+        from pisa_ray.algorithm import Adam  # noqa: PLC0415
+
+        return Adam.beta if name == "beta" else super().default(name)
+
+
+class SISASection(MomentSection):
     """`algorithm: {kind: sisa}`."""
 
-    kind: Literal["sisa"]
-    beta: Decay = 0.999
-    second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
-    eps: NotNegative = SISA().eps
+    classes: ClassVar = {"sisa": "SISA"}
 
-    def build(self) -> Settings:
-        """As the trainer takes it."""
-        scheme = _second_moment(self.second_moment, self.beta)
-        return SISA(
-            **self.shared(),
-            second_moment=scheme,
-            eps=self.eps,
-        )
+    kind: Literal["sisa"]
+    beta: Decay = OF_CLASS
+    second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
+    eps: NotNegative = OF_CLASS
 
 
 class SISADSection(MethodSection):
     """`algorithm: {kind: sisa_d}`."""
 
-    kind: Literal["sisa_d"]
-    beta: Decay = SISAD().beta
-    eps: Positive | Literal["auto"] = "auto"
+    classes: ClassVar = {"sisa_d": "SISAD"}
 
-    def build(self) -> Settings:
-        """As the trainer takes it."""
-        return SISAD(**self.shared(), beta=self.beta, eps=_set(self.eps))
+    kind: Literal["sisa_d"]
+    beta: Decay = OF_CLASS
+    eps: Positive | Literal["auto"] = "auto"
 
 
 def _named(value: Any) -> Any:
@@ -175,54 +174,45 @@ def _named(value: Any) -> Any:
 Rest = Annotated[PISASection | SISASection | SISADSection, Field(discriminator="kind")]
 
 
-class NSISASection(MethodSection):
+class NSISASection(MomentSection):
     """`algorithm: {kind: nsisa}`."""
 
+    classes: ClassVar = {"nsisa": "NSISA"}
+
     kind: Literal["nsisa"]
-    beta: Decay = 0.999
+    beta: Decay = OF_CLASS
     second_moment: Literal["adam", "rmsprop", "adagrad"] = "adam"
     matrix_moment: Literal["instantaneous", "adam", "rmsprop", "adagrad"] = "instantaneous"
-    eps: NotNegative = NSISA().eps
-    mu: Decay = NSISA().mu
-    nesterov: bool = NSISA().nesterov
-    steps: Annotated[int, Field(ge=0)] = NSISA().steps
-    perturbation: Decay = NSISA().perturbation
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    eps: NotNegative = OF_CLASS
+    mu: Decay = OF_CLASS
+    nesterov: bool = OF_CLASS
+    steps: Annotated[int, Field(ge=0)] = OF_CLASS
+    perturbation: Decay = OF_CLASS
+    precision: Literal["auto", "float32", "bfloat16"] = OF_CLASS
     rest: Annotated[Rest | Literal["paper"], BeforeValidator(_named)] = SISADSection(kind="sisa_d")
 
-    def build(self) -> Settings:
-        """As the trainer takes it."""
-        return NSISA(
-            **self.shared(),
-            rest=None if isinstance(self.rest, str) else self.rest.build(),
-            precision=self.precision,
-            second_moment=_second_moment(self.second_moment, self.beta),
-            matrix_moment=_second_moment(self.matrix_moment, self.beta),
-            eps=self.eps,
-            mu=self.mu,
-            nesterov=self.nesterov,
-            steps=self.steps,
-            perturbation=self.perturbation,
-        )
+    def given(self) -> dict[str, Any]:
+        """See ClassSection."""
+        return super().given() | {"rest": None if isinstance(self.rest, str) else self.rest.build()}
 
 
 Rule = Annotated[PISASection | SISASection | NSISASection | SISADSection, Field(discriminator="kind")]
 
 
-class GroupsSection(Section):
+class GroupsSection(ClassSection):
     """`algorithm: {groups: ...}`: a rule for each group of parameters."""
+
+    classes: ClassVar = {"grouped": "Groups"}
 
     kind: Literal["grouped"]
     groups: dict[str, Annotated[Rule | Literal["frozen"], BeforeValidator(_named)]]
-    reset_duals: bool = False
-    local_steps: Annotated[int, Field(ge=1)] = 1
+    reset_duals: bool = OF_CLASS
+    local_steps: Annotated[int, Field(ge=1)] = OF_CLASS
 
-    def build(self) -> Method:
-        """As the trainer takes it."""
-        rules: dict[str, Any] = {
-            name: None if isinstance(rule, str) else rule.build() for name, rule in self.groups.items()
-        }
-        return Groups(groups=rules, reset_duals=self.reset_duals, local_steps=self.local_steps)
+    def given(self) -> dict[str, Any]:
+        """See ClassSection."""
+        rules = {name: None if isinstance(rule, str) else rule.build() for name, rule in self.groups.items()}
+        return super().given() | {"groups": rules}
 
 
 Algorithm = Annotated[
@@ -251,6 +241,10 @@ def resolved(algorithm: Algorithm, factory: Callable[[], nn.Module] | None) -> A
     """
     if not isinstance(algorithm, AutoSection):
         return algorithm
-    if factory is not None and isinstance(default_method(factory), NSISA):
-        return NSISASection(kind="nsisa")
+    if factory is not None:
+        from pisa_ray.algorithm import NSISA  # noqa: PLC0415
+        from pisa_ray.trainer.start import default_method  # noqa: PLC0415
+
+        if isinstance(default_method(factory), NSISA):
+            return NSISASection(kind="nsisa")
     return SISADSection(kind="sisa_d")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pisa_ray.cli.config_baselines import KINDS
+from pisa_ray.cli.config_baselines import FedAdamSection, FedAvgSection, FedProxSection, MOONSection, ScaffoldSection
 
 #: For each key of the file the classes that its section stands for, with their kinds.
 _SECTIONS: dict[str, dict[str, str]] = {
@@ -16,7 +16,11 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "SyncOptimizer": "sync",
         "Groups": "grouped",
     }
-    | {method.__name__: kind for kind, method in KINDS.items()},
+    | {
+        name: kind
+        for section in (FedAvgSection, FedProxSection, ScaffoldSection, MOONSection, FedAdamSection)
+        for kind, name in section.classes.items()
+    },
     "sigma_schedule": {
         "Constant": "constant",
         "Geometric": "geometric",
