@@ -13,7 +13,8 @@ def orthogonalise(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Bring the singular values of matrices near 1, keeping their singular vectors.
 
     X <- A X + B (X X^T) X + C (X X^T)^2 X, from X = x / (||x||_F + 1e-7). Singular values that enter above 0.01 leave
-    in 0.68 .. 1.13; the coefficients trade exactness for speed, so orthogonal input is not left exactly alone.
+    in 0.68 .. 1.13; the coefficients trade exactness for speed, so orthogonal input is not left exactly alone. In
+    bfloat16 sums are taken within the products, in float32, so they round less often and take no passes of their own.
 
     Args:
         x: One matrix [r, c] or a batch of them [n, r, c].
@@ -22,12 +23,18 @@ def orthogonalise(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
     Returns:
         The result, of the same shape.
     """
+    if x.dtype == torch.bfloat16 and x.dim() == 3 and len(x) == 1:  # alone, its Gram matrix takes a third less time
+        return orthogonalise(x[0], steps)[None]
     tall = x.shape[-2] > x.shape[-1]
     X = x.transpose(-2, -1) if tall else x  # the smaller Gram matrix
     norm: torch.Tensor = torch.linalg.matrix_norm(X, keepdim=True)
     X = X / (norm + 1e-7)
+    plus = torch.addmm if X.dim() == 2 else torch.baddbmm
     for _ in range(steps):
         gram = X @ X.mT
+        if X.dtype == torch.bfloat16:
+            X = plus(X, plus(gram, gram, gram, beta=B, alpha=C), X, beta=A)
+            continue
         X = A * X + (B * gram + C * gram @ gram) @ X
     return X.transpose(-2, -1) if tall else X
 
