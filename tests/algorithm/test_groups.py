@@ -187,13 +187,13 @@ def test_numbers_are_set_by_path() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Groups(groups={}), "groups has no group with a rule"),
-        (lambda: Groups(groups={"rest": None}), "groups has no group with a rule"),
+        (lambda: Groups(groups={}), "Groups.groups has no group with a rule"),
+        (lambda: Groups(groups={"rest": None}), "Groups.groups has no group with a rule"),
         (lambda: Groups(groups=[SISAD()]), "a dictionary of rules by group"),
         (lambda: Groups(groups={"rest": SISAD}), "a method such as SISAD"),
         (lambda: Groups(groups={"rest": 3}), "a method such as SISAD"),
-        (lambda: Groups(groups={"rest": SISAD(local_steps=2)}), "give them to Groups"),
-        (lambda: Groups(groups={"rest": NSISA(rest=SISAD(reset_duals=True))}), "give them to"),
+        (lambda: Groups(groups={"rest": SISAD(local_steps=2)}), "of all parameters"),
+        (lambda: Groups(groups={"rest": NSISA(rest=SISAD(reset_duals=True))}), "of all parameters"),
         (lambda: NSISA(rest=SISAD(local_steps=2)), "rest has local_steps"),
         (lambda: NSISA(rest=NSISA()), "rest is NSISA"),
         (lambda: NSISA(precision="float16"), "precision is 'float16'"),

@@ -41,7 +41,7 @@ def prefixed(path: str, rules: Mapping[str, Settings]) -> dict[str, Settings]:
     return {path + name: rule for name, rule in rules.items()}
 
 
-def shared_settings(rule: Settings, name: str, whole: str) -> None:
+def shared_settings(rule: Settings, name: str) -> None:
     """Refuse settings of a group's rule that are the whole method's.
 
     Raises:
@@ -49,7 +49,7 @@ def shared_settings(rule: Settings, name: str, whole: str) -> None:
     """
     if rule.local_steps != 1 or rule.reset_duals:
         raise ConfigError(
-            f"{name} has local_steps or reset_duals, but these are of all parameters: give them to {whole}."
+            f"{name} has local_steps or reset_duals: these are of all parameters, set them for the whole."
         )
 
 
@@ -264,7 +264,7 @@ class PISA(Settings):
             if len(local.task.layout.slots) != len(part.slots):
                 raise ConfigError(
                     "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: "
-                    "use one whose Q is a number or a diagonal, such as HessianDiagonal(probes=1)."
+                    "use one whose Q is a number or a diagonal."
                 )
             move = conjugate_gradients(Q, local.shard.dual + local.g, sigma, rho).mul_(-sigma)
             local.apply(part, "given", (sigma,), vector=move)

@@ -71,9 +71,9 @@ class Groups(Admm):
             local_steps=STEPS,
         )
         if not self._members:
-            raise ConfigError("groups has no group with a rule: give one, such as {'rest': SISAD()}.")
+            raise ConfigError("Groups.groups has no group with a rule: give at least one a method, not None.")
         for name, rule in self._members.items():
-            shared_settings(rule, f"groups[{name!r}]", "Groups")
+            shared_settings(rule, f"Groups.groups[{name!r}]")
 
     def __hash__(self) -> int:
         """By names and rules."""
@@ -105,8 +105,8 @@ class Groups(Admm):
             if selects(slot) if selects else fnmatchcase(slot.name, name):
                 return name
         raise ConfigError(
-            f"groups is {', '.join(self.groups)}, but the parameter {slot.name} {tuple(slot.shape)} is in none of "
-            "them: add a group, such as 'rest'."
+            f"Groups.groups is {', '.join(self.groups)}, but the parameter {slot.name} {tuple(slot.shape)} is in none: "
+            "add a group, such as 'rest'."
         )
 
     def freezes(self, slot: Slot) -> bool:
@@ -140,7 +140,7 @@ class Groups(Admm):
         for name, rule in self._members.items():
             if not by_group[name]:
                 raise ConfigError(
-                    f"groups[{name!r}] has no parameter: give a pattern of the parameters' names, such as "
+                    f"Groups.groups[{name!r}] has no parameter: give a pattern of the parameters' names, such as "
                     f"{layout.slots[0].name!r}, or leave it out."
                 )
             lead, own = self.sigma, rule.sigma

@@ -74,7 +74,7 @@ class NSISA(SISA):
                 raise ConfigError(
                     f"rest is {self.rest}, but it is for what is no matrix: give SISAD(), SISA() or PISA()."
                 )
-            shared_settings(self.rest, "NSISA.rest", "NSISA")
+            shared_settings(self.rest, "NSISA.rest")
 
     @property
     def moments(self) -> bool:

@@ -211,9 +211,11 @@ def _smallest_batch(job: Job) -> tuple[int, int]:
 def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
     """What else may not fit: optimizers of matrices only, no features to compare, no second derivatives."""
     method = job.method
+    if isinstance(method, Admm):
+        method.check(model.layout)
     try:
         method.initial_memory(model.layout)
-        if isinstance(method, FedAvg | Admm):
+        if isinstance(method, FedAvg):
             method.check(model.layout)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
@@ -240,5 +242,5 @@ def _try_preconditioner(preconditioner: Preconditioner, model: FlatModel, batch:
         if callable(Q) and not alone:
             raise ConfigError(
                 "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: use "
-                "one whose Q is a number or a diagonal, such as HessianDiagonal(probes=1)."
+                "one whose Q is a number or a diagonal."
             )
