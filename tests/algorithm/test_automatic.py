@@ -112,8 +112,8 @@ def test_what_is_given_stays() -> None:
     assert started(PISA(rho=0.1, preconditioner=Hessian()), start).sigma == 4
     assert started(SISA(rho=3), start) == SISA(sigma=3.2, rho=3)  # 2 sigma + 4 rho q is 7.6, and 3 h 6
     assert started(SISAD(sigma=30), start) == SISAD(sigma=30, rho=570, eps=1e-4)
-    assert number(started(SISAD(rho=0), Start(50, 0.1)).sigma) == 78  # as much as with rho = 19 sigma
-    assert started(SISAD(eps=0.5), Start(50, 0.1)) == SISAD(sigma=2, rho=38, eps=0.5)
+    assert number(started(SISAD(rho=0), Start(52, 0.1)).sigma) == 78  # as much as with rho = 19 sigma
+    assert started(SISAD(eps=0.5), Start(52, 0.1)) == SISAD(sigma=2, rho=38, eps=0.5)
     assert started(NSISA(), start) == NSISA(sigma=20, rho=80)
     assert not any(
         policy(method).probes for method in (NSISA(), SISAD(sigma=3), SISA(sigma=1, rho=1), PISA(sigma=1, rho=0))

@@ -175,7 +175,7 @@ def test_what_is_no_explosion_does_not_end_a_run(tmp_path, shift, noise):
 def test_lambda_shrinks_the_initial_weights_once(method):
     job = small_job(algorithm=method)
     fleet = LocalFleet(job)
-    found, _, _ = measured(fleet, job, job.build_model().layout)
+    found, _, _ = measured(fleet, job, job.build_model().layout, 10)
     fleet.start(found)
     np.testing.assert_allclose(fleet.published(), job.build_model().published() / 2, rtol=1e-6)
 
@@ -209,7 +209,7 @@ def test_a_flat_loss_is_refused(tmp_path):
 def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
     job, luck = small_job(algorithm=SISA()), random.Random(seed)
     alone = LocalFleet(job)
-    expected, found, samples = measured(alone, job, job.build_model().layout)
+    expected, found, samples = measured(alone, job, job.build_model().layout, 10)
     alone.start(expected)
     simulation = Simulation(job, NOWHERE, [None] * 3, monkeypatch, luck)
     fleet = simulation.fleet
@@ -223,7 +223,7 @@ def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
 
     monkeypatch.setattr(fleet, "gather", gathered)
     monkeypatch.setattr(fleets, "DEATHS_IN_A_ROUND", 99)  # the consensus may die as often as it likes
-    here, numbers, again = measured(fleet, job, job.build_model().layout)
+    here, numbers, again = measured(fleet, job, job.build_model().layout, 10)
 
     assert (here.method, numbers, again) == (expected.method, found, samples)
     assert any(kind == "worker_died" for kind, _ in simulation.events)

@@ -43,8 +43,9 @@ DIGITS = 3
 #: From here on rho stabilises by itself where Q is a curvature.
 CURVED = 0.75
 
-#: Of SISA-D: eps as a share of a typical entry where sigma is automatic, rho / sigma, and h / sigma.
-EPS_SHARE, RATIO, SHARE = 0.02, 19.0, 25.0
+#: Of SISA-D: eps as a share of a typical entry where sigma is automatic; rho / sigma where the mean gradient is chance,
+#: and where it is not, from this share on.
+EPS_SHARE, NOISY, CLEAR, ENOUGH = 0.02, 19.0, 9.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ class Slope:
         squares = [self.square[part].double() for part in entries]
         return math.sqrt(float(sum(x.sum() for x in squares)) / sum(len(x) for x in squares))
 
+    def signal(self, entries: Sequence[slice], alone: float) -> float:
+        """The share of ||g||^2 that is none of chance, in [0, 1]: what is left without what unrelated g_i would have.
+
+        Args:
+            entries: Of w.
+            alone: sum_i alpha_i^2 where they add up to 1: the part of sum_i alpha_i ||g_i||^2 that unrelated g_i leave.
+        """
+        mean = sum(float(self.mean[part].double().square().sum()) for part in entries)
+        square = sum(float(self.square[part].double().sum()) for part in entries)
+        if alone >= 1 or mean <= alone * square:
+            return 0.0
+        return min((mean - alone * square) / (1 - alone) / mean, 1.0)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -83,10 +97,14 @@ class Start:
     Attributes:
         h: Curvature of the mean loss at w^init in the rule's metric, after its number of power steps, above 0.
         typical: Root mean square entry of the shards' gradients at its entries, above 0.
+        signal: The share of the mean gradient there that is none of chance; 0 where that cannot be told.
+        reports: How often a shard reports in the run.
     """
 
     h: float
     typical: float
+    signal: float = 0.0
+    reports: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -160,9 +178,10 @@ def _of_nsisa(rule: NSISA) -> Policy:
 
 @policy.register
 def _of_sisa_d(rule: SISAD) -> Policy:
-    """Rho = 19 sigma, so b = 1/20, and sigma = h / 25, so 2 sigma + 4 rho is about 3 h, also with a given rho.
+    """Rho = 19 to 9 sigma, by how much of g is chance; 2 sigma + 4 rho = 3 h, also with a given rho; sigma >= sqrt(T).
 
-    Found on networks and on least squares, whose results are flat over a factor of two on both sides.
+    The duals average 1 + rho / sigma gradients. A round moves an entry by about 1 / sigma, so in T reports by chance
+    alone by sqrt(T) / sigma, which is to be at most 1: nothing else holds weights where a loss is easy.
     """
 
     def eps(typical: float) -> float:
@@ -171,11 +190,12 @@ def _of_sisa_d(rule: SISAD) -> Policy:
         return EPS_SHARE * typical if isinstance(rule.sigma, Auto) else EPS
 
     def numbers(start: Start) -> dict[str, float | str]:
-        best = start.h / SHARE
+        ratio = NOISY + (CLEAR - NOISY) * min(start.signal / ENOUGH, 1.0)
+        best = max(3 * start.h / (2 + 4 * ratio), math.sqrt(start.reports))
         if not isinstance(rule.rho, Auto):
-            best = max(best, (start.h / SHARE * (2 + 4 * RATIO) - 4 * rule.rho) / 2)
+            best = max(best, (3 * start.h - 4 * rule.rho) / 2)
         sigma = choose(rule.sigma, best / 3, best, 3 * best)
-        rho = choose(rule.rho, sigma, RATIO * sigma, 100 * sigma)
+        rho = choose(rule.rho, sigma, ratio * sigma, 100 * sigma)
         return {"sigma": sigma, "rho": rho, "eps": rounded(eps(start.typical))}
 
     return Policy(isinstance(rule.sigma, Auto), 1, lambda slope, typical: slope.size + eps(typical), numbers)

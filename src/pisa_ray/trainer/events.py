@@ -73,6 +73,7 @@ _SENTENCES = {
     "robust": "{message}",
     "started": "automatic start: {numbers}",
     "backed_off": "{message}",
+    "sigma_raised": "the training loss has turned; sigma is {factor:g} times what was planned before from here on",
     "k0_chosen": "k0 {k0}, before {before}; held-out losses {tried}; trials so far cost {cost:.1f} % of the run",
     "warning": "{message}",
     "inexact": "not exact: {message}",

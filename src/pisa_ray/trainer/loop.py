@@ -21,14 +21,12 @@ from pisa_ray.trainer.checkpoint import Draft, Keep
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.manifest import Progress
+from pisa_ray.trainer.misled import FACTOR, has_exploded, has_turned
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.watch import Watch
 
 #: How often the last checkpoint is written if its writers die.
 LAST_TRIES = 3
-
-#: A rise of the loss by so many times the first round's size, or so much where that is less than 1, is an explosion.
-EXPLODED = 9.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class Loop:
         progress: How far it is; start with a checkpoint's to resume.
         watch: Warns of a w that freezes, or None.
         may_explode: Whether a loss far above the first round's ends the run with ExplodedError.
+        may_turn: Whether sigma is raised where the loss has turned.
     """
 
     job: Job
@@ -93,6 +92,7 @@ class Loop:
     progress: Progress
     watch: Watch | None = None
     may_explode: bool = False
+    may_turn: bool = False
     last_row: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -257,7 +257,13 @@ class Loop:
         loss = (
             sum(a * s.loss for a, s in zip(self._shares(shards), shards.values(), strict=True)) if shards else math.nan
         )
-        self._check_exploded(round_, sigma, loss)
+        if self.may_explode and has_exploded(progress, loss):
+            raise ExplodedError(
+                f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {progress.first_loss:.3g} in "
+                f"round 1: {self.job.method.remedy} usually helps."
+            )
+        if round_ == 1:
+            progress.first_loss = loss
         progress.round, progress.sigma = round_, sigma
         progress.sample_gradients += sum(shard.samples for shard in report.shards.values())
         progress.bytes_sent += report.bytes_sent
@@ -273,6 +279,9 @@ class Loop:
             seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
             progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
             progress.memory = dict(memory)
+        if self.may_turn and has_turned(progress.losses, loss, self.schedule.rounds):
+            progress.sigma *= FACTOR
+            self.events("sigma_raised", sigma=progress.sigma, factor=FACTOR)
         if self._is_saved(round_):
             self._save()
         elif self._saving is not None and self._saving[1].done():
@@ -413,14 +422,3 @@ class Loop:
             f"round {round_} is not finite at {strength}: {where}. The last good checkpoint is kept; "
             f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."
         )
-
-    def _check_exploded(self, round_: int, sigma: float, loss: float) -> None:
-        """Whether an automatic start was too bold: the loss is far above the first round's."""
-        if round_ == 1:
-            self.progress.first_loss = loss
-        first = self.progress.first_loss
-        if self.may_explode and loss - first > EXPLODED * max(abs(first), 1.0):
-            raise ExplodedError(
-                f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {first:.3g} in round 1: "
-                f"{self.job.method.remedy} usually helps."
-            )

@@ -55,6 +55,7 @@ class Progress:
         memory: What the sigma schedule remembers.
         start: Numbers of the method that the automatic start has set.
         first_loss: The mean training loss of round 1.
+        losses: What is remembered of later ones; see pisa_ray.trainer.misled.
         sample_gradients: Sample gradients computed so far, over all shards.
         bytes_sent: Bytes of messages that workers sent to the consensus so far.
         seconds: Wall time of training so far.
@@ -71,6 +72,7 @@ class Progress:
     memory: dict[str, Finite] = field(default_factory=dict)
     start: dict[str, Positive | Literal["float32", "bfloat16"]] = field(default_factory=dict)
     first_loss: float = 0.0
+    losses: dict[str, Finite] = field(default_factory=dict)
     sample_gradients: Count = 0
     bytes_sent: Count = 0
     seconds: Annotated[Finite, Field(ge=0)] = 0.0

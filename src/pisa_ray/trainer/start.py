@@ -14,6 +14,7 @@ from pisa_ray.algorithm import NSISA, SISAD, Admm, Auto, Layout, Method, Setting
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
+from pisa_ray.engine.participation import share_reporting
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, Matched, OnlineK0, SigmaSchedule, Trapezoid
 from pisa_ray.trainer.model_factory import model_factory
@@ -70,13 +71,14 @@ def is_automatic(method: Method) -> bool:
     return isinstance(method.sigma, Auto)
 
 
-def measured(fleet: Fleet, job: Job, layout: Layout) -> tuple[Job, dict[str, Any], int]:
+def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, dict[str, Any], int]:
     """Set what is still to be set of a job's method, before round 1.
 
     Args:
         fleet: At w^init; nothing of it changes.
         job: The job.
         layout: Where the model's parameters lie in w.
+        rounds: Length of the run.
 
     Returns:
         The job, what was set, and the sample gradients that it took.
@@ -85,6 +87,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout) -> tuple[Job, dict[str, Any
         ConfigError: The loss has no curvature there, or is not finite.
     """
     method, samples = job.method, 0
+    reports = 1 + (rounds - 1) * share_reporting(job.participation, len(job.shards))
     if not isinstance(method, Admm) or method.is_complete:
         return job, {}, 0
     now: dict[str, Any] = {}
@@ -98,7 +101,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout) -> tuple[Job, dict[str, Any
         if its.probes:
             start, asked = probe(fleet, job, its.metric, its.steps, entries[path])
             samples += asked
-        now |= {path + name: value for name, value in its.numbers(start).items()}
+        now |= {path + name: value for name, value in its.numbers(replace(start, reports=reports)).items()}
         if getattr(rule, "precision", None) == "auto":
             now[f"{path}precision"] = "bfloat16" if all(worker.bfloat16 for worker in fleet.workers()) else "float32"
     before = numbers_of(method)
@@ -200,4 +203,6 @@ def probe(
             f"the automatic start finds a curvature of {h:g} of the loss at the initial model (typical gradient entry "
             f"{typical:g}), from which no sigma follows: give algorithm.sigma and algorithm.rho."
         )
-    return Start(h, typical), asked * sum(job.batch_rows(i) for i in job.present)
+    alpha = np.array([job.alpha[i] for i in job.present])
+    signal = first.signal(entries, float(alpha @ alpha) / float(alpha.sum()) ** 2)
+    return Start(h, typical, signal), asked * sum(job.batch_rows(i) for i in job.present)

@@ -41,7 +41,8 @@ from pisa_ray.trainer.watch import Watch, below_the_edge
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
 
-#: Losses of states, and doublings of sigma, in a row without a newer checkpoint after which a run is given up.
+#: Losses of states, and doublings of sigma, in a row without a newer checkpoint after which a run is given up (and a
+#: loss that has only risen is let be).
 PATIENCE, DOUBLINGS = 3, 10
 
 
@@ -575,9 +576,9 @@ class PisaTrainer:
             self._changes,
             progress,
             Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
-            # In the end let it be: a loss that rises at any sigma is not a matter of sigma.
-            "sigma" in progress.start and doublings < DOUBLINGS,
-            directory.records.last_row(),
+            may_explode="sigma" in progress.start and doublings < DOUBLINGS,
+            may_turn="sigma" in progress.start and not isinstance(schedule.sigma, Adaptive | OnlineK0),
+            last_row=directory.records.last_row(),
         )
         try:
             status = loop.run()
@@ -612,7 +613,7 @@ class PisaTrainer:
     def _start(self, fleet: Fleet, events: Events) -> Progress:
         """Before round 1: set what is still to be set."""
         fleet.tend()  # so that every shard is hosted
-        job, found, samples = measured(fleet, self._changes.job, self._prepared.layout)
+        job, found, samples = measured(fleet, self._changes.job, self._prepared.layout, self._schedule.rounds)
         if found:
             numbers = found_numbers(self._changes.job.method, found)
             fleet.start(job)
