@@ -5,6 +5,8 @@
             found, and all that was tried, is in settings.json.
 2. final    on other seeds, on all partitions: nothing set (SISA-D; for the GPT that is NSISA), and what was found.
 
+The small cells that are judged by a loss of their own (small_losses.py) do both in one process, without Ray.
+
 All compute as many gradients of rows, in as many exchanges. Rivals may use the schedule that the untouched run has.
 Everything is a `pisa-ray compare` in a folder of its own; what has ended is not run again when the script is.
 """
@@ -19,6 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where studies is
 from character_gpt import write_characters
 from plots import draw
 from rows import DATASETS, PRESETS, Dataset, Preset
+from small_losses import SMALL, run_small
 from studies.study import Study, command_line, start_ray
 from tables import write_tables
 
@@ -38,6 +41,9 @@ class ZeroTuning(Study):
 
     def run(self) -> None:
         for name in self.preset.datasets:
+            if name in SMALL:
+                run_small(name, self.out, self.seeds, self.preset.search_seeds[0])
+                continue
             dataset = DATASETS[name]
             if dataset.made:
                 write_characters(self.data / "recipes", self.out / "recipes")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from rows import DATASETS
 from studies.plots import colour, save
-from tables import ADAM, OURS, UNTOUCHED, ended, value
+from tables import ADAM, CELLS, OURS, UNTOUCHED, ended, value
 
 
 def draw(out: Path) -> list[Path]:
@@ -24,7 +23,7 @@ def _cells(out: Path) -> Any:
     figure, axes = plt.subplots(1, len(found), figsize=(2.3 * len(found), 2.2), squeeze=False)
     dots: dict[str, Any] = {}
     for ax, (name, rows) in zip(axes[0], found.items(), strict=True):
-        dataset = DATASETS[name]
+        dataset = CELLS[name]
         by = {(row["partition"], row["algorithm"]): row for row in rows}
         for y, partition in enumerate(reversed(dataset.partitions)):
             for algorithm, marker in ((OURS, "o"), (ADAM, "o"), (UNTOUCHED, "D")):

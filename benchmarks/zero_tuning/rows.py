@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from small_losses import SMALL
 from studies.rows import BASES, PARTITIONS, SGD, TRAPEZOID, Row, row
 
 #: What a file without any setting of an optimizer means.
@@ -114,7 +115,7 @@ class Preset:
     """What is run.
 
     Attributes:
-        datasets: Which.
+        datasets: Which, of DATASETS and of SMALL.
         seeds: Of the table.
         search_seeds: Of the search; none of them is in the table.
         budget: Settings that every rival has to choose from.
@@ -128,6 +129,7 @@ class Preset:
 
 PRESETS = {
     "small": Preset(("digits",), (0,), budget=2),
-    "ninety": Preset(("Fashion-MNIST", "MNIST", "CIFAR-10", "Adult", "digits", "recipes"), (0, 1)),
-    "full": Preset(tuple(DATASETS), (0, 1, 2, 3, 4), (100, 101, 102)),
+    "losses": Preset(tuple(SMALL), (0, 1)),
+    "ninety": Preset((*SMALL, "Fashion-MNIST", "MNIST", "CIFAR-10", "Adult", "digits", "recipes"), (0, 1)),
+    "full": Preset((*SMALL, *DATASETS), (0, 1, 2, 3, 4), (100, 101, 102)),
 }

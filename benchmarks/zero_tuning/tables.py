@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from rows import DATASETS
+from small_losses import SMALL
 from studies.tables import Table, markdown, read_table
+
+#: All that is in the table, with its metric and partitions.
+CELLS = DATASETS | SMALL
 
 UNTOUCHED, ADAM, OURS = "untouched", "sync Adam, tuned", "SISA-D, tuned"
 
 
 def ended(out: Path) -> dict[str, Table]:
     """The rows of the final comparisons that have ended, by data set."""
-    found = {name: read_table(out / "final" / name) for name in DATASETS}
+    found = {name: read_table(out / "final" / name) for name in CELLS}
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -26,14 +30,14 @@ def value(row: dict[str, object] | None, metric: str) -> float | None:
 def write_tables(out: Path) -> Path:
     """Write table.md; returns its path."""
     parts = [
-        "Test accuracy in percent (recipes: test loss in nats) after the last round; mean ± half the range over seeds. "
-        "The last columns: how much better (+) or worse (-) the untouched default is than tuned rivals."
+        "Test accuracy in percent (recipes and small cells: test loss) after the last round; mean ± half the range over "
+        "seeds. The last columns: how much better (+) or worse (-) the untouched default is than tuned rivals."
     ]
     for name, rows in ended(out).items():
-        metric, by = DATASETS[name].metric, {(row["partition"], row["algorithm"]): row for row in rows}
+        metric, by = CELLS[name].metric, {(row["partition"], row["algorithm"]): row for row in rows}
         algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
         lines = []
-        for partition in DATASETS[name].partitions:
+        for partition in CELLS[name].partitions:
             cells = [_shown(by.get((partition, a)), metric) for a in algorithms]
             gaps = [_gap(by, partition, rival, metric) for rival in (ADAM, OURS)]
             lines.append([partition, *cells, *gaps])

@@ -47,7 +47,7 @@ def test_steps_by_chance_go_one_unit_at_most(reports: int) -> None:
     assert number(hard.sigma) == pytest.approx(3e5 / 78, rel=0.01)
 
 
-@pytest.mark.parametrize(("signal", "ratio"), [(0.0, 19), (0.25, 14), (0.5, 9), (1.0, 9)])
+@pytest.mark.parametrize(("signal", "ratio"), [(0.0, 19), (0.5, 14), (1.0, 9)])
 def test_duals_average_longer_where_gradients_are_noise(signal: float, ratio: float) -> None:
     """And 2 sigma + 4 rho is three times the curvature, however that is shared out."""
     found = started(SISAD(), Start(500.0, 0.1, signal=signal))

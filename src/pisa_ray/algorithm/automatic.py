@@ -43,9 +43,9 @@ DIGITS = 3
 #: From here on rho stabilises by itself where Q is a curvature.
 CURVED = 0.75
 
-#: Of SISA-D: eps as a share of a typical entry where sigma is automatic; rho / sigma where the mean gradient is chance,
-#: and where it is not, from this share on.
-EPS_SHARE, NOISY, CLEAR, ENOUGH = 0.02, 19.0, 9.0, 0.5
+#: Of SISA-D: eps as a share of a typical entry where sigma is automatic; rho / sigma where all of the mean gradient is
+#: chance, and where nothing is.
+EPS_SHARE, NOISY, CLEAR = 0.02, 19.0, 9.0
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _of_sisa_d(rule: SISAD) -> Policy:
         return EPS_SHARE * typical if isinstance(rule.sigma, Auto) else EPS
 
     def numbers(start: Start) -> dict[str, float | str]:
-        ratio = NOISY + (CLEAR - NOISY) * min(start.signal / ENOUGH, 1.0)
+        ratio = NOISY + (CLEAR - NOISY) * start.signal
         best = max(3 * start.h / (2 + 4 * ratio), math.sqrt(start.reports))
         if not isinstance(rule.rho, Auto):
             best = max(best, (3 * start.h - 4 * rule.rho) / 2)
