@@ -30,8 +30,8 @@ def value(row: dict[str, object] | None, metric: str) -> float | None:
 def write_tables(out: Path) -> Path:
     """Write table.md; returns its path."""
     parts = [
-        "Test accuracy in percent (recipes and small cells: test loss) after the last round; mean ± half the range over "
-        "seeds. The last columns: how much better (+) or worse (-) the untouched default is than tuned rivals."
+        "Test accuracy in percent (recipes and small cells: test loss) after the last round; mean ± half the range "
+        "over seeds. The last columns: how much better (+) or worse (-) the untouched default is than tuned rivals."
     ]
     for name, rows in ended(out).items():
         metric, by = CELLS[name].metric, {(row["partition"], row["algorithm"]): row for row in rows}
