@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,17 @@ class Layout:
     def views(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """The parameters as views of a flat vector [p], by name."""
         return {slot.name: flat[slot.part].view(slot.shape) for slot in self.slots}
+
+
+def layout_of(module: nn.Module) -> Layout:
+    """Where the trainable parameters of a module lie in w, and what they are: embeddings and the last linear layer."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return Layout.of(
+        ((name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()),
+        heads=[name for name, p in trainable.items() if linear and p is linear[-1] and id(p) not in embeddings],
+    )
 
 
 #: Entries updated at a time on a CPU, so that the passes over a block find it in the core's own cache.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from pisa_ray.algorithm import Layout, Slot
+from pisa_ray.algorithm.layout import layout_of
 from pisa_ray.engine.device import to_device, to_host
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.local_files import new_folder
@@ -180,17 +181,6 @@ class FlatModel:
             state[names[name]] = copies[place]
         write: Any = self.module.save_pretrained
         write(path, state_dict=state)
-
-
-def layout_of(module: nn.Module) -> Layout:
-    """Where the trainable parameters of a module lie in w, and what they are: embeddings and the last linear layer."""
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    return Layout.of(
-        ((name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()),
-        heads=[name for name, p in trainable.items() if linear and p is linear[-1] and id(p) not in embeddings],
-    )
 
 
 def _is_running(name: str) -> bool:

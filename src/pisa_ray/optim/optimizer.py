@@ -1,0 +1,264 @@
+"""What the optimizers have in common: torch's interface around buckets of parameters that move by the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from pisa_ray import checks
+from pisa_ray.algorithm import Settings, number
+from pisa_ray.errors import ConfigError
+from pisa_ray.optim.bucket import Bucket, State, reports, working_type
+from pisa_ray.optim.param_groups import numbers_of, rule_of, said, settled
+
+#: sigma / lr goes no further; short of that float32 has no numbers.
+LARGEST = 1e30
+
+_SHARDS = checks.whole(least=1, most=10_000)
+_LR = checks.number(least=0)
+
+
+class AdmmOptimizer(torch.optim.Optimizer):
+    """An optimizer that follows a rule; PISA, SISA, SISAD and NSISA are its classes.
+
+    A step is what a report of a shard and the consensus are in a run: the dual pi, kept for each parameter, follows the
+    gradient, and the parameter goes to N / (M + lam). Numbers of the rule are in each group of parameters and may be
+    changed there at any time; sigma / lr is the penalty that is used. With lr 0 parameters stay, duals and moments go
+    on.
+
+    With several shards, `report()` after each micro-batch's backward is a report of the next shard, each with a dual
+    of its own, and `step()` their consensus.
+
+    A parameter without a gradient (None) is left alone, with its dual and its moments; with several shards None is the
+    gradient 0, as others may have one. Parameters of float64 are computed in float64; of types shorter than float32 a
+    master copy in float32 is kept.
+
+    Args:
+        params: Parameters, or groups of them, such as `groups(module)`; see torch.optim.Optimizer.
+        rule: The rule of the parameters.
+        kinds: The rules of groups that are of some "kind".
+        lr: A factor on 1/sigma, for schedulers of learning rates; at least 0.
+        shards: How many reports a step has at most.
+
+    Raises:
+        ConfigError: A number cannot be used.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        rule: Settings,
+        kinds: Mapping[str, Settings] | None = None,
+        *,
+        lr: float = 1.0,
+        shards: int = 1,
+    ) -> None:
+        self._numbers = {kind: numbers_of(its) for kind, its in {"": rule, **(kinds or {})}.items()}
+        name = type(self).__name__
+        self._forget()
+        super().__init__(params, {"lr": _LR(f"{name}.lr", lr), "shards": _SHARDS(f"{name}.shards", shards)})
+
+    def _forget(self) -> None:
+        self._buckets: dict[int, _Buckets] = {}  # by group
+        self._open: list[tuple[int, Bucket]] = []  # those of the step that reports are being made for, with their group
+        self._reported = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Torch's, for copies, and the numbers of groups that may be added."""
+        return {**super().__getstate__(), "_numbers": self._numbers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Torch's, for copies and loaded states: buckets are made anew from what is kept of the parameters."""
+        super().__setstate__(state)
+        self._forget()
+
+    @property
+    def shards(self) -> int:
+        """How many reports a step has at most."""
+        return int(self.defaults["shards"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; their duals begin at 0.
+
+        Args:
+            param_group: "params", and numbers that are other than the optimizer's.
+
+        Raises:
+            ConfigError: A parameter or a number cannot be used.
+        """
+        if self._reported:
+            raise ConfigError("parameters are added between report() and step(): add them after step().")
+        numbers = self._numbers.get(param_group.get("kind", ""), self._numbers[""])
+        super().add_param_group(settled(param_group, numbers))
+        group = self.param_groups[-1]
+        try:
+            _LR("lr", group["lr"])
+            for i, p in enumerate(group["params"]):
+                _check(p, _name(group, i), matrix=group["rule"] == "nsisa")
+        except ConfigError:
+            self.param_groups.pop()
+            raise
+
+    @torch.no_grad()
+    def report(self) -> None:
+        """Take the gradients that there are as the next shard's, and clear them; `step` makes the consensus.
+
+        Raises:
+            ConfigError: All shards have reported already, or a gradient cannot be used.
+        """
+        self._report()
+        self.zero_grad()
+
+    def _report(self) -> None:
+        k = self._reported
+        if k >= self.shards:
+            raise ConfigError(
+                f"report() is called {k + 1} times before step(), but shards is {k}: call step() after {k} reports, or "
+                "make the optimizer with more shards."
+            )
+        rates = [_LR("lr", group["lr"]) for group in self.param_groups]
+        for group in self.param_groups:
+            for i, p in enumerate(group["params"]):
+                if p.grad is not None and p.grad.layout is not torch.strided:
+                    raise ConfigError(
+                        f"the gradient of {_name(group, i)} is sparse, but all methods here move every entry: use "
+                        "sparse=False."
+                    )
+        if not k:
+            self._open = [(index, b) for index, g in enumerate(self.param_groups) for b in self._made(index, g)]
+        for index, bucket in self._open:
+            sigma = number(bucket.rule.sigma)
+            bucket.report(k, min(sigma / rates[index], LARGEST) if rates[index] else LARGEST)
+        self._reported += 1
+
+    def _made(self, index: int, group: Mapping[str, Any]) -> list[Bucket]:
+        """The buckets of a group's parameters that are to move: those of the last step where they fit, or new ones."""
+        numbers, several = said(group), self.shards > 1
+        moving = [p for p in group["params"] if p.grad is not None or (several and p.requires_grad)]
+        known = self._buckets.get(index)
+        if known is not None and known.fit(moving, numbers, self.state):
+            return known.buckets
+        rule = rule_of(group)
+        parts: dict[object, list[torch.Tensor]] = {}
+        for p in moving:
+            parts.setdefault((p.device, p.dtype, reports(self.state[p], self.shards)), []).append(p)
+        buckets = [Bucket(part, rule, self.shards, [self.state[p] for p in part]) for part in parts.values()]
+        self._buckets[index] = _Buckets(moving, numbers, buckets)
+        return buckets
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move the parameters to the consensus of the reports; without one, take the gradients as the first shard's.
+
+        Args:
+            closure: Computes the loss anew and its gradients.
+
+        Returns:
+            What the closure does.
+
+        Raises:
+            ConfigError: There have been reports, and now there are gradients that none has taken.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._reported:
+            self._report()
+        elif any(p.grad is not None for group in self.param_groups for p in group["params"]):
+            raise ConfigError("step() finds gradients that no report() has taken: call report() after each backward().")
+        for index, bucket in self._open:
+            bucket.finish(moves=self.param_groups[index]["lr"] > 0)
+        self._open.clear()
+        self._reported = 0
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """See torch.optim.Optimizer.
+
+        Raises:
+            ConfigError: Reports have been made and not been added up.
+        """
+        if self._reported:
+            raise ConfigError("state_dict() is called between report() and step(): call it after step().")
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, to the bit.
+
+        Args:
+            state_dict: Of an optimizer of this class on parameters of the same shapes in the same groups.
+
+        Raises:
+            ConfigError: It is of another optimizer.
+        """
+        groups = state_dict["param_groups"]
+        theirs = {(group.get("rule"), group.get("shards")) for group in groups}
+        ours = {(group["rule"], group["shards"]) for group in self.param_groups}
+        if theirs - ours:
+            raise ConfigError(
+                f"the state is of {_said(theirs)}, but this optimizer has {_said(ours)}: load it where it came from."
+            )
+        params = [p for group in self.param_groups for p in group["params"]]
+        kept = dict(
+            zip(params, (state_dict["state"].get(i, {}) for group in groups for i in group["params"]), strict=False)
+        )
+        for p, values in kept.items():
+            if any(value.shape != p.shape for name, value in values.items() if name != "step"):
+                raise ConfigError(
+                    f"the state is of a parameter {tuple(values['dual_0'].shape)} where this optimizer has one "
+                    f"{tuple(p.shape)}: make it from the same parameters in the same order."
+                )
+        super().load_state_dict(dict(state_dict))
+        for p, values in kept.items():
+            for name, value in values.items():
+                if name != "step":  # torch has rounded it to the parameter's type
+                    self.state[p][name] = value.to(p.device, working_type(p))
+
+
+class _Buckets:
+    """A group's buckets, and of what they are."""
+
+    def __init__(self, params: list[torch.Tensor], numbers: tuple[Any, ...], buckets: list[Bucket]) -> None:
+        self._params, self._numbers, self.buckets = params, numbers, buckets
+
+    def fit(self, params: list[torch.Tensor], numbers: tuple[Any, ...], state: Mapping[torch.Tensor, State]) -> bool:
+        """Whether they are of these parameters and numbers, and what is kept of them is still theirs."""
+        return (
+            numbers == self._numbers
+            and len(params) == len(self._params)
+            and all(ours is theirs for ours, theirs in zip(self._params, params, strict=True))
+            and all(bucket.holds([state[p] for p in bucket.params]) for bucket in self.buckets)
+        )
+
+
+def _said(kinds: set[tuple[Any, Any]]) -> str:
+    return ", ".join(sorted(f"{rule or 'another optimizer'} with {shards or 1} shards" for rule, shards in kinds))
+
+
+def _name(group: Mapping[str, Any], i: int) -> str:
+    """A parameter for people."""
+    name = group["param_names"][i] if "param_names" in group else f"number {i}"
+    return f"parameter {name} {tuple(group['params'][i].shape)}"
+
+
+def _check(p: torch.Tensor, name: str, *, matrix: bool) -> None:
+    if p.is_complex():
+        raise ConfigError(f"{name} is complex, but all methods here are of real numbers: use torch.view_as_real.")
+    if not p.is_floating_point() or p.layout is not torch.strided:
+        raise ConfigError(f"{name} is {p.dtype} ({p.layout}), but it must be a dense tensor of floating-point numbers.")
+    if hasattr(p, "to_local"):
+        raise ConfigError(f"{name} is a DTensor, which no method here can move: use DistributedDataParallel.")
+    if matrix and p.ndim < 2:
+        raise ConfigError(
+            f"{name} is of a group of matrices, but has fewer than two dimensions: make it one of vectors."
+        )

@@ -1,0 +1,137 @@
+"""What an entry of `param_groups` holds: a rule by name and its numbers, plain, so that any loader takes them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import astuple, fields, replace
+from typing import Any
+
+from torch import nn
+
+from pisa_ray import algorithm, checks
+from pisa_ray.algorithm.auto import Auto
+from pisa_ray.algorithm.groups import KINDS
+from pisa_ray.algorithm.layout import layout_of
+from pisa_ray.algorithm.sisa_d import EPS
+from pisa_ray.errors import ConfigError
+
+#: The rules, by the name that stands in a group.
+RULES: dict[str, type[algorithm.Settings]] = {
+    "pisa": algorithm.PISA,
+    "sisa": algorithm.SISA,
+    "sisa_d": algorithm.SISAD,
+    "nsisa": algorithm.NSISA,
+}
+
+#: What other numbers may be than plain ones; in a group they stand as (name, their numbers...).
+PARTS: dict[str, Any] = {
+    "adam": algorithm.Adam,
+    "rmsprop": algorithm.RMSProp,
+    "adagrad": algorithm.AdaGrad,
+    "instantaneous": algorithm.Instantaneous,
+    "identity": algorithm.preconditioners.Identity,
+}
+
+#: Numbers of methods that a group does not have: what a trainer does, and what is of another rule.
+_LEFT_OUT = {"reset_duals", "local_steps", "rest"}
+
+#: What other optimizers call what is lam, second_moment and rho here.
+_FOREIGN = {"weight_decay": "lam", "betas": "second_moment", "momentum": "rho"}
+
+
+def groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Group a module's trainable parameters by what they are, for any of the optimizers here.
+
+    Args:
+        module: The model, wrapped in DistributedDataParallel or not.
+
+    Returns:
+        Of the groups "matrices" (of blocks), "embeddings", "heads" (the last linear layer) and "vectors" those that
+        have parameters. Vectors have lam 0: biases and scales are not drawn to 0.
+    """
+    slots = layout_of(module).slots
+    found = []
+    for kind, selects in KINDS.items():
+        params = [module.get_parameter(slot.name) for slot in slots if selects(slot)]
+        if params and kind != "rest":
+            found.append({"params": params, "kind": kind, **({"lam": 0.0} if kind == "vectors" else {})})
+    return found
+
+
+def numbers_of(rule: algorithm.Settings) -> dict[str, Any]:
+    """A rule as entries of a group.
+
+    Raises:
+        ConfigError: It is none of those that an optimizer has, or a number of it is left to the automatic start.
+    """
+    name = next((name for name, kind in RULES.items() if type(rule) is kind), None)
+    if name is None:
+        raise ConfigError(f"an optimizer cannot follow {checks.kind_of(rule)}: use PISA, SISA, SISAD or NSISA.")
+    found: dict[str, Any] = {"rule": name}
+    for key in _names(name):
+        value, place = getattr(rule, key), f"{type(rule).__name__}.{key}"
+        if key == "eps" and isinstance(value, Auto):
+            value = EPS
+        if isinstance(value, Auto):
+            raise ConfigError(
+                f"{place} is Auto(), but an optimizer has no automatic start: give a number, or train with PisaTrainer."
+            )
+        found[key] = _plain(place, value)
+    return found
+
+
+def settled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's group with all numbers of its rule, checked and plain.
+
+    Args:
+        group: What the user gave.
+        defaults: What `numbers_of` says of the rule that it follows.
+
+    Raises:
+        ConfigError: A number cannot be used.
+    """
+    for name, ours in _FOREIGN.items():
+        if name in group:
+            raise ConfigError(f"a group of parameters has {name}, but no method here does: give {ours} instead.")
+    given: dict[str, Any] = {name: _made(group[name]) for name in _names(defaults["rule"]) if name in group}
+    return {**group, **numbers_of(replace(rule_of(defaults), **given))}
+
+
+def said(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a group says of its rule: equal where that is the same."""
+    return group["rule"], *((name, _frozen(group[name])) for name in _names(group["rule"]))
+
+
+def rule_of(group: Mapping[str, Any]) -> algorithm.Settings:
+    """A new rule as a group says.
+
+    Raises:
+        ConfigError: A number cannot be used.
+    """
+    left_out: dict[str, Any] = {"rest": None} if group["rule"] == "nsisa" else {}
+    return RULES[group["rule"]](**left_out, **{name: _made(group[name]) for name in _names(group["rule"])})
+
+
+@functools.cache
+def _names(rule: str) -> tuple[str, ...]:
+    left_out = _LEFT_OUT | {"second_moment"} if rule == "nsisa" else _LEFT_OUT  # that is of its rest
+    return tuple(field.name for field in fields(RULES[rule]) if field.name not in left_out)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    part = next((part for part, kind in PARTS.items() if type(value) is kind), None)
+    if part is None:
+        usable = "Identity()" if name.endswith("preconditioner") else "Adam(), RMSProp(), AdaGrad() or Instantaneous()"
+        raise ConfigError(f"{name} is {checks.shown(value)}, but an optimizer has only gradients: use {usable}.")
+    return (part, *astuple(value))
+
+
+def _made(value: Any) -> Any:
+    return PARTS[value[0]](*value[1:]) if isinstance(value, tuple | list) and value and value[0] in PARTS else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else checks.plain(value)
