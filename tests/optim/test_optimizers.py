@@ -210,7 +210,7 @@ def test_a_frozen_parameter_stays():
 
 def test_a_parameter_that_no_shard_has_a_gradient_of_stays_and_one_that_some_have_moves():
     net, spare = net_of(), torch.nn.Parameter(torch.ones(3) / 3)
-    optimizer, before = optim.SISAD([*net.parameters(), spare], shards=3), flat(net)
+    optimizer, before = optim.SISAD([*net.parameters(), spare], lam=0.1, shards=3), flat(net)
     for k in range(3):
         backward(net, k)
         net[0].bias.grad = None if k != 1 else net[0].bias.grad
