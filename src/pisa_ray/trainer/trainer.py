@@ -60,7 +60,7 @@ class PisaTrainer:
             for others, which need none. What is left out of sigma and rho is set by the automatic start: before round 1
             the curvature of the loss is measured, at the cost of two to nine gradients of each shard's first
             mini-batch. Where sigma is and the loss explodes all the same, the run goes back to its last checkpoint or
-            its start, with sigma doubled.
+            its start, with sigma doubled; where the loss has only turned, it goes on with sigma doubled.
         rounds: Length of the run.
         loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.
         evaluate: (model output, targets) -> name -> one value a row; None: accuracy for integer targets.
