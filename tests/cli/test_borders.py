@@ -231,7 +231,7 @@ def test_any_yaml_runs_or_is_one_sentence(capsys: pytest.CaptureFixture[str], se
 def test_an_error_that_nobody_expected_is_one_sentence_and_a_traceback_in_a_file(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("pisa_ray.cli.main.load", fails)
@@ -252,7 +252,7 @@ def test_where_no_file_can_be_written_the_traceback_is_on_standard_error(
         raise OSError("full")
 
     monkeypatch.setattr("tempfile.mkstemp", full)
-    monkeypatch.setattr("pisa_ray.cli.main.load", lambda *_: 1 / 0)
+    monkeypatch.setattr("pisa_ray.cli.main.load", lambda *_, **__: 1 / 0)
     assert main(["train", "c.yaml"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("Traceback")

@@ -25,9 +25,9 @@ from pisa_ray.cli.compare import Spec, compare
 from pisa_ray.cli.compare.cells import Cell, check, plan
 from pisa_ray.cli.compare.results import CellResult, describe, summarise
 from pisa_ray.cli.compare.run import Outcome
-from pisa_ray.cli.compare.spec import CompareSection
 from pisa_ray.cli.compare.tables import comma_separated, markdown
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
+from pisa_ray.cli.comparison import CompareSection
 from pisa_ray.cli.config_schedules import OnlineK0Section
 from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main

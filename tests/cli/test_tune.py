@@ -15,7 +15,8 @@ import yaml
 
 from pisa_ray.cli.config import load
 from pisa_ray.cli.main import main
-from pisa_ray.cli.tune import Search
+from pisa_ray.cli.search import Search
+from pisa_ray.cli.tune import check
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tune" / "digits.yaml"
 FILE: dict[str, Any] = {
@@ -86,7 +87,7 @@ def test_a_search_to_go_on_with_must_be_there(write: Any, tmp_path: Path, capsys
 
 def test_the_example_is_sound() -> None:
     spec = Search.load(EXAMPLE)
-    spec.check()
+    check(spec)
     assert spec.config({"model.hidden": [64, 64]}).model.hidden == [64, 64]
 
 

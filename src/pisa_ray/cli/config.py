@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,16 +14,17 @@ from pisa_ray.cli.config_methods import Algorithm, AutoSection, resolved
 from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
-from pisa_ray.cli.config_section import Section, complete
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, Section, complete
 from pisa_ray.cli.factories import called, imported
-from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
-from pisa_ray.models import KINDS
-from pisa_ray.trainer import Data
-from pisa_ray.trainer.settings import Run
-from pisa_ray.trainer.start import automatic_schedule
 from pisa_ray.trainer.yaml_text import parse
+
+if TYPE_CHECKING:
+    from pisa_ray.trainer.prepare import Data
+    from pisa_ray.trainer.settings import Run
+
+#: The models of this library: the keys of pisa_ray.models.KINDS.
+MODELS = ("mlp", "lenet", "resnet18", "resnet34", "vgg11", "densenet121")
 
 
 class DataSection(Section):
@@ -41,8 +42,12 @@ class DataSection(Section):
     transform: str | None = None
     dtype: Literal["float32", "int64"] | None = None
 
-    def build(self) -> Data:
-        """Data as the trainer takes them."""
+    def check(self) -> None:
+        """Whether the keys fit together, and what they name is there.
+
+        Raises:
+            ConfigError: It is not.
+        """
         if (self.dataset is None) == (self.train is None):
             raise ConfigError("data needs either train (a Parquet file or folder) or dataset: digits, and not both.")
         for name in ("test", "input", "label"):
@@ -55,6 +60,12 @@ class DataSection(Section):
                     f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
                     "configuration file, or an absolute one."
                 )
+
+    def build(self) -> Data:
+        """Data as the trainer takes them."""
+        from pisa_ray.trainer.prepare import Data  # noqa: PLC0415
+
+        self.check()
         return Data(
             train=self.dataset or self.train,
             test="digits:test" if self.dataset else self.test,
@@ -81,9 +92,24 @@ class ModelSection(Section):
     @field_validator("kind")
     @classmethod
     def _known(cls, kind: str | None) -> str | None:
-        if kind is not None and kind not in KINDS:
-            raise ValueError(f"must be one of {', '.join(KINDS)}, or use model.factory")
+        if kind is not None and kind not in MODELS:
+            raise ValueError(f"must be one of {', '.join(MODELS)}, or use model.factory")
         return kind
+
+    def check(self) -> None:
+        """Whether the keys fit together, and weights that they name are there.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        if (self.kind is None) == (self.factory is None):
+            raise ConfigError("model needs either kind or factory (package.module:function), and not both.")
+        if self.hidden is not None and self.kind != "mlp":
+            raise ConfigError(f"model.hidden is for kind mlp, but model.kind is {self.kind}: leave it out.")
+        if self.weights is not None and not (there(self.weights) and Path(self.weights).is_file()):
+            raise ConfigError(
+                f"model.weights is {self.weights!r}, but there is no such file: give the model.safetensors of a run."
+            )
 
 
 class WorkersSection(Section):
@@ -117,6 +143,9 @@ class CheckpointSection(Section):
 
     def build(self, out: Path, max_failures: int) -> Run:
         """The run directory and what is kept there, as the trainer takes it."""
+        from pisa_ray.engine.files import Folder  # noqa: PLC0415
+        from pisa_ray.trainer.settings import Run  # noqa: PLC0415
+
         storage = None
         if self.storage is not None:
             above = Folder.of(self.storage)
@@ -129,17 +158,19 @@ class CheckpointSection(Section):
         return Run(out, self.keep, max_failures, self.best_by, self.order, storage)
 
 
-class AsynchronousSection(Section):
+class AsynchronousSection(ClassSection):
     """`asynchronous`: rounds that do not wait for all shards."""
 
-    quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
-    staleness: Annotated[int, Field(ge=0)] = 10
-    deadline: Annotated[float, Field(gt=0)] | None = None
+    classes: ClassVar = {"": "Asynchronous"}
+
+    quorum: Annotated[float, Field(gt=0, le=1)] = OF_CLASS
+    staleness: Annotated[int, Field(ge=0)] = OF_CLASS
+    deadline: Annotated[float, Field(gt=0)] | None = OF_CLASS
     replay: str | None = None
 
-    def build(self) -> Asynchronous:
-        """The rule."""
-        return Asynchronous(quorum=self.quorum, staleness=self.staleness, deadline=self.deadline)
+    def given(self) -> dict[str, Any]:
+        """See ClassSection; the log to be repeated is no part of the rule."""
+        return {name: value for name, value in super().given().items() if name != "replay"}
 
 
 class RaySection(Section):
@@ -188,12 +219,13 @@ class Config(Section):
 _OPTIONAL = ("algorithm", "sigma_schedule", "stop", "checkpoint", "ray")
 
 
-def load(path: Path, settings: list[str] | None = None) -> Config:
+def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -> Config:
     """Read a configuration file.
 
     Args:
         path: A YAML file; data paths in it are relative to its folder.
         settings: Overrides as "key.path=value", values in YAML.
+        look: Whether files that it names must be there.
 
     Returns:
         The configuration, with data paths made absolute.
@@ -201,7 +233,7 @@ def load(path: Path, settings: list[str] | None = None) -> Config:
     Raises:
         ConfigError: The first thing that is wrong, in one sentence.
     """
-    return checked(read(path, settings), path.resolve().parent)
+    return checked(read(path, settings), path.resolve().parent, look=look)
 
 
 def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
@@ -227,8 +259,35 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
     return values
 
 
-def checked(values: dict[str, Any], base: Path) -> Config:
-    """The configuration that a file's values are.
+def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config:
+    """The configuration that a file's values are, if what it stands for can be built.
+
+    Args:
+        values: What the file says.
+        base: The folder that data paths are relative to.
+        look: Whether files that it names must be there.
+
+    Returns:
+        The configuration, with data paths made absolute.
+
+    Raises:
+        ConfigError: The first thing that is wrong, in one sentence.
+    """
+    config = read_sections(values, base)
+    if look:
+        config.data.check()
+        config.model.check()
+    if isinstance(config.algorithm, BaselineSection):  # whose optimizer may not take its options
+        try:
+            config.algorithm.build()
+        except ValueError as error:
+            given, why = shown(values["algorithm"]), str(error).removesuffix(".")
+            raise ConfigError(f"algorithm is {given}, but it must be settings that fit together: {why}.") from error
+    return config
+
+
+def read_sections(values: dict[str, Any], base: Path) -> Config:
+    """The configuration that a file's values are, as far as can be said without torch.
 
     Args:
         values: What the file says.
@@ -250,13 +309,6 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         raise ConfigError(sentence(error, values, Config)) from error
     for key, flag in flags_for_numbers(values, config.model_dump(by_alias=True, exclude_unset=True)):
         raise ConfigError(f"{key} is {shown(flag)}, but it must be a number.")
-    if isinstance(config.algorithm, BaselineSection):
-        try:
-            config.algorithm.build()  # before anything starts
-        except ValueError as error:
-            text = str(error).removesuffix(".")
-            given = shown(values["algorithm"])
-            raise ConfigError(f"algorithm is {given}, but it must be settings that fit together: {text}.") from error
     for name in ("train", "test", "validation"):
         value = getattr(config.data, name)
         if isinstance(value, str) and "://" not in value:
@@ -289,6 +341,8 @@ def note_planned_rounds(config: Config, planned: int | None = None) -> None:
     """
     resolve(config)
     if config.sigma_schedule is None:
+        from pisa_ray.trainer.start import automatic_schedule  # noqa: PLC0415
+
         config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
     schedule = config.sigma_schedule
     if isinstance(schedule, MatchedSection | TrapezoidSection | OnlineK0Section) and schedule.rounds is None:

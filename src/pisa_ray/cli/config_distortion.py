@@ -2,68 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pisa_ray.cli.config_section import NotNegative, Section
-from pisa_ray.data import Distortion, Noise, Recolour, Rotate, ShiftLabels
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, NotNegative
 
 Chosen = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class DistortionSection(Section):
+class DistortionSection(ClassSection):
     """What all distortions share."""
 
-    shards: Chosen | None = None
-
-    def chosen(self) -> tuple[int, ...] | None:
-        """As distortions take it."""
-        return None if self.shards is None else tuple(self.shards)
+    shards: Chosen | None = OF_CLASS
 
 
 class NoiseSection(DistortionSection):
     """`distort: {kind: noise}`."""
 
+    classes: ClassVar = {"noise": "Noise"}
+
     kind: Literal["noise"]
     level: NotNegative
-
-    def build(self) -> Distortion:
-        """As partitions take it."""
-        return Noise(self.level, shards=self.chosen())
 
 
 class ShiftLabelsSection(DistortionSection):
     """`distort: {kind: shift_labels}`."""
 
-    kind: Literal["shift_labels"]
-    share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    shards: Chosen | None = Field(default_factory=lambda: [0])
+    classes: ClassVar = {"shift_labels": "ShiftLabels"}
 
-    def build(self) -> Distortion:
-        """As partitions take it."""
-        return ShiftLabels(self.share, shards=self.chosen())
+    kind: Literal["shift_labels"]
+    share: Annotated[float, Field(ge=0, le=1)] = OF_CLASS
+    shards: Chosen | None = OF_CLASS
 
 
 class RotateSection(DistortionSection):
     """`distort: {kind: rotate}`."""
 
+    classes: ClassVar = {"rotate": "Rotate"}
+
     kind: Literal["rotate"]
     step: float
-
-    def build(self) -> Distortion:
-        """As partitions take it."""
-        return Rotate(self.step, shards=self.chosen())
 
 
 class RecolourSection(DistortionSection):
     """`distort: {kind: recolour}`."""
 
-    kind: Literal["recolour"]
+    classes: ClassVar = {"recolour": "Recolour"}
 
-    def build(self) -> Distortion:
-        """As partitions take it."""
-        return Recolour(shards=self.chosen())
+    kind: Literal["recolour"]
 
 
 AnyDistortion = Annotated[

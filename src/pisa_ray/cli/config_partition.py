@@ -2,123 +2,99 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pisa_ray.cli.config_distortion import AnyDistortion
-from pisa_ray.cli.config_section import Section
-from pisa_ray.data import (
-    IID,
-    ByColumn,
-    ByFeature,
-    Dirichlet,
-    Distorted,
-    FeatureNoise,
-    Indices,
-    LabelSkew,
-    Partition,
-    QuantitySkew,
-)
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection
 
 Shards = Annotated[int, Field(ge=1)]
 
 
-class PartitionSection(Section, ABC):
+class PartitionSection(ClassSection):
     """What all partitions share."""
 
     distort: AnyDistortion | None = None
 
-    @abstractmethod
-    def cut(self) -> Partition:
-        """The recipe alone."""
+    def given(self) -> dict[str, Any]:
+        """See ClassSection; the recipe alone."""
+        return {name: value for name, value in super().given().items() if name != "distort"}
 
-    def build(self) -> Partition:
+    def build(self) -> Any:
         """As the trainer takes it."""
-        return self.cut() if self.distort is None else Distorted(self.cut(), self.distort.build())
+        import pisa_ray  # noqa: PLC0415
+
+        recipe = super().build()
+        return recipe if self.distort is None else pisa_ray.Distorted(recipe, self.distort.build())
 
 
 class IIDSection(PartitionSection):
     """`partition: {kind: iid}`."""
 
+    classes: ClassVar = {"iid": "IID"}
+
     kind: Literal["iid"]
     shards: Shards
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return IID(self.shards)
 
 
 class LabelsSection(PartitionSection):
     """`partition: {kind: labels_per_shard}`."""
 
+    classes: ClassVar = {"labels_per_shard": "LabelSkew"}
+
     kind: Literal["labels_per_shard"]
     shards: Shards
-    labels: Annotated[int, Field(ge=1)] = 1
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return LabelSkew(self.shards, self.labels)
+    labels: Annotated[int, Field(ge=1)] = OF_CLASS
 
 
 class DirichletSection(PartitionSection):
     """`partition: {kind: dirichlet}` and `{kind: quantity}`."""
 
+    classes: ClassVar = {"dirichlet": "Dirichlet", "quantity": "QuantitySkew"}
+
     kind: Literal["dirichlet", "quantity"]
     shards: Shards
-    alpha: Annotated[float, Field(gt=0)] = 0.5
-    min_rows: Annotated[int, Field(ge=1)] = 10
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return (Dirichlet if self.kind == "dirichlet" else QuantitySkew)(self.shards, self.alpha, self.min_rows)
+    alpha: Annotated[float, Field(gt=0)] = OF_CLASS
+    min_rows: Annotated[int, Field(ge=1)] = OF_CLASS
 
 
 class ColumnSection(PartitionSection):
     """`partition: {kind: by_column}`."""
 
+    classes: ClassVar = {"by_column": "ByColumn"}
+
     kind: Literal["by_column"]
     column: str
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return ByColumn(self.column)
 
 
 class FeatureSection(PartitionSection):
     """`partition: {kind: by_feature}`."""
 
+    classes: ClassVar = {"by_feature": "ByFeature"}
+
     kind: Literal["by_feature"]
     shards: Shards
-    column: str | None = None
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return ByFeature(self.shards, self.column)
+    column: str | None = OF_CLASS
 
 
 class NoiseSection(PartitionSection):
     """`partition: {kind: feature_noise}`."""
 
+    classes: ClassVar = {"feature_noise": "FeatureNoise"}
+
     kind: Literal["feature_noise"]
     shards: Shards
     level: Annotated[float, Field(ge=0)]
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return FeatureNoise(self.shards, self.level)
 
 
 class IndicesSection(PartitionSection):
     """`partition: {kind: indices}`."""
 
+    classes: ClassVar = {"indices": "Indices"}
+
     kind: Literal["indices"]
     shards: Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
-
-    def cut(self) -> Partition:
-        """The recipe alone."""
-        return Indices(tuple(tuple(rows) for rows in self.shards))
 
 
 AnyPartition = (

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pisa_ray.algorithm import Clip, Median, Robust, TrimmedMean
-from pisa_ray.cli.config_section import Positive, Section
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, Positive
 
 
-class TrimmedMeanSection(Section):
+class TrimmedMeanSection(ClassSection):
     """`robust: {kind: trimmed_mean}`."""
 
+    classes: ClassVar = {"trimmed_mean": "TrimmedMean"}
+
     kind: Literal["trimmed_mean"]
-    share: Annotated[float, Field(ge=0, lt=0.5)] = TrimmedMean.share
-
-    def build(self) -> Robust:
-        """As the trainer takes it."""
-        return TrimmedMean(self.share)
+    share: Annotated[float, Field(ge=0, lt=0.5)] = OF_CLASS
 
 
-class MedianSection(Section):
+class MedianSection(ClassSection):
     """`robust: {kind: median}`."""
+
+    classes: ClassVar = {"median": "Median"}
 
     kind: Literal["median"]
 
-    def build(self) -> Robust:
-        """As the trainer takes it."""
-        return Median()
 
-
-class ClipSection(Section):
+class ClipSection(ClassSection):
     """`robust: {kind: clip}`."""
 
-    kind: Literal["clip"]
-    factor: Positive = Clip.factor
+    classes: ClassVar = {"clip": "Clip"}
 
-    def build(self) -> Robust:
-        """As the trainer takes it."""
-        return Clip(self.factor)
+    kind: Literal["clip"]
+    factor: Positive = OF_CLASS
 
 
 AnyRobust = TrimmedMeanSection | MedianSection | ClipSection

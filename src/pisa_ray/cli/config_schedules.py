@@ -3,152 +3,121 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pisa_ray.cli.config_section import NotNegative, Positive, Section
-from pisa_ray.schedulers import (
-    Constant,
-    Geometric,
-    LagrangianDescent,
-    Matched,
-    OnlineK0,
-    Plateau,
-    ResidualBalancing,
-    Shape,
-    Trapezoid,
-)
-from pisa_ray.schedulers import SigmaSchedule as Schedule
+from pisa_ray.cli.config_section import OF_CLASS, ClassSection, NotNegative, Positive
+
+if TYPE_CHECKING:
+    from pisa_ray.schedulers import Constant, Matched, Trapezoid
 
 
-class ConstantSection(Section):
+class ConstantSection(ClassSection):
     """`sigma_schedule: {kind: constant}`."""
+
+    classes: ClassVar = {"constant": "Constant"}
 
     kind: Literal["constant"]
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Constant()
 
-
-class GeometricSection(Section):
+class GeometricSection(ClassSection):
     """`sigma_schedule: {kind: geometric}`."""
 
+    classes: ClassVar = {"geometric": "Geometric"}
+
     kind: Literal["geometric"]
-    gamma: Annotated[float, Field(gt=0, le=1)] = Geometric().gamma
-    k0: Annotated[int, Field(ge=1)] = Geometric().k0
-
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Geometric(self.gamma, self.k0)
+    gamma: Annotated[float, Field(gt=0, le=1)] = OF_CLASS
+    k0: Annotated[int, Field(ge=1)] = OF_CLASS
 
 
-class MatchedSection(Section):
+class MatchedSection(ClassSection):
     """`sigma_schedule: {kind: matched}`."""
 
+    classes: ClassVar = {"matched": "Matched"}
+
     kind: Literal["matched"]
-    growth: Annotated[float, Field(ge=1)] = Matched.growth
+    growth: Annotated[float, Field(ge=1)] = OF_CLASS
     rounds: Annotated[int, Field(ge=1)] | None = None
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Matched(self.growth, self.rounds)
 
-
-class ShapeSection(Section):
+class ShapeSection(ClassSection):
     """`sigma_schedule: {kind: shape}`."""
+
+    classes: ClassVar = {"shape": "Shape"}
 
     kind: Literal["shape"]
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
-    warmup: Annotated[int, Field(ge=0)] = 0
-
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Shape(self.name, self.options, self.warmup)
+    warmup: Annotated[int, Field(ge=0)] = OF_CLASS
 
 
-class TrapezoidSection(Section):
+class TrapezoidSection(ClassSection):
     """`sigma_schedule: {kind: trapezoid}`."""
 
+    classes: ClassVar = {"trapezoid": "Trapezoid"}
+
     kind: Literal["trapezoid"]
-    warmup: Annotated[float, Field(ge=0, le=1)] = Trapezoid.warmup
-    cooldown: Annotated[float, Field(ge=0, le=1)] = Trapezoid.cooldown
-    growth: Annotated[float, Field(ge=1)] = Trapezoid.growth
+    warmup: Annotated[float, Field(ge=0, le=1)] = OF_CLASS
+    cooldown: Annotated[float, Field(ge=0, le=1)] = OF_CLASS
+    growth: Annotated[float, Field(ge=1)] = OF_CLASS
     rounds: Annotated[int, Field(ge=1)] | None = None
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Trapezoid(self.warmup, self.cooldown, self.growth, self.rounds)
 
-
-class AdaptiveSection(Section):
+class AdaptiveSection(ClassSection):
     """What all schedules share that look at rounds."""
 
-    factor: Annotated[float, Field(gt=1)] = ResidualBalancing.factor
-    most: Annotated[float, Field(ge=1)] = ResidualBalancing.most
-    every: Annotated[int, Field(ge=1)] = ResidualBalancing.every
-
-    def shared(self) -> dict[str, Any]:
-        """The settings of all of them."""
-        return {"factor": self.factor, "most": self.most, "every": self.every}
+    factor: Annotated[float, Field(gt=1)] = OF_CLASS
+    most: Annotated[float, Field(ge=1)] = OF_CLASS
+    every: Annotated[int, Field(ge=1)] = OF_CLASS
 
 
 class ResidualBalancingSection(AdaptiveSection):
     """`sigma_schedule: {kind: residual_balancing}`."""
 
-    kind: Literal["residual_balancing"]
-    ratio: Positive = ResidualBalancing.ratio
+    classes: ClassVar = {"residual_balancing": "ResidualBalancing"}
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return ResidualBalancing(**self.shared(), ratio=self.ratio)
+    kind: Literal["residual_balancing"]
+    ratio: Positive = OF_CLASS
 
 
 class LagrangianDescentSection(AdaptiveSection):
     """`sigma_schedule: {kind: lagrangian_descent}`."""
 
-    kind: Literal["lagrangian_descent"]
-    tolerance: NotNegative = LagrangianDescent.tolerance
+    classes: ClassVar = {"lagrangian_descent": "LagrangianDescent"}
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return LagrangianDescent(**self.shared(), tolerance=self.tolerance)
+    kind: Literal["lagrangian_descent"]
+    tolerance: NotNegative = OF_CLASS
 
 
 class PlateauSection(AdaptiveSection):
     """`sigma_schedule: {kind: plateau}`."""
 
+    classes: ClassVar = {"plateau": "Plateau"}
+
     kind: Literal["plateau"]
-    every: Annotated[int, Field(ge=1)] = Plateau.every
-    patience: Annotated[int, Field(ge=1)] = Plateau.patience
-    threshold: NotNegative = Plateau.threshold
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = Plateau.smoothing
-
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return Plateau(**self.shared(), patience=self.patience, threshold=self.threshold, smoothing=self.smoothing)
+    every: Annotated[int, Field(ge=1)] = OF_CLASS
+    patience: Annotated[int, Field(ge=1)] = OF_CLASS
+    threshold: NotNegative = OF_CLASS
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = OF_CLASS
 
 
-class OnlineK0Section(Section):
+class OnlineK0Section(ClassSection):
     """`sigma_schedule: {kind: online_k0}`."""
 
-    kind: Literal["online_k0"]
-    k0: Annotated[int, Field(ge=1)] = OnlineK0.k0
-    gamma: Annotated[float, Field(gt=0, lt=1)] = OnlineK0.gamma
-    warmup: Annotated[float, Field(ge=0, le=1)] = OnlineK0.warmup
-    factor: Annotated[float, Field(gt=1)] = OnlineK0.factor
-    length: Annotated[int, Field(ge=2)] = OnlineK0.length
-    share: Annotated[float, Field(gt=0, le=1)] = OnlineK0.share
-    longer: Annotated[float, Field(ge=0, lt=1)] = OnlineK0.longer
-    shorter: Annotated[float, Field(ge=0, lt=1)] = OnlineK0.shorter
-    most: Annotated[float, Field(gt=1)] = OnlineK0.most
-    rounds: Annotated[int, Field(ge=1)] | None = None
+    classes: ClassVar = {"online_k0": "OnlineK0"}
 
-    def build(self) -> Schedule:
-        """As the trainer takes it."""
-        return OnlineK0(**self.model_dump(exclude={"kind"}))
+    kind: Literal["online_k0"]
+    k0: Annotated[int, Field(ge=1)] = OF_CLASS
+    gamma: Annotated[float, Field(gt=0, lt=1)] = OF_CLASS
+    warmup: Annotated[float, Field(ge=0, le=1)] = OF_CLASS
+    factor: Annotated[float, Field(gt=1)] = OF_CLASS
+    length: Annotated[int, Field(ge=2)] = OF_CLASS
+    share: Annotated[float, Field(gt=0, le=1)] = OF_CLASS
+    longer: Annotated[float, Field(ge=0, lt=1)] = OF_CLASS
+    shorter: Annotated[float, Field(ge=0, lt=1)] = OF_CLASS
+    most: Annotated[float, Field(gt=1)] = OF_CLASS
+    rounds: Annotated[int, Field(ge=1)] | None = None
 
 
 SigmaSchedule = Annotated[
@@ -167,6 +136,8 @@ SigmaSchedule = Annotated[
 
 def section_of(schedule: Constant | Matched | Trapezoid) -> ConstantSection | MatchedSection | TrapezoidSection:
     """The section that says what a schedule does."""
+    from pisa_ray.schedulers import Matched, Trapezoid  # noqa: PLC0415
+
     if isinstance(schedule, Trapezoid):
         return TrapezoidSection(kind="trapezoid", **asdict(schedule))
     if isinstance(schedule, Matched):

@@ -46,7 +46,7 @@ class ClassSection(Section):
     def given(self) -> dict[str, Any]:
         """What the file says, as the class takes it; what it does not say is the class's business."""
         values = {name: getattr(self, name) for name in self.model_fields_set if name != "kind"}
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return {name: _tuples(value) for name, value in values.items()}
 
     def build(self) -> Any:
         """As the trainer takes it."""
@@ -56,6 +56,10 @@ class ClassSection(Section):
         """What the class has where the file says nothing."""
         value = getattr(self.made_of(), name)
         return list(value) if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def complete(value: Any) -> None:

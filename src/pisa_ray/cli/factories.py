@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
 
 #: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
@@ -138,6 +135,8 @@ def _is_in_packages(place: Path) -> bool:
 
 
 def _is_model(reference: str) -> bool:
+    from torch import nn  # noqa: PLC0415
+
     try:
         found = Named(reference, None).find()
     except Exception:  # it will be told where it is used
@@ -172,6 +171,7 @@ def called(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Callabl
 
     It raises ConfigError where that raises: whoever writes a file gives arguments, not functions.
     """
+    from pisa_ray.engine.user_code import refused  # noqa: PLC0415
 
     def make() -> Any:
         with refused("model could not be made", "let model.args and the function of model.factory fit each other"):

@@ -165,7 +165,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = load(options.config, options.set)
+    config = load(options.config, options.set, look=True)
     from pisa_ray.cli.train import train  # noqa: PLC0415
 
     out = _out(options, config.name)
@@ -183,9 +183,12 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.compare import Spec, compare  # noqa: PLC0415
+    from pisa_ray.cli.comparison import Spec  # noqa: PLC0415
 
     spec = Spec.load(options.config, options.set)
+    spec.look()
+    from pisa_ray.cli.compare import compare  # noqa: PLC0415
+
     out = _out(options, spec.file.name)
     result = compare(spec, out, resume=options.resume, progress=not options.quiet)
     if result.status == "interrupted":
@@ -199,9 +202,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.tune import Search, search  # noqa: PLC0415
+    from pisa_ray.cli.search import Search  # noqa: PLC0415
 
     spec = Search.load(options.config, options.set)
+    spec.look()
+    from pisa_ray.cli.tune import search  # noqa: PLC0415
+
     out = _out(options, spec.file.name)
     status = search(spec, out, resume=options.resume, progress=not options.quiet)
     if status == "interrupted":

@@ -12,16 +12,17 @@ from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
-from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain, there
+from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain
 from pisa_ray.cli.factories import called, imported
 from pisa_ray.engine.flat_model import load_weights
 from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
 from pisa_ray.models import build_model
-from pisa_ray.trainer import PisaTrainer, Result
 from pisa_ray.trainer.prepare import Opened
+from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Scaling
+from pisa_ray.trainer.trainer import PisaTrainer
 
 
 def train(
@@ -111,10 +112,7 @@ def _arguments(section: ModelSection) -> str:
 
 
 def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
-    if (section.kind is None) == (section.factory is None):
-        raise ConfigError("model needs either kind or factory (package.module:function), and not both.")
-    if section.hidden is not None and section.kind != "mlp":
-        raise ConfigError(f"model.hidden is for kind mlp, but model.kind is {section.kind}: leave it out.")
+    section.check()
     if section.kind is not None:
         kind, outputs = section.kind, data.outputs()
         options = dict(section.args) | ({"hidden": section.hidden} if section.hidden is not None else {})
@@ -129,10 +127,6 @@ def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
     if section.weights is None:
         return make
     weights = Path(section.weights)
-    if not there(section.weights) or not weights.is_file():
-        raise ConfigError(
-            f"model.weights is {section.weights!r}, but there is no such file: give the model.safetensors of a run."
-        )
 
     def warm() -> nn.Module:
         model = make()

@@ -8,173 +8,63 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from pisa_ray.actors import RayResources, ray_session
 from pisa_ray.actors.imports import import_from
-from pisa_ray.cli.config import Config, RaySection, checked, note_planned_rounds, plain, read
-from pisa_ray.cli.config_errors import sentence, shown
-from pisa_ray.cli.config_section import Section
+from pisa_ray.cli.config import Config, plain
 from pisa_ray.cli.factories import current_folder, given_in
+from pisa_ray.cli.search import Search, TuneSection
 from pisa_ray.cli.train import job_arguments, scaling
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer import PisaTrainer
+from pisa_ray.trainer.trainer import PisaTrainer
 from pisa_ray.tuning import PisaTrainable, reserve
 
-_RANGE = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+def _arguments(spec: Search, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of PisaTrainer."""
+    config = spec.config(chosen)
+    schedule = config.sigma_schedule
+    return {
+        **job_arguments(config),
+        "rounds": config.rounds,
+        "sigma_schedule": None if schedule is None else schedule.build(),
+        "scaling_config": scaling(config),
+        "checkpoint_every": None,
+    }
 
 
-class DomainSection(Section):
-    """The values that a setting may have: one of these."""
+def check(spec: Search) -> None:
+    """Try one of the settings, so that what does not fit shows before anything is started.
 
-    choice: Annotated[list[Any], Field(min_length=1)] | None = None
-    grid: Annotated[list[Any], Field(min_length=1)] | None = None
-    uniform: _RANGE | None = None
-    loguniform: _RANGE | None = None
-    whole: _RANGE | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> DomainSection:
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "must be one of choice, grid, uniform, loguniform or whole, such as {loguniform: [1, 100]}"
-            )
-        for name in ("uniform", "loguniform", "whole"):
-            span = getattr(self, name)
-            if span is not None and not (span[0] < span[1] and (name != "loguniform" or span[0] > 0)):
-                raise ValueError(f"must be a {name} of two numbers, the smaller one first")
-        return self
-
-    def build(self) -> Any:
-        """As Tune takes it."""
-        if self.choice is not None:
-            return tune.choice(self.choice)
-        if self.grid is not None:
-            return tune.grid_search(self.grid)
-        if self.whole is not None:
-            return tune.randint(int(self.whole[0]), int(self.whole[1]) + 1)
-        return tune.uniform(*self.uniform) if self.uniform is not None else tune.loguniform(*self.loguniform or (1, 2))
-
-    def one(self) -> Any:
-        """One of the values, always the same."""
-        values = self.choice or self.grid
-        if values is not None:
-            return values[0]
-        if self.whole is not None:
-            return int(self.whole[0])
-        return (self.uniform or self.loguniform or [1.0])[0]
-
-
-class TuneSection(Section):
-    """The whole file."""
-
-    name: str | None = None
-    base: dict[str, Any]
-    space: Annotated[dict[str, DomainSection], Field(min_length=1)]
-    samples: Annotated[int, Field(ge=1)] = 10
-    metric: str = "validation_accuracy"
-    mode: Literal["max", "min"] = "max"
-    scheduler: Literal["asha"] | None = "asha"
-    searcher: Literal["random", "optuna"] = "random"
-    every: Annotated[int, Field(ge=1)] = 20
-    concurrent: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    ray: RaySection = Field(default_factory=RaySection)
-
-
-@dataclass(frozen=True)
-class Search:
-    """A file that has been looked at.
-
-    Attributes:
-        file: What it says.
-        folder: That data paths are relative to.
+    Raises:
+        ConfigError: It does not; or the metric is not measured.
     """
-
-    file: TuneSection
-    folder: Path
-
-    @classmethod
-    def load(cls, path: Path, settings: list[str] | None = None) -> Search:
-        """Read a file; overrides are as in `pisa-ray train`.
-
-        Raises:
-            ConfigError: The first thing that is wrong, in one sentence.
-        """
-        values = read(path, settings)
-        try:
-            file = TuneSection.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(sentence(error, values, TuneSection)) from error
-        return cls(file, path.resolve().parent)
-
-    def config(self, chosen: Mapping[str, Any]) -> Config:
-        """The training file with some values chosen.
-
-        Raises:
-            ConfigError: The first thing that is wrong in it.
-        """
-        values = {"workers": 0, **deepcopy(self.file.base)}
-        for key, value in chosen.items():
-            *parents, last = key.split(".")
-            section = values
-            for parent in parents:
-                section = section.setdefault(parent, {})
-                if not isinstance(section, dict):
-                    raise ConfigError(f"space.{key}: {parent} is {shown(section)} and has no keys of its own.")
-            section[last] = value
-        config = checked(values, self.folder)
-        note_planned_rounds(config)
-        return config
-
-    def arguments(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of PisaTrainer."""
-        config = self.config(chosen)
-        schedule = config.sigma_schedule
-        return {
-            **job_arguments(config),
-            "rounds": config.rounds,
-            "sigma_schedule": None if schedule is None else schedule.build(),
-            "scaling_config": scaling(config),
-            "checkpoint_every": None,
-        }
-
-    def check(self) -> None:
-        """Try one of the settings, so that what does not fit shows before anything is started.
-
-        Raises:
-            ConfigError: It does not; or the metric is not measured.
-        """
-        chosen = {key: domain.one() for key, domain in self.file.space.items()}
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = PisaTrainer(**self.arguments(chosen), run_config=Path(folder) / "run", progress=False)
-        if self.file.metric not in trainer.metrics:
-            remedy = ", or set base.data.validation." if self.file.metric.startswith("validation") else "."
-            raise ConfigError(
-                f"metric is {self.file.metric}, but the runs do not measure it: use one of "
-                f"{', '.join(trainer.metrics)}{remedy}"
-            )
-        if self.file.metric.startswith("test"):
-            raise ConfigError("metric is of test rows, by which nothing should be chosen: set base.data.validation.")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = PisaTrainer(**_arguments(spec, spec.first()), run_config=Path(folder) / "run", progress=False)
+    if spec.file.metric not in trainer.metrics:
+        remedy = ", or set base.data.validation." if spec.file.metric.startswith("validation") else "."
+        raise ConfigError(
+            f"metric is {spec.file.metric}, but the runs do not measure it: use one of "
+            f"{', '.join(trainer.metrics)}{remedy}"
+        )
+    if spec.file.metric.startswith("test"):
+        raise ConfigError("metric is of test rows, by which nothing should be chosen: set base.data.validation.")
 
 
 def _build(search: Search, path: Sequence[str], folder: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """In a trial's process, which should import what the driver can."""
     import_from(path)
     given_in(folder)
-    return search.arguments(chosen)
+    return _arguments(search, chosen)
 
 
 def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = True) -> str:
@@ -197,7 +87,7 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         raise ConfigError(f"{out} holds no search: leave --resume out.")
     if not resume and any(trial.stat().st_size for trial in out.glob("*/result.json")):
         raise ConfigError(f"{out} holds a search: use --resume.")
-    spec.check()
+    check(spec)
     cores = os.cpu_count() or 1
     with ray_session(cores, cores, RayResources(), file.ray.address, hanging=lambda text: None):
         return _search(spec, out, resume=resume, progress=progress)
@@ -205,7 +95,7 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
 
 def _search(spec: Search, out: Path, *, resume: bool, progress: bool) -> str:
     file = spec.file
-    scale = scaling(spec.config({key: domain.one() for key, domain in file.space.items()}))
+    scale = scaling(spec.config(spec.first()))
     trainable = tune.with_parameters(
         PisaTrainable, build=partial(_build, spec, sys.path, current_folder()), every=file.every
     )

@@ -16,9 +16,9 @@ from ray.tune import PlacementGroupFactory, Trainable
 from pisa_ray.algorithm import Method
 from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import Geometric, SigmaSchedule
-from pisa_ray.trainer import PisaTrainer
 from pisa_ray.trainer.prepare import RESIDUALS
 from pisa_ray.trainer.start import method_for
+from pisa_ray.trainer.trainer import PisaTrainer
 
 #: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]

@@ -1,6 +1,6 @@
 """Comparisons: algorithms x partitions x seeds on one Ray cluster, at equal work."""
 
 from pisa_ray.cli.compare.compare import Comparison, compare
-from pisa_ray.cli.compare.spec import Spec
+from pisa_ray.cli.comparison import Spec
 
 __all__ = ["Comparison", "Spec", "compare"]

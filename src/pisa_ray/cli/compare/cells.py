@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.compare.spec import Spec, slug
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
+from pisa_ray.cli.comparison import Spec, slug
 from pisa_ray.cli.config import Config, DataSection, note_planned_rounds, plain
 from pisa_ray.cli.train import job_arguments
 from pisa_ray.data import hold_out

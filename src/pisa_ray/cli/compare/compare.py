@@ -16,8 +16,8 @@ from pisa_ray.cli.compare.display import Display
 from pisa_ray.cli.compare.page import write_page
 from pisa_ray.cli.compare.results import ENDED, CellResult, describe, read_result, summarise
 from pisa_ray.cli.compare.run import Outcome, run_cells
-from pisa_ray.cli.compare.spec import Spec
 from pisa_ray.cli.compare.tables import comma_separated, markdown
+from pisa_ray.cli.comparison import Spec
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.run_directory import RunDirectory

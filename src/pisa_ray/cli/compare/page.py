@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from pisa_ray.cli.compare.results import CellResult
-from pisa_ray.cli.compare.spec import Spec
 from pisa_ray.cli.compare.tables import Row, cells_of, headings
+from pisa_ray.cli.comparison import Spec
 from pisa_ray.cli.report.figures import Line, draw_curves, thin
 from pisa_ray.cli.report.markup import details, legend, line_key, page, table
 from pisa_ray.cli.report.text import count

@@ -22,7 +22,7 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
     each = [
         batch * (method.gradients(rows, batch) if method else 1) for rows, batch in zip(shards, batches, strict=True)
     ]
-    trials = config.sigma_schedule.share if method and isinstance(config.sigma_schedule, OnlineK0Section) else 0
+    trials = config.sigma_schedule.build().share if method and isinstance(config.sigma_schedule, OnlineK0Section) else 0
     return sum(each) / len(shards) * (1 + trials)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from pisa_ray.cli.config import Config, RaySection, checked, read, resolve
+from pisa_ray.cli.config import Config, RaySection, checked, read, read_sections, resolve
 from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
 from pisa_ray.cli.config_section import Section
 from pisa_ray.errors import ConfigError
@@ -90,11 +90,8 @@ class Spec:
         Raises:
             ConfigError: The first thing that is wrong in it, named as in the comparison file.
         """
-        row = self.file.algorithms[algorithm] if algorithm is not None else {}
-        values = {"workers": 0} | self.file.base | self.overrides(partition) | row
-        values |= {"seed": seed, "name": f"{algorithm}, {partition}, seed {seed}"}
         try:
-            config = checked(deepcopy(values), self.folder)
+            config = checked(self._values(algorithm, partition, seed), self.folder)
             resolve(config)
             if config.stop.seconds is not None:
                 raise ConfigError("stop.seconds would end cells by the clock, not by their work: leave it out.")
@@ -103,6 +100,26 @@ class Spec:
         except ConfigError as error:
             raise self.named(error, algorithm, partition) from error
         return config
+
+    def look(self) -> None:
+        """Look at the keys and values of all rows, and for files that they name, before anything is imported.
+
+        Raises:
+            ConfigError: The first thing that is wrong, named as in the comparison file.
+        """
+        for partition in self.file.partitions:
+            for algorithm in (None, *self.file.algorithms):
+                try:
+                    config = read_sections(self._values(algorithm, partition, self.file.seeds[0]), self.folder)
+                    config.data.check()
+                    config.model.check()
+                except ConfigError as error:
+                    raise self.named(error, algorithm, partition) from error
+
+    def _values(self, algorithm: str | None, partition: str, seed: int) -> dict[str, Any]:
+        row = self.file.algorithms[algorithm] if algorithm is not None else {}
+        values = {"workers": 0} | self.file.base | self.overrides(partition) | row
+        return deepcopy(values | {"seed": seed, "name": f"{algorithm}, {partition}, seed {seed}"})
 
     def named(self, error: ConfigError, algorithm: str | None, partition: str) -> ConfigError:
         """The same error, whose key is that of a train file, with the key's place in the comparison file."""
