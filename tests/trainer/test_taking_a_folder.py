@@ -114,7 +114,7 @@ def test_the_probe_of_a_storage_keeps_what_is_there(tmp_path):
 def test_whatever_ends_a_start_leaves_nothing(tmp_path, monkeypatch, error):
     """No room for workers, the user's Ctrl-C, a crash: the folder is as free as before."""
 
-    def fails(fleet, job, layout):
+    def fails(*given):
         raise error("no")
 
     monkeypatch.setattr(trainers, "measured", fails)
