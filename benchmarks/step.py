@@ -146,7 +146,7 @@ def measured(contestants: dict[str, Contestant], g: torch.Tensor, rounds: int) -
     now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for contestant in contestants.values():
         contestant.step()
-    compiled.wait(600)
+    compiled.wait(3600)
     for k in range(rounds + 2):
         for name, contestant in contestants.items():
             g.normal_(std=0.01)
