@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,11 @@ def working_type(p: torch.Tensor) -> torch.dtype:
     return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
+#: From so many entries on, a parameter on a CPU has a bucket of its own, and smaller ones share one of about as many:
+#: more than a call costs, and few enough for the processor's cache.
+LARGE = 1 << 18
+
+
 class Bucket:
     """Parameters of one group, type and device that have as many reports behind them.
 
@@ -33,23 +38,38 @@ class Bucket:
         rule: Their rule.
         shards: How many shards there are.
         states: What the optimizer keeps of them; the views are put here.
+        room: Gives so many entries of a type and device, for a step of one bucket at a time.
 
     Attributes:
-        params: The parameters.
         rule: Their rule.
+        params: The parameters.
     """
 
-    def __init__(self, params: Sequence[torch.Tensor], rule: Settings, shards: int, states: Sequence[State]) -> None:
+    def __init__(
+        self,
+        params: Sequence[torch.Tensor],
+        rule: Settings,
+        shards: int,
+        states: Sequence[State],
+        room: Callable[[int, torch.Tensor], torch.Tensor],
+    ) -> None:
         self.params, self.rule = list(params), rule
-        first = params[0]
+        first = params[0].detach()
+        like = torch.empty(0, dtype=working_type(first), device=first.device)
         self._layout = Layout.of((str(k), tuple(p.shape), True) for k, p in enumerate(params))
-        self._w = torch.empty(self._layout.size, dtype=working_type(first), device=first.device)
-        self._g = torch.empty_like(self._w)
+        self._rows = RowLayout(self._layout.size, rule.penalties(self._layout).size)
+        self._short = first.dtype != like.dtype
+        self._alone = len(params) == 1 and not self._short and splits(first, rule) and first.is_contiguous()
+        size, lasts = self._layout.size, shards > 1 or self._short
+        sizes = 0 if self._alone or lasts else size, 0 if self._alone else size, 0 if shards > 1 else self._rows.width
+        self._w, self._g, self._row = torch.split(room(sum(sizes), like), sizes)
+        if self._alone:  # it is moved where it lies, as its rule only reads the gradient
+            self._w = first.view(-1)
+        elif lasts:  # from report to report, or from step to step
+            self._w = like.new_empty(size)
         self._out = list(self._layout.views(self._w).values())
         self._shards = [rule.initial_state(self._w, self._layout) for _ in range(shards)]
-        self._rows = RowLayout(self._layout.size, rule.penalties(self._layout).size)
         self._tree = TreeSum(shards)
-        self._short = first.dtype != self._w.dtype
         self._heard: set[int] = set()
         self._take_over(states)
 
@@ -82,31 +102,41 @@ class Bucket:
         """Take a step of shard k on the gradients that the parameters have, None being 0; parameters stay."""
         if not k:
             self._gather()
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
-        self._heard.update(i for i, p in enumerate(self.params) if p.grad is not None)
-        torch.cat([g.reshape(-1) for g in gradients], out=self._g)
-        alpha, row = 1 / len(self._shards), self._tree.buffer(self._rows.width, self._w)
-        task = Task(self._w, lambda: _Drawn(self._g), sigma, self._layout, alpha=alpha)
+        g, several = self._gradient(), len(self._shards) > 1
+        alpha = 1 / len(self._shards)
+        row = self._tree.buffer(self._rows.width, self._w) if several else self._row
+        task = Task(self._w, lambda: _Drawn(g), sigma, self._layout, alpha=alpha)
         self.rule.step(self._shards[k], task, self._rows.split(row))
         self._rows.complete(row, alpha, self._w[:0], weighed=True)
-        self._tree.add((0, k), row, owned=True)
+        self._tree.add((0, k), row, owned=several)
         self._steps[:, k] += 1
 
     def _gather(self) -> None:
         """Let w be where the parameters are, and what short ones are rounded from stay, where they are that still."""
         flat = [p.detach().reshape(-1) for p in self.params]
-        if self._short:
+        if self._alone:
+            self._w = flat[0]
+        elif self._short:
             now = torch.cat(flat)
             self._w.copy_(torch.where(self._w.to(now.dtype) == now, self._w, now))
         else:
             torch.cat(flat, out=self._w)
 
+    def _gradient(self) -> torch.Tensor:
+        """The gradients end to end; a rule may write to them if it has momenta."""
+        self._heard.update(i for i, p in enumerate(self.params) if p.grad is not None)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
+        if self._alone:
+            return gradients[0].reshape(-1)
+        return torch.cat([g.reshape(-1) for g in gradients], out=self._g)
+
     def finish(self, *, moves: bool) -> None:
         """Let the parameters be the consensus of the shards that have reported, if they are to move at all."""
-        if moves:
+        if moves and self._heard:
             self.rule.update(Update(self._total(), self._w, 0.0, self._layout, self._w), self._w[:0])
             heard = sorted(self._heard)
-            torch._foreach_copy_([self.params[i].detach() for i in heard], [self._out[i] for i in heard])
+            if not self._alone:
+                torch._foreach_copy_([self.params[i].detach() for i in heard], [self._out[i] for i in heard])
         self._tree.clear()
         self._heard.clear()
 
@@ -115,6 +145,11 @@ class Bucket:
         for row in more:
             first = first + row
         return self._rows.split(first)
+
+
+def splits(p: torch.Tensor, rule: Settings) -> bool:
+    """Whether a parameter may move apart from others: on a GPU that costs calls, and NSISA batches equal shapes."""
+    return p.device.type == "cpu" and not rule.momenta
 
 
 def reports(state: State, shards: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from pisa_ray import checks
 from pisa_ray.algorithm import Settings, number
 from pisa_ray.errors import ConfigError
-from pisa_ray.optim.bucket import Bucket, State, reports, working_type
+from pisa_ray.optim.bucket import LARGE, Bucket, State, reports, splits, working_type
 from pisa_ray.optim.param_groups import numbers_of, rule_of, said, settled
 
 #: sigma / lr goes no further; short of that float32 has no numbers.
@@ -65,6 +65,7 @@ class AdmmOptimizer(torch.optim.Optimizer):
         self._buckets: dict[int, _Buckets] = {}  # by group
         self._open: list[tuple[int, Bucket]] = []  # those of the step that reports are being made for, with their group
         self._reported = 0
+        self._spaces: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Torch's, for copies, and the numbers of groups that may be added."""
@@ -132,6 +133,8 @@ class AdmmOptimizer(torch.optim.Optimizer):
         for index, bucket in self._open:
             sigma = number(bucket.rule.sigma)
             bucket.report(k, min(sigma / rates[index], LARGEST) if rates[index] else LARGEST)
+            if self.shards == 1:  # so that buckets can share their space
+                bucket.finish(moves=rates[index] > 0)
         self._reported += 1
 
     def _made(self, index: int, group: Mapping[str, Any]) -> list[Bucket]:
@@ -143,11 +146,26 @@ class AdmmOptimizer(torch.optim.Optimizer):
             return known.buckets
         rule = rule_of(group)
         parts: dict[object, list[torch.Tensor]] = {}
+        entries = 0
         for p in moving:
-            parts.setdefault((p.device, p.dtype, reports(self.state[p], self.shards)), []).append(p)
-        buckets = [Bucket(part, rule, self.shards, [self.state[p] for p in part]) for part in parts.values()]
+            part: object = entries // LARGE  # small ones together, but few enough for the processor's cache
+            if not splits(p, rule):
+                part = None
+            elif p.numel() >= LARGE:
+                part = id(p)
+            else:
+                entries += p.numel()
+            parts.setdefault((p.device, p.dtype, reports(self.state[p], self.shards), part), []).append(p)
+        buckets = [Bucket(ps, rule, self.shards, [self.state[p] for p in ps], self._space) for ps in parts.values()]
         self._buckets[index] = _Buckets(moving, numbers, buckets)
         return buckets
+
+    def _space(self, entries: int, like: torch.Tensor) -> torch.Tensor:
+        """So many entries, which the buckets of a type and device share."""
+        key = like.dtype, like.device
+        if key not in self._spaces or len(self._spaces[key]) < entries:
+            self._spaces[key] = like.new_empty(entries)
+        return self._spaces[key][:entries]
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -176,7 +194,7 @@ class AdmmOptimizer(torch.optim.Optimizer):
             self._report()
         elif any(p.grad is not None for group in self.param_groups for p in group["params"]):
             raise ConfigError("step() finds gradients that no report() has taken: call report() after each backward().")
-        for index, bucket in self._open:
+        for index, bucket in self._open if self.shards > 1 else ():
             bucket.finish(moves=self.param_groups[index]["lr"] > 0)
         self._open.clear()
         self._reported = 0
