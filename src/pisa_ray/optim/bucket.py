@@ -61,7 +61,7 @@ class Bucket:
         self._short = first.dtype != like.dtype
         self._alone = len(params) == 1 and not self._short and splits(first, rule) and first.is_contiguous()
         size, lasts = self._layout.size, shards > 1 or self._short
-        sizes = 0 if self._alone or lasts else size, 0 if self._alone else size, 0 if shards > 1 else self._rows.width
+        sizes = [0 if self._alone or lasts else size, 0 if self._alone else size, 0 if shards > 1 else self._rows.width]
         self._w, self._g, self._row = torch.split(room(sum(sizes), like), sizes)
         if self._alone:  # it is moved where it lies, as its rule only reads the gradient
             self._w = first.view(-1)
