@@ -153,7 +153,9 @@ def test_the_first_group_that_selects_a_parameter_has_it_and_none_freezes() -> N
     assert groups == {
         "emb": "big", "a.w": "big", "a.b": "vectors", "c.w": "c.?", "s": "vectors", "head": "head*", "head.b": "head*",
     }  # fmt: skip
-    assert [slot.name for slot in LAYOUT.slots if slot.size and method.freezes(slot)] == ["head", "head.b"]
+    assert method.frozen(LAYOUT) == ["head", "head.b"]
+    torch_compiled = Layout.of((f"_orig_mod.{name}", shape, matrix) for name, shape, matrix in SHAPES)
+    assert method.frozen(torch_compiled) == ["_orig_mod.head", "_orig_mod.head.b"]
     assert fnmatch.fnmatchcase("c.w", "c.?")
 
 
@@ -198,9 +200,19 @@ def test_numbers_are_set_by_path() -> None:
         (lambda: NSISA(rest=NSISA()), "rest is NSISA"),
         (lambda: NSISA(precision="float16"), "precision is 'float16'"),
         (lambda: Groups(groups={"matrices": SISAD()}).check(LAYOUT), r"the parameter emb \(5, 4\) is in none"),
-        (lambda: Groups(groups={"x.*": SISAD(), "rest": SISA()}).check(LAYOUT), "groups\\['x.\\*'\\] has no parameter"),
+        (lambda: Groups(groups={"x.*": SISAD(), "rest": SISA()}).frozen(LAYOUT), "\\['x.\\*'\\] has no parameter"),
+        (lambda: Groups(groups={"encodr.*": None, "rest": SISA()}).frozen(LAYOUT), "groups\\['encodr"),
+        (lambda: Groups(groups={"none": SISA(), "rest": SISA()}).frozen(LAYOUT), "\\['none'\\] has no parameter"),
     ],
 )  # fmt: skip
 def test_wrong_groups_are_refused(make, text) -> None:
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+@pytest.mark.parametrize("names", [["*", "*.bias"], ["*.bias", "*"], ["blocks.*.bias", "blocks.*", "blocks"]])
+def test_names_that_begin_with_others_keep_their_numbers_apart(names) -> None:
+    method = Groups(groups={name: NSISA(rest=SISAD()) for name in names})
+    found = {path + key: float(k + 1) for k, path in enumerate(method.rules()) for key in ("sigma", "rho")}
+    now = method.with_numbers(found)
+    assert {path + key: getattr(rule, key) for path, rule in now.rules().items() for key in ("sigma", "rho")} == found

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from runs import Rich, events, run, small_job, states, trajectory
+from runs import Rich, events, plain_net, run, small_job, states, trajectory
+from safetensors.torch import load_file
 from simulated import Simulation, get
 
 import pisa_ray.actors.fleet as fleets
-from pisa_ray import NSISA, PISA, SISA, SISAD, Asynchronous, ConfigError, Constant, Data, Indices, NonFiniteError
+from pisa_ray import (
+    NSISA,
+    PISA,
+    SISA,
+    SISAD,
+    Asynchronous,
+    ConfigError,
+    Constant,
+    Data,
+    Indices,
+    NonFiniteError,
+    OnlineK0,
+)
 from pisa_ray.actors import Sites
-from pisa_ray.algorithm import Auto, number
+from pisa_ray.algorithm import Auto, Groups, number
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.gradient import gradient
-from pisa_ray.trainer.start import automatic_schedule, default_method, measured
+from pisa_ray.trainer.start import automatic_schedule, default_method, is_automatic, measured, method_for
 
 NOWHERE = Sites("", {})
 
@@ -278,3 +292,64 @@ def test_transformers_get_nsisa_where_no_method_is_named(tmp_path, model, expect
     assert torch.equal(torch.random.get_rng_state(), before)
     result = run(tmp_path / "run", model=model, algorithm=None, sigma_schedule=None, rounds=2)
     assert f"kind: {expected}" in (result.path / "config.yaml").read_text()
+
+
+def test_groups_of_one_rule_get_the_numbers_that_it_would_have_alone():
+    job = small_job(algorithm=SISAD())
+    groups = Groups(groups={"vectors": SISAD(), "heads": SISAD(), "rest": SISAD()})
+    layout = job.build_model().layout
+    _, alone, samples = measured(LocalFleet(job), job, layout, 20)
+    split = replace(job, method=groups)
+    now, found, again = measured(LocalFleet(split), split, layout, 20)
+    assert {name.partition(".")[2] for name in found} == set(alone) == {"sigma", "rho", "eps"}
+    assert all(value == alone[name.partition(".")[2]] for name, value in found.items())
+    assert samples == again
+    assert now.method.is_complete
+
+
+def test_each_kind_of_rule_is_measured_and_a_resume_keeps_what_was_found(tmp_path):
+    method = Groups(groups={"vectors": None, "matrices": NSISA(rest=None), "heads": SISA()})
+    whole = run(tmp_path / "whole", algorithm=method, sigma_schedule=Constant(), rounds=4)
+    (found,) = events(whole.path, "started")
+    assert {"matrices.sigma", "matrices.precision", "heads.sigma", "heads.rho"} <= set(found)
+    run(tmp_path / "run", algorithm=method, sigma_schedule=Constant(), rounds=2)
+    again = run(tmp_path / "run", algorithm=method, sigma_schedule=Constant(), rounds=4, resume=True)
+    assert again.metrics["weights_sha256"] == whole.metrics["weights_sha256"]
+    before, after = small_job(algorithm=SISA()).build_model(), load_file(whole.model_path)
+    for slot in before.layout.slots:
+        same = torch.equal(after[slot.name], dict(before.module.named_parameters())[slot.name])
+        assert same == (len(slot.shape) < 2), slot.name
+
+
+@pytest.mark.parametrize(
+    ("method", "automatic"),
+    [
+        (Groups(groups={"rest": SISAD()}), True),
+        (NSISA(sigma=20, rho=80), True),
+        (NSISA(sigma=20, rho=80, rest=None), False),
+        (Groups(groups={"matrices": SISA(sigma=1, rho=1), "rest": PISA()}), True),
+        (SISAD(sigma=3), False),
+    ],
+)
+def test_a_start_is_automatic_where_any_sigma_is(method, automatic):
+    assert is_automatic(method) == automatic
+    assert isinstance(automatic_schedule(method), Constant) != automatic
+
+
+def test_beside_online_k0_every_sigma_that_is_given_is_a_hint():
+    method = Groups(groups={"matrices": NSISA(sigma=20, rest=SISAD(sigma=5)), "rest": SISAD()})
+    hinted = method_for(method, plain_net, OnlineK0())
+    assert {path: rule.sigma for path, rule in hinted.rules().items()} == {
+        "matrices.": Auto(20), "matrices.rest.": Auto(5), "rest.": Auto(),
+    }  # fmt: skip
+    assert method_for(method, plain_net, None) is method
+
+
+def test_the_order_of_groups_may_not_change_in_a_resume(tmp_path):
+    rules = {"*.weight": SISA(sigma=1, rho=1), "0.*": PISA(sigma=1, rho=1), "rest": PISA(sigma=1, rho=1)}
+    swapped = {name: rules[name] for name in ("0.*", "*.weight", "rest")}
+    assert Groups(groups=rules) != Groups(groups=swapped)
+    net = lambda: torch.nn.Sequential(torch.nn.Linear(64, 9), torch.nn.Tanh(), torch.nn.Linear(9, 10))  # noqa: E731
+    run(tmp_path / "run", model=net, algorithm=Groups(groups=rules), rounds=1)
+    with pytest.raises(ConfigError, match=r"algorithm.groups = '\*.weight, 0.\*, rest'"):
+        run(tmp_path / "run", model=net, algorithm=Groups(groups=swapped), rounds=2, resume=True)

@@ -14,7 +14,7 @@ Zhou et al., "Preconditioned inexact stochastic ADMM for deep models", Nat Mach 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -111,9 +111,13 @@ class Admm(ABC):
         """
         self.plan(layout)
 
-    def freezes(self, slot: Slot) -> bool:
-        """Whether a parameter is to stay as it is; only groups may say so."""
-        return False
+    def frozen(self, layout: Layout) -> Collection[str]:
+        """The names of the parameters that are to stay as they are; only groups have any.
+
+        Args:
+            layout: Of all parameters that could be trained.
+        """
+        return ()
 
     def penalties(self, layout: Layout) -> Penalties:
         """See Method."""

@@ -12,7 +12,8 @@ v_0 = P^(-1/2) g(w):
 g is the mean gradient, on one and the same mini-batch of each shard throughout: on others, the difference would be
 noise over s. P is the metric, and a step goes a thousandth of ||w||. For a diagonal penalty P is that penalty's metric,
 and h_1 is used, the curvature along the first move P^-1 g: the largest is that of a few entries with tiny gradients.
-Where parameters are in groups, each rule's curvature is that along its own entries.
+Where parameters are in groups, a rule's curvature is that along the entries of all groups that follow its kind of rule:
+what moves at once adds up.
 """
 
 from __future__ import annotations

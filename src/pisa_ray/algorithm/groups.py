@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -43,7 +43,7 @@ _GROUP = _RULE | checks.Rule(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Groups(Admm):
     """A rule for each group of parameters, with numbers of its own; sigmas go together, as the schedule has it.
 
@@ -75,9 +75,16 @@ class Groups(Admm):
         for name, rule in self._members.items():
             shared_settings(rule, f"Groups.groups[{name!r}]")
 
+    def _key(self) -> tuple[object, ...]:
+        return tuple(self.groups.items()), self.reset_duals, self.local_steps
+
+    def __eq__(self, other: object) -> bool:
+        """By names and rules in their order, which decides."""
+        return isinstance(other, Groups) and self._key() == other._key()
+
     def __hash__(self) -> int:
-        """By names and rules."""
-        return hash((tuple(self.groups.items()), self.reset_duals, self.local_steps))
+        """See __eq__."""
+        return hash(self._key())
 
     @property
     def _members(self) -> dict[str, Settings]:
@@ -102,16 +109,26 @@ class Groups(Admm):
         """
         for name, group in self.groups.items():
             selects = group[0] if isinstance(group, tuple) else KINDS.get(name)
-            if selects(slot) if selects else fnmatchcase(slot.name, name):
+            if selects(slot) if selects else fnmatchcase(slot.name.replace("_orig_mod.", ""), name):  # of torch.compile
                 return name
         raise ConfigError(
             f"Groups.groups is {', '.join(self.groups)}, but the parameter {slot.name} {tuple(slot.shape)} is in none: "
             "add a group, such as 'rest'."
         )
 
-    def freezes(self, slot: Slot) -> bool:
-        """Whether its group has no rule."""
-        return self.group_of(slot) not in self._members
+    def frozen(self, layout: Layout) -> Collection[str]:
+        """Those whose group has no rule.
+
+        Raises:
+            ConfigError: A group has no parameter, or a parameter no group.
+        """
+        by_name = {slot.name: self.group_of(slot) for slot in layout.slots if slot.size}
+        if empty := [name for name in self.groups if name not in by_name.values()]:
+            raise ConfigError(
+                f"Groups.groups[{empty[0]!r}] has no parameter: give a pattern of the parameters' names, such as "
+                f"{layout.slots[0].name!r}, or leave it out."
+            )
+        return [name for name, group in by_name.items() if group not in self._members]
 
     def rules(self) -> Mapping[str, Settings]:
         """Those of all groups."""
@@ -123,9 +140,10 @@ class Groups(Admm):
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
         """See Admm."""
         now, left = dict(self.groups), dict(found)
-        for name, rule in self._members.items():
-            its = {key.removeprefix(f"{name}."): left.pop(key) for key in found if key.startswith(f"{name}.")}
-            group, changed = now[name], rule.with_numbers(its)
+        for name, rule in sorted(self._members.items(), key=lambda item: -len(item[0])):  # "*.bias." is no key of "*."
+            its = {key: left.pop(key) for key in list(left) if key.startswith(f"{name}.")}
+            changed = rule.with_numbers({key.removeprefix(f"{name}."): value for key, value in its.items()})
+            group = now[name]
             now[name] = (group[0], changed) if isinstance(group, tuple) else changed
         if left:
             raise KeyError(min(left))
@@ -135,14 +153,10 @@ class Groups(Admm):
         """Those of the groups' rules."""
         by_group: dict[str, list[Slot]] = {name: [] for name in self._members}
         for slot in layout.slots:
-            by_group[self.group_of(slot)].append(slot)
+            if slot.size:
+                by_group[self.group_of(slot)].append(slot)
         found: list[Member] = []
         for name, rule in self._members.items():
-            if not by_group[name]:
-                raise ConfigError(
-                    f"Groups.groups[{name!r}] has no parameter: give a pattern of the parameters' names, such as "
-                    f"{layout.slots[0].name!r}, or leave it out."
-                )
             lead, own = self.sigma, rule.sigma
             ratio = 1.0 if isinstance(lead, Auto) or isinstance(own, Auto) else own / lead
             for path, part_rule, its_ratio, slots in rule.members(Layout(tuple(by_group[name]))):

@@ -79,14 +79,26 @@ class Layout:
 
 
 def layout_of(module: nn.Module) -> Layout:
-    """Where the trainable parameters of a module lie in w, and what they are: embeddings and the last linear layer."""
+    """Where the trainable parameters of a module lie in w, and what they are.
+
+    Embeddings are told by their class; the head is the last nn.Linear that is in no list of blocks, a ModuleList or a
+    Sequential of modules of one class: a model whose output is made otherwise has none.
+    """
+    blocks_of = (m for m in module.modules() if _is_list_of_blocks(m))
+    within = {id(part) for listed in blocks_of for part in listed.modules()}
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
+    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear) and id(m) not in within]
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     return Layout.of(
         ((name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()),
         heads=[name for name, p in trainable.items() if linear and p is linear[-1] and id(p) not in embeddings],
     )
+
+
+def _is_list_of_blocks(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Sequential):
+        return isinstance(module, nn.ModuleList)
+    return len(module) > 1 and len({type(part) for part in module}) == 1 and any(True for _ in module[0].children())
 
 
 #: Entries updated at a time on a CPU, so that the passes over a block find it in the core's own cache.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pisa_ray.algorithm import Layout, Slot
+from pisa_ray.algorithm import Layout
 from pisa_ray.algorithm.layout import layout_of
 from pisa_ray.engine.device import to_device, to_host
 from pisa_ray.engine.files import Folder
@@ -35,7 +35,7 @@ class FlatModel:
     Args:
         module: The model; it is changed and owned by this object from now on.
         device: Where it goes.
-        freezes: Which of the trainable parameters are to stay as they are, given their places among all of them.
+        frozen: Which of the trainable parameters are to stay as they are, by name, given where all of them lie.
 
     Raises:
         ConfigError: The module has no trainable parameter, or one that cannot be a part of w.
@@ -45,12 +45,12 @@ class FlatModel:
         self,
         module: nn.Module,
         device: torch.device | str = "cpu",
-        freezes: Callable[[Slot], bool] | None = None,
+        frozen: Callable[[Layout], Collection[str]] | None = None,
     ) -> None:
         check_trainable(module)
         self.module = module.to(device)
-        if freezes is not None:
-            for name in [slot.name for slot in layout_of(module).slots if freezes(slot)]:
+        if frozen is not None:
+            for name in frozen(layout_of(module)):
                 module.get_parameter(name).requires_grad_(False)
             check_trainable(module)
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}

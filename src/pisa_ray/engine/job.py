@@ -120,7 +120,7 @@ class Job:
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
         """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
         seed_globals(self.seed)
-        return FlatModel(self.model(), device, getattr(self.method, "freezes", None))
+        return FlatModel(self.model(), device, getattr(self.method, "frozen", None))
 
     def reporters(self, round_: int, absent: Collection[int] = ()) -> Sequence[int]:
         """Who reports in a round, ascending; in round 1 all, and in its first round who has joined.

@@ -112,6 +112,8 @@ def _is_place(key: str, value: Any) -> bool:
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
+        if prefix == "algorithm.groups.":  # a parameter follows the first that it is one of
+            yield "algorithm.groups", ", ".join(value)
         for key, item in value.items():
             yield from _flat(item, f"{prefix}{key}.")
     else:

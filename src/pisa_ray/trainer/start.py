@@ -49,9 +49,10 @@ def method_for(
     beside it a sigma that is given is a hint.
     """
     method = default_method(model) if algorithm is None else algorithm
-    if isinstance(schedule, OnlineK0) and isinstance(method, Settings) and not isinstance(method.sigma, Auto):
-        return replace(method, sigma=Auto(hint=method.sigma))
-    return method
+    if not isinstance(schedule, OnlineK0) or not isinstance(method, Admm):
+        return method
+    given = {f"{path}sigma": rule.sigma for path, rule in method.rules().items()}
+    return method.with_numbers({key: Auto(hint=v) for key, v in given.items() if not isinstance(v, Auto)})
 
 
 def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
@@ -67,8 +68,13 @@ def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
 
 
 def is_automatic(method: Method) -> bool:
-    """Whether its sigma is found by the automatic start."""
-    return isinstance(method.sigma, Auto)
+    """Whether a sigma of its rules is found by the automatic start."""
+    return isinstance(method, Admm) and any(isinstance(rule.sigma, Auto) for rule in method.rules().values())
+
+
+def found_sigma(found: Mapping[str, Any]) -> bool:
+    """Whether a sigma is among the numbers that the start has set."""
+    return any(name.rpartition(".")[2] == "sigma" for name in found)
 
 
 def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, dict[str, Any], int]:
@@ -94,14 +100,20 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
     entries: dict[str, list[slice]] = {}
     for part in method.plan(layout).parts:
         entries.setdefault(part.path, []).extend(piece.entries for piece in part.pieces)
-    for path, rule in method.rules().items():
-        its, start = policy(rule), Start(1.0, 1.0)
-        if rule.is_set or (its.probes and path not in entries):  # with no parameters there is nothing to find
+    left = {path: rule for path, rule in method.rules().items() if not rule.is_set}
+    starts: dict[type[Settings], Start] = {}
+    for path, rule in left.items():
+        its, kind = policy(rule), type(rule)
+        if its.probes and path not in entries:  # with no parameters there is nothing to find
             continue
-        if its.probes:
-            start, asked = probe(fleet, job, its.metric, its.steps, entries[path])
+        if its.probes and kind not in starts:  # groups that follow the same rule move together
+            together = [
+                part for other, its_rule in left.items() if type(its_rule) is kind for part in entries.get(other, ())
+            ]
+            starts[kind], asked = probe(fleet, job, its.metric, its.steps, sorted(together, key=lambda x: x.start))
             samples += asked
-        now |= {path + name: value for name, value in its.numbers(replace(start, reports=reports)).items()}
+        start = replace(starts.get(kind, Start(1.0, 1.0)), reports=reports)
+        now |= {path + name: value for name, value in its.numbers(start).items()}
         if getattr(rule, "precision", None) == "auto":
             now[f"{path}precision"] = "bfloat16" if all(worker.bfloat16 for worker in fleet.workers()) else "float32"
     before = numbers_of(method)

@@ -56,7 +56,7 @@ class Steps:
     def save(self, folder: Path) -> None:
         """Write the whole state: a checkpoint of its own in a folder."""
         loop = self.loop
-        numbers = numbers_of(loop.job.method)
+        numbers = {**numbers_of(loop.job.method), "sigma": loop.job.method.sigma}  # of the first rule, if of any
         first: dict[str, Any] = {f"first_{k}": v for k, v in numbers.items() if isinstance(v, float | int)}
         first["first_k0"] = getattr(loop.schedule.sigma, "k0", None)
         environment = loop.fleet.workers()[0].environment

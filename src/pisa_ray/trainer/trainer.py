@@ -33,7 +33,15 @@ from pisa_ray.trainer.prepare import Data, Opened, PinTo, check_online, pinned, 
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
-from pisa_ray.trainer.start import automatic_schedule, found_numbers, is_automatic, measured, method_for, with_numbers
+from pisa_ray.trainer.start import (
+    automatic_schedule,
+    found_numbers,
+    found_sigma,
+    is_automatic,
+    measured,
+    method_for,
+    with_numbers,
+)
 from pisa_ray.trainer.steps import Steps
 from pisa_ray.trainer.storage import check_storage
 from pisa_ray.trainer.watch import Watch, below_the_edge
@@ -576,8 +584,8 @@ class PisaTrainer:
             self._changes,
             progress,
             Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
-            may_explode="sigma" in progress.start and doublings < DOUBLINGS,
-            may_turn="sigma" in progress.start and not isinstance(schedule.sigma, Adaptive | OnlineK0),
+            may_explode=found_sigma(progress.start) and doublings < DOUBLINGS,
+            may_turn=found_sigma(progress.start) and not isinstance(schedule.sigma, Adaptive | OnlineK0),
             last_row=directory.records.last_row(),
         )
         try:
@@ -613,7 +621,8 @@ class PisaTrainer:
     def _start(self, fleet: Fleet, events: Events) -> Progress:
         """Before round 1: set what is still to be set."""
         fleet.tend()  # so that every shard is hosted
-        job, found, samples = measured(fleet, self._changes.job, self._prepared.layout, self._schedule.rounds)
+        planned = getattr(self._schedule.sigma, "rounds", None) or self._schedule.rounds
+        job, found, samples = measured(fleet, self._changes.job, self._prepared.layout, planned)
         if found:
             numbers = found_numbers(self._changes.job.method, found)
             fleet.start(job)
