@@ -45,7 +45,7 @@ RIVALS: dict[str, dict[str, Make]] = {
     "SISA-D": {"": lambda net: optim.SISAD(optim.groups(net))},
     "SISA": {"": lambda net: optim.SISA(optim.groups(net))},
     "PISA": {"": lambda net: optim.PISA(optim.groups(net))},
-    "AdamW": {f"{lr:g}": adamw(lr) for lr in (0.001, 0.003, 0.01)},
+    "AdamW": {f"{lr:g}": adamw(lr) for lr in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)},
     "Muon + AdamW": {f"{lr:g} + {rest:g}": muon(lr, rest) for lr, rest in ((0.02, 0.003), (0.02, 0.01), (0.04, 0.01))},
 }
 
