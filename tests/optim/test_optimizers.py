@@ -188,6 +188,49 @@ def test_a_parameter_without_a_gradient_is_left_alone_and_takes_part_again():
     assert not torch.equal(bias, before)
 
 
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (2, 0)])
+def test_parameters_may_have_one_entry_or_none(kind, shape):
+    p = torch.nn.Parameter(torch.ones(shape))
+    optimizer = kind([p])
+    for _ in range(2):
+        p.grad = torch.ones(shape)
+        optimizer.step()
+    assert (p < 1).all()
+    optimizer.load_state_dict(saved(optimizer.state_dict()))
+
+
+def test_a_group_may_have_parameters_of_several_types():
+    params = [torch.nn.Parameter(torch.ones(3, dtype=d)) for d in (torch.float32, torch.float64, torch.float16)]
+    optimizer = optim.SISAD(params)
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.full_like(p, 0.5)
+        optimizer.step()
+    assert all(float(p.detach()[0]) == pytest.approx(params[1].detach()[0], abs=1e-3) for p in params)
+    assert [str(optimizer.state[p]["dual_0"].dtype)[6:] for p in params] == ["float32", "float64", "float32"]
+
+
+def test_loss_scaling_clipping_and_hooks_go_around_a_step():
+    net = net_of()
+    optimizer, scaler, seen = optim.SISAD(net.parameters()), torch.amp.GradScaler("cpu"), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    before = flat(net)
+    for spoilt in (False, True):
+        optimizer.zero_grad()
+        scaler.scale(torch.nn.functional.cross_entropy(net(batch(0, net)[0]), batch(0, net)[1])).backward()
+        if spoilt:
+            net[0].bias.grad[0] = float("inf")
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+    assert seen == ["before", "after"]
+    assert flat(net).isfinite().all()
+    assert not torch.equal(flat(net), before)
+
+
 def test_gradients_of_zero_are_gradients():
     net = net_of()
     optimizer = optim.SISA(net.parameters())

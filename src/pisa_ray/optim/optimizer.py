@@ -140,7 +140,8 @@ class AdmmOptimizer(torch.optim.Optimizer):
     def _made(self, index: int, group: Mapping[str, Any]) -> list[Bucket]:
         """The buckets of a group's parameters that are to move: those of the last step where they fit, or new ones."""
         numbers, several = said(group), self.shards > 1
-        moving = [p for p in group["params"] if p.grad is not None or (several and p.requires_grad)]
+        with_entries = (p for p in group["params"] if p.numel())
+        moving = [p for p in with_entries if p.grad is not None or (several and p.requires_grad)]
         known = self._buckets.get(index)
         if known is not None and known.fit(moving, numbers, self.state):
             return known.buckets
