@@ -1,6 +1,6 @@
 """pisa_ray.optim in a plain loop, with nothing set, beside AdamW and Muon + AdamW, of which the best rates are shown.
 
-    python benchmarks/optim.py --data FOLDER [--steps 200] [--seeds 0 1] [--out runs/optim]
+    python benchmarks/optim.py --data FOLDER [--steps 200] [--seeds 0 1] [--out runs/optim] [--jobs GPT digits]
 
 Two jobs, one process, one thread: the GPT of language.py on FOLDER/recipes (16 blocks a step), and a small convolution
 network on scikit-learn's digits (64 rows a step, of which the last 360 are the test). All rates have 10 % warm-up and
@@ -73,7 +73,8 @@ def digits() -> Job:
     return Job(model, x[:-360], y[:-360], (x[-360:], y[-360:]), 64)
 
 
-def language(folder: Path) -> Job:
+def language(recipes: Path, folder: Path) -> Job:
+    write_blocks(recipes, folder)
     tables = []
     for name in ("train", "test"):
         columns = pq.read_table(folder / f"{name}.parquet", columns=["tokens", "next"])
@@ -137,10 +138,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/optim"))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--jobs", nargs="+", choices=["GPT", "digits"], default=["GPT", "digits"])
     options = parser.parse_args()
     set_numerics(1)
-    write_blocks(options.data / "recipes", options.out)
-    for name, job in {"GPT": language(options.out), "digits": digits()}.items():
+    for name in options.jobs:
+        job = digits() if name == "digits" else language(options.data / "recipes", options.out)
         print(
             f"| {name} | setting | test loss | accuracy, % | step, ms | bytes a parameter |\n|---|---|---|---|---|---|"
         )

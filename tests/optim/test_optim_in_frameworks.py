@@ -52,11 +52,22 @@ def test_transformers_trainer_takes_it_and_goes_on_from_a_checkpoint(tmp_path, m
         assert torch.equal(one, other)
 
 
-def test_lightning_takes_it(tmp_path, monkeypatch):
+def test_lightning_takes_it_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     found: dict[str, Any] = {"__name__": "lightning_example"}
     exec(code("Lightning"), found)  # noqa: S102
     fit = found["fit"]
     assert float(fit.callback_metrics["loss"]) < 1.5
-    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1)
+
+    def ended(epochs: int, checkpoint: str | None) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+        trainer, net = found["lightning"].Trainer(max_epochs=epochs, **quiet), found["Digits"]()
+        trainer.fit(net, torch.utils.data.DataLoader(found["rows"], batch_size=16), ckpt_path=checkpoint)
+        trainer.save_checkpoint(f"{epochs}.ckpt")
+        return [p.detach() for p in net.parameters()]
+
+    ended(3, None)
+    assert all(map(torch.equal, ended(6, "3.ckpt"), ended(6, None)))
