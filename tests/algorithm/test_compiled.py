@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def cache(request, tmp_path, monkeypatch):
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "_known", {})
+    monkeypatch.setattr(compiled, "_told", set())
     yield tmp_path / "pisa_ray"
     compiled.use(None)
 
@@ -71,20 +73,33 @@ class Process:
     begun: ClassVar[list[Process]] = []
 
     def __init__(self, command, **options):
-        self.path, self.returncode, self.error = Path(command[3]), None, ""
+        self.path, self.returncode, self.errors = Path(command[4]), None, options["stderr"]
         self.begun.append(self)
 
     def poll(self):
         return self.returncode
 
-    def communicate(self):
-        return "", self.error
+    def kill(self):
+        self.returncode = -9
+
+    def wait(self):
+        return self.returncode
 
     def end(self, error=""):
-        self.error, self.returncode = error, int(bool(error))
+        self.errors.write(error.encode())
+        self.returncode = int(bool(error))
         if not error:
             self.path.mkdir(mode=0o700)
-            (self.path / "kernel.so").write_text("code")
+            code(self.path)
+
+
+def code(folder, text="code"):
+    """What a compiler leaves in a folder."""
+    library = folder / compiled.LIBRARY
+    library.write_text(text)
+    library.chmod(0o600)
+    (folder / compiled.HASH).write_text(compiled.sha256(library))
+    return library
 
 
 @pytest.fixture
@@ -97,10 +112,7 @@ def process(monkeypatch):
 def put(cache, text="code"):
     folder = cache / compiled.folder_name(SISA_D, CPU)
     folder.mkdir(mode=0o700, parents=True)
-    path = folder / "kernel.so"
-    path.write_text(text)
-    path.chmod(0o600)
-    return path
+    return code(folder, text)
 
 
 def stepped(entries=1003, steps=3):
@@ -133,11 +145,15 @@ def test_never_is_never(cache, loader, process):
     assert not process.begun
 
 
-@pytest.mark.parametrize("fault", ["wrong bits", "damaged", "others may write"])
+@pytest.mark.parametrize("fault", ["wrong bits", "damaged", "others may write", "cut short", "no hash"])
 def test_code_that_cannot_be_trusted_is_told_once_and_not_used(cache, loader, process, monkeypatch, fault):
     path = put(cache, "damaged" if fault == "damaged" else "code")
     if fault == "others may write":
         path.chmod(0o666)
+    if fault == "cut short":
+        path.write_text("cod")
+    if fault == "no hash":
+        path.with_name(compiled.HASH).unlink()
     monkeypatch.setattr(Loader, "wrong", fault == "wrong bits")
     with pytest.warns(UserWarning, match="is not used .*: steps go operation by operation, with the same bits") as told:
         assert torch.equal(stepped(), plain())
@@ -184,6 +200,41 @@ def test_without_a_compiler_it_is_said_once_why(loader, process):
     assert len(told) == 1
 
 
+def test_a_compiler_that_does_not_end_is_given_up(loader, process, monkeypatch):
+    compiled.use(True)
+    monkeypatch.setattr(compiled, "PATIENCE", -1.0)
+    with pytest.warns(UserWarning, match="the compiler was stopped") as told:
+        assert torch.equal(stepped(), plain())
+    assert len(told) == 1
+    assert process.begun[0].returncode == -9
+
+
+def test_a_reason_is_told_once_however_many_kernels_have_it(process, tmp_path):
+    (tmp_path / "pisa_ray").write_text("a file")
+    compiled.use(True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for kernel in KERNELS:
+            vectors, numbers = compiled.example(kernel, 9, CPU)
+            compiled.run(kernel, vectors, numbers)
+    assert len({str(one.message) for one in told}) == len(told) <= 2
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look everywhere")
+def test_a_cache_that_may_not_be_looked_into_is_none(process, tmp_path):
+    tmp_path.chmod(0)
+    try:
+        assert torch.equal(stepped(), plain())
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_another_processor_has_other_code(monkeypatch):
+    here = compiled.folder_name(SISA_D, CPU)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "cpu_name": "another"})
+    assert compiled.folder_name(SISA_D, CPU) != here
+
+
 def test_a_cache_folder_that_cannot_be_made_is_told(process, monkeypatch, tmp_path):
     (tmp_path / "pisa_ray").write_text("a file")
     compiled.use(True)
@@ -202,12 +253,19 @@ def test_second_moments_of_ones_own_and_other_types_go_operation_by_operation(pr
 
     compiled.use(True)
     layout, w = Layout.of([("w", (6,), False)]), torch.ones(6)
-    for method, point in ((SISA(sigma=1, rho=1, second_moment=Mine()), w), (SISA(sigma=1, rho=1), w.double())):
+    partial = Mine()
+    partial.root = functools.partial(lambda m, d, half, more: m.mul_(half).add_(d.abs() * more), more=2)
+    for method, point in (
+        (SISA(sigma=1, rho=1, second_moment=Mine()), w),
+        (SISA(sigma=1, rho=1, second_moment=partial), w),
+        (SISA(sigma=1, rho=1), w.double()),
+    ):
         rows = RowLayout(6)
         message = rows.split(point.new_empty(rows.width))
         method.step(method.initial_state(point, layout), Task(point, lambda g=point: Known(g), 1.0, layout), message)
         assert message.N.isfinite().all()
     assert not process.begun
+    assert not compiled._known
 
 
 def test_a_kernel_is_what_its_description_says():

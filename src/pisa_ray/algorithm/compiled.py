@@ -7,7 +7,6 @@ depends on. It counts only once it has given, in this process, the bits of the p
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -16,8 +15,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,18 @@ WORTH = 5_000_000_000
 #: Entries that new code is tried with; odd, so that no vector width divides them.
 TRIED = 1003
 
-#: The file with the code, in a folder of the cache; code for GPUs is beside it.
-LIBRARY = "kernel.so"
+#: Seconds after which a compiler is given up.
+PATIENCE = 1800.0
+
+#: The file with the code, in a folder of the cache, and its hash; code for GPUs is beside it.
+LIBRARY, HASH = "kernel.so", "kernel.sha256"
 
 #: A compiled kernel: w, g, ... and the numbers as a tensor.
 Code = Callable[[list[torch.Tensor]], object]
 
 _when: bool | None = None
 _known: dict[tuple[Kernel, str], _Compiling] = {}
+_told: set[str] = set()
 
 
 def use(when: bool | None) -> None:
@@ -58,7 +63,7 @@ def use(when: bool | None) -> None:
 def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float]) -> None:
     """Take a kernel's step on all entries, compiled where that is ready; see Kernel.__call__ for the arguments."""
     like = vectors[0]
-    if _when is not False and len(like) > 1 and like.dtype == torch.float32:
+    if _when is not False and len(like) > 1 and like.dtype == torch.float32 and has_name(kernel):
         code = _of(kernel, like.device).ready(len(like))
         if code is not None:
             code([*vectors, torch.tensor(numbers, dtype=torch.float32, device=like.device)])
@@ -70,9 +75,11 @@ def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float
 
 def wait(seconds: float) -> bool:
     """Wait until what is being compiled is ready; returns whether all kernels that were met are."""
+    until = time.monotonic() + seconds
     for compiling in _known.values():
         if compiling.process is not None:
-            compiling.process.wait(seconds)
+            with suppress(subprocess.TimeoutExpired):
+                compiling.process.wait(max(until - time.monotonic(), 0))
             compiling.ready(0)
     return bool(_known) and all(compiling.code is not None for compiling in _known.values())
 
@@ -90,11 +97,10 @@ class _Compiling:
     def __init__(self, kernel: Kernel, device: torch.device) -> None:
         self.kernel, self.device = kernel, device
         self.code: Code | None = None
-        self.process: subprocess.Popen[str] | None = None
-        self._moved = 0
-        root = kernel.root is None or getattr(rules, kernel.root.__name__, None) is kernel.root
-        self._path = cache_folder() / folder_name(kernel, device) if root else None  # somebody's own root has no name
-        if self._path is not None and self._path.exists():
+        self.process: subprocess.Popen[bytes] | None = None
+        self._moved, self._until = 0, 0.0
+        self._path: Path | None = cache_folder() / folder_name(kernel, device)
+        if os.path.exists(self._path):  # not Path.exists, which raises where it may not look
             self._load()
 
     def ready(self, entries: int) -> Code | None:
@@ -102,7 +108,7 @@ class _Compiling:
         if self.code is not None or self._path is None:
             return self.code
         if self.process is not None:
-            if self.process.poll() is not None:
+            if self.process.poll() is not None or time.monotonic() > self._until:
                 self._end()
             return self.code
         self._moved += entries
@@ -114,23 +120,30 @@ class _Compiling:
         assert self._path is not None  # noqa: S101  (for the type checker)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (until the process ends)
+            self._until = time.monotonic() + PATIENCE
             self.process = subprocess.Popen(  # noqa: S603  (ourselves)
-                [sys.executable, "-m", "pisa_ray.algorithm.compiler", str(self._path), described(self.kernel),
+                [sys.executable, "-P", "-m", "pisa_ray.algorithm.compiler", str(self._path), described(self.kernel),
                  self.device.type, str(torch.get_num_threads())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
             )  # fmt: skip
         except OSError as error:
             self._give_up(str(error))
 
     def _end(self) -> None:
         assert self.process is not None  # noqa: S101  (for the type checker)
-        _, errors = self.process.communicate()
-        failed, self.process = self.process.returncode != 0, None
-        if failed:
-            self._give_up((errors.strip().splitlines() or ["the compiler was stopped"])[-1])
-        else:
+        code, process, self.process = self.process.returncode, self.process, None
+        if code is None:  # it has had all the time that it may have
+            process.kill()
+            process.wait()
+        self._errors.seek(0)
+        errors = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.close()
+        if code == 0:
             self._load()
+        else:
+            self._give_up((errors or ["the compiler was stopped"])[-1])
 
     def _load(self) -> None:
         assert self._path is not None  # noqa: S101  (for the type checker)
@@ -146,11 +159,18 @@ class _Compiling:
 
     def _give_up(self, why: str) -> None:
         path, self._path = self._path, None
-        warnings.warn(
-            f"the compiled step {path} is not used ({why}): steps go operation by operation, with the same bits, and "
-            "take longer",
-            stacklevel=2,
-        )
+        if why not in _told:
+            _told.add(why)
+            warnings.warn(
+                f"the compiled step {path} is not used ({why}): steps go operation by operation, with the same bits, "
+                "and take longer; remove that folder, if it is there, to have it made again",
+                stacklevel=2,
+            )
+
+
+def has_name(kernel: Kernel) -> bool:
+    """Whether another process can find what a kernel is made of: not a second moment of somebody's own."""
+    return kernel.root is None or getattr(rules, getattr(kernel.root, "__name__", ""), None) is kernel.root
 
 
 def described(kernel: Kernel) -> str:
@@ -174,10 +194,10 @@ def cache_folder() -> Path:
     return Path(home) / "pisa_ray"
 
 
-@functools.cache
 def folder_name(kernel: Kernel, device: torch.device) -> str:
     """A name that says all that a kernel's code depends on."""
-    parts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    processor = sorted((name, can) for name, can in torch.cpu.get_capabilities().items() if isinstance(can, bool | str))
+    parts = [torch.__version__, platform.machine(), processor, torch.get_num_threads()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (rules, kernel_module)]
@@ -188,15 +208,23 @@ def load(path: Path, device: torch.device) -> Code:
     """The code in a folder of the cache.
 
     Raises:
-        RuntimeError: It cannot be run here.
+        OSError: It cannot be read.
+        RuntimeError: It is damaged, or cannot be run here.
     """
     library = str(path / LIBRARY)
+    if (path / HASH).read_text() != sha256(path / LIBRARY):  # to run what is cut short would end the process
+        raise RuntimeError("it is damaged")
     if device.type == "cuda":
         on_gpu: Any = torch._C._aoti.AOTIModelContainerRunnerCuda  # of CUDA builds
         run: Code = on_gpu(library, 1, str(device), str(path)).run
     else:
         run = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1).run
     return run
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trusted(path: Path) -> None:

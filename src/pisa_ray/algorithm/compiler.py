@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -16,7 +17,7 @@ import torch
 import torch._inductor
 from torch import nn
 
-from pisa_ray.algorithm.compiled import LIBRARY, example, read
+from pisa_ray.algorithm.compiled import HASH, LIBRARY, example, read, sha256
 from pisa_ray.algorithm.kernel import Kernel
 
 #: No two operations are contracted into one that rounds once, none is reordered, and nothing else is left behind.
@@ -53,6 +54,8 @@ def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine at a time
         if path.exists():
             return
+        for left in path.parent.glob("tmp*"):  # by a compiler that was killed
+            shutil.rmtree(left, ignore_errors=True)
         vectors, numbers = example(kernel, 4096, device)
         entries = torch.export.Dim("entries", min=2)
         with torch.no_grad():
@@ -75,12 +78,17 @@ def unpack(package: Path, folder: Path) -> None:
         for name in files.namelist():
             if name.endswith((".so", ".cubin")):
                 (folder / (LIBRARY if name.endswith(".so") else Path(name).name)).write_bytes(files.read(name))
+    (folder / HASH).write_text(sha256(folder / LIBRARY))
+    for file in folder.iterdir():  # before the folder has its name
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
 
 
 def main() -> None:
     """Read the command line, and be nice to what trains meanwhile."""
     path, kernel, device, threads = sys.argv[1:]
     os.nice(10)
+    os.umask(0o077)  # code that others may write is not run
     torch.set_num_threads(int(threads))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
