@@ -74,14 +74,15 @@ def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float
 
 
 def wait(seconds: float) -> bool:
-    """Wait until what is being compiled is ready; returns whether all kernels that were met are."""
+    """Wait until what is being compiled is ready, so many seconds at most; returns whether it is."""
     until = time.monotonic() + seconds
-    for compiling in _known.values():
+    begun = [compiling for compiling in _known.values() if compiling.process is not None]
+    for compiling in begun:
         if compiling.process is not None:
             with suppress(subprocess.TimeoutExpired):
                 compiling.process.wait(max(until - time.monotonic(), 0))
             compiling.ready(0)
-    return bool(_known) and all(compiling.code is not None for compiling in _known.values())
+    return all(compiling.code is not None for compiling in begun)
 
 
 def _of(kernel: Kernel, device: torch.device) -> _Compiling:
