@@ -23,11 +23,23 @@ def set_numerics(threads: int) -> None:
     torch.set_default_dtype(torch.float32)
     # A coordinate that lost its gradient decays into denormal numbers and stays there, at a tenth of the speed.
     torch.set_flush_denormal(True)
+    if threads > 1 and not _all_flush():
+        warnings.warn(
+            f"this process has computed with several threads before, so not all of the {threads} count numbers below "
+            "1e-38 as 0, and the last bits of a run with such numbers can be others than elsewhere: begin in a fresh "
+            "process, or use threads_per_worker=1.",
+            stacklevel=2,
+        )
     if torch.cuda.is_available():  # GPU kernels that give the same bits twice, where torch has them
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nobody reads it
+
+
+def _all_flush() -> bool:
+    """Whether denormal numbers are 0 in every thread: the setting is of this thread, and of those it starts later."""
+    return not bool(torch.full((1 << 17,), 1e-39).mul_(1.0).any())
 
 
 def seed_all(seed: int, purpose: str, *ids: int) -> None:
