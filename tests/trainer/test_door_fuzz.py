@@ -77,6 +77,7 @@ def values() -> list[Any]:
 NEEDED: dict[str, Any] = {
     "shards": 2, "level": 0.1, "column": "y", "step": 36.0, "name": "ExponentialLR", "options": {"gamma": 0.9},
     "partition": IID(2), "distortion": pisa_ray.Noise(0.1), "train": TABLE,
+    "groups": {"rest": pisa_ray.SISAD()},
 }  # fmt: skip
 CLASSES = {
     name: kind
