@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-FORMAT = 7
+FORMAT = 8
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
