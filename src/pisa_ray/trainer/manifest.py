@@ -133,7 +133,7 @@ class Manifest(BaseModel):
 
     model_config = _STRICT
 
-    format: Literal[7]
+    format: Literal[8]
     progress: Progress
     identity: Identity
     environment: dict[str, str | int]
