@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -264,6 +265,9 @@ def test_agents_are_found_as_children_of_their_raylet():
     script = "exec 3>&1; /bin/bash -c 'echo $$ >&3; exec -a ray::RuntimeEnvAgent sleep 60' & wait"
     raylet = subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE)
     agent = int(raylet.stdout.readline())
+    until = time.monotonic() + PATIENCE
+    while not Path(f"/proc/{agent}/cmdline").read_bytes().startswith(b"ray::"):  # it has its name after the exec
+        assert time.monotonic() < until
     (found,) = vital_processes([raylet.pid], None)
     os.kill(agent, signal.SIGKILL)
     poll = select.poll()

@@ -63,7 +63,7 @@ class DataSection(Section):
 
     def build(self) -> Data:
         """Data as the trainer takes them."""
-        from pisa_ray.trainer.prepare import Data  # noqa: PLC0415
+        from pisa_ray.trainer.prepare import Data
 
         self.check()
         return Data(
@@ -143,8 +143,8 @@ class CheckpointSection(Section):
 
     def build(self, out: Path, max_failures: int) -> Run:
         """The run directory and what is kept there, as the trainer takes it."""
-        from pisa_ray.engine.files import Folder  # noqa: PLC0415
-        from pisa_ray.trainer.settings import Run  # noqa: PLC0415
+        from pisa_ray.engine.files import Folder
+        from pisa_ray.trainer.settings import Run
 
         storage = None
         if self.storage is not None:
@@ -341,7 +341,7 @@ def note_planned_rounds(config: Config, planned: int | None = None) -> None:
     """
     resolve(config)
     if config.sigma_schedule is None:
-        from pisa_ray.trainer.start import automatic_schedule  # noqa: PLC0415
+        from pisa_ray.trainer.start import automatic_schedule
 
         config.sigma_schedule = section_of(automatic_schedule(config.algorithm.build()))
     schedule = config.sigma_schedule

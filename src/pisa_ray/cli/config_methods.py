@@ -30,7 +30,7 @@ class HintSection(Section):
 
     def build(self) -> Auto:
         """As the method takes it."""
-        from pisa_ray.algorithm import Auto  # noqa: PLC0415
+        from pisa_ray.algorithm import Auto
 
         return Auto(self.hint)
 
@@ -40,7 +40,7 @@ Automatic = Positive | HintSection | Literal["auto"]
 
 
 def _set(value: float | HintSection | str) -> float | Auto:
-    from pisa_ray.algorithm import AUTO  # noqa: PLC0415
+    from pisa_ray.algorithm import AUTO
 
     return value.build() if isinstance(value, HintSection) else AUTO if isinstance(value, str) else value
 
@@ -69,7 +69,7 @@ class PreconditionerSection(Section):
 
     def build(self) -> Preconditioner:
         """As the method takes it."""
-        from pisa_ray.algorithm import (  # noqa: PLC0415
+        from pisa_ray.algorithm import (
             EmpiricalFisher,
             FisherDiagonal,
             GaussNewton,
@@ -119,7 +119,7 @@ class PISASection(MethodSection):
 
 
 def _second_moment(name: str, beta: dict[str, float]) -> SecondMoment:
-    from pisa_ray.algorithm import AdaGrad, Adam, Instantaneous, RMSProp  # noqa: PLC0415
+    from pisa_ray.algorithm import AdaGrad, Adam, Instantaneous, RMSProp
 
     schemes: dict[str, Any] = {"adam": Adam, "rmsprop": RMSProp, "adagrad": AdaGrad, "instantaneous": Instantaneous}
     decays = name in ("adam", "rmsprop")
@@ -139,7 +139,7 @@ class MomentSection(MethodSection):
 
     def default(self, name: str) -> Any:
         """See ClassSection."""
-        from pisa_ray.algorithm import Adam  # noqa: PLC0415
+        from pisa_ray.algorithm import Adam
 
         return Adam.beta if name == "beta" else super().default(name)
 
@@ -242,8 +242,8 @@ def resolved(algorithm: Algorithm, factory: Callable[[], nn.Module] | None) -> A
     if not isinstance(algorithm, AutoSection):
         return algorithm
     if factory is not None:
-        from pisa_ray.algorithm import NSISA  # noqa: PLC0415
-        from pisa_ray.trainer.start import default_method  # noqa: PLC0415
+        from pisa_ray.algorithm import NSISA
+        from pisa_ray.trainer.start import default_method
 
         if isinstance(default_method(factory), NSISA):
             return NSISASection(kind="nsisa")

@@ -23,7 +23,7 @@ class PartitionSection(ClassSection):
 
     def build(self) -> Any:
         """As the trainer takes it."""
-        import pisa_ray  # noqa: PLC0415
+        import pisa_ray
 
         recipe = super().build()
         return recipe if self.distort is None else pisa_ray.Distorted(recipe, self.distort.build())

@@ -136,7 +136,7 @@ SigmaSchedule = Annotated[
 
 def section_of(schedule: Constant | Matched | Trapezoid) -> ConstantSection | MatchedSection | TrapezoidSection:
     """The section that says what a schedule does."""
-    from pisa_ray.schedulers import Matched, Trapezoid  # noqa: PLC0415
+    from pisa_ray.schedulers import Matched, Trapezoid
 
     if isinstance(schedule, Trapezoid):
         return TrapezoidSection(kind="trapezoid", **asdict(schedule))

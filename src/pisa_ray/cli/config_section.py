@@ -39,7 +39,7 @@ class ClassSection(Section):
 
     def made_of(self) -> Any:
         """The class."""
-        import pisa_ray  # noqa: PLC0415
+        import pisa_ray
 
         return getattr(pisa_ray, self.classes[getattr(self, "kind", "")])
 

@@ -135,7 +135,7 @@ def _is_in_packages(place: Path) -> bool:
 
 
 def _is_model(reference: str) -> bool:
-    from torch import nn  # noqa: PLC0415
+    from torch import nn
 
     try:
         found = Named(reference, None).find()
@@ -171,7 +171,7 @@ def called(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Callabl
 
     It raises ConfigError where that raises: whoever writes a file gives arguments, not functions.
     """
-    from pisa_ray.engine.user_code import refused  # noqa: PLC0415
+    from pisa_ray.engine.user_code import refused
 
     def make() -> Any:
         with refused("model could not be made", "let model.args and the function of model.factory fit each other"):

@@ -166,7 +166,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     config = load(options.config, options.set, look=True)
-    from pisa_ray.cli.train import train  # noqa: PLC0415
+    from pisa_ray.cli.train import train
 
     out = _out(options, config.name)
     again = {"resume": options.resume, "overwrite": options.overwrite}
@@ -183,11 +183,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.comparison import Spec  # noqa: PLC0415
+    from pisa_ray.cli.comparison import Spec
 
     spec = Spec.load(options.config, options.set)
     spec.look()
-    from pisa_ray.cli.compare import compare  # noqa: PLC0415
+    from pisa_ray.cli.compare import compare
 
     out = _out(options, spec.file.name)
     result = compare(spec, out, resume=options.resume, progress=not options.quiet)
@@ -202,11 +202,11 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.search import Search  # noqa: PLC0415
+    from pisa_ray.cli.search import Search
 
     spec = Search.load(options.config, options.set)
     spec.look()
-    from pisa_ray.cli.tune import search  # noqa: PLC0415
+    from pisa_ray.cli.tune import search
 
     out = _out(options, spec.file.name)
     status = search(spec, out, resume=options.resume, progress=not options.quiet)
@@ -240,7 +240,7 @@ def _go_on(command: str, options: argparse.Namespace, out: Path) -> str:
 
 
 def _resize(options: argparse.Namespace) -> int:
-    from pisa_ray.trainer.run_directory import RunDirectory  # noqa: PLC0415
+    from pisa_ray.trainer.run_directory import RunDirectory
 
     directory = RunDirectory(options.run_dir)
     if options.workers < 1:
@@ -253,8 +253,8 @@ def _resize(options: argparse.Namespace) -> int:
 
 
 def _shards(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.shards import ask  # noqa: PLC0415
-    from pisa_ray.trainer.changes import Asked  # noqa: PLC0415
+    from pisa_ray.cli.shards import ask
+    from pisa_ray.trainer.changes import Asked
 
     asked = Asked(remove=options.remove) if options.add is None else Asked.to_add(options.add)
     directory = ask(options.run_dir, asked, trust=options.trust)
@@ -264,14 +264,14 @@ def _shards(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.evaluate import evaluate, table  # noqa: PLC0415
+    from pisa_ray.cli.evaluate import evaluate, table
 
     measured = evaluate(options.run_dir, trust=options.trust, train=options.data, test=options.test)
     return 0 if answer(_json(measured) if options.json else table(measured)) else 1
 
 
 def _report(options: argparse.Namespace) -> int:
-    from pisa_ray.cli.report import write_report  # noqa: PLC0415
+    from pisa_ray.cli.report import write_report
 
     answer(f"report: {write_report(options.run_dirs, options.out).resolve()}")
     return 0
@@ -279,16 +279,16 @@ def _report(options: argparse.Namespace) -> int:
 
 def _line(error: PisaError | str) -> str:
     """An error as one line, whatever the libraries below put into it, in the words of the command line."""
-    from pisa_ray.cli.words import spoken  # noqa: PLC0415
+    from pisa_ray.cli.words import spoken
 
     words = (word if len(word) <= LONGEST else f"{word[:100]} ... {word[-50:]}" for word in str(error).split())
     return f"pisa-ray: {spoken(' '.join(words))}"
 
 
 def _json(value: Any) -> str:
-    import json  # noqa: PLC0415
+    import json
 
-    from pisa_ray.trainer.records import plain  # noqa: PLC0415
+    from pisa_ray.trainer.records import plain
 
     return json.dumps(plain(value), indent=1, allow_nan=False)
 

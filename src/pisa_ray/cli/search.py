@@ -42,7 +42,7 @@ class DomainSection(Section):
 
     def build(self) -> Any:
         """As Tune takes it."""
-        from ray import tune  # noqa: PLC0415  (seconds to import)
+        from ray import tune
 
         if self.choice is not None:
             return tune.choice(self.choice)

@@ -117,7 +117,7 @@ def _tuner(file: TuneSection, trainable: Any, out: Path, *, progress: bool) -> t
     searcher: Any = None
     if file.searcher == "optuna":
         try:
-            from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415  (an extra)
+            from ray.tune.search.optuna import OptunaSearch
 
             searcher = OptunaSearch(metric=file.metric, mode=file.mode, seed=file.seed)
         except ImportError as error:
