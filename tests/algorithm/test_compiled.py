@@ -231,7 +231,7 @@ def test_a_cache_that_may_not_be_looked_into_is_none(process, tmp_path):
 
 def test_another_processor_has_other_code(monkeypatch):
     here = compiled.folder_name(SISA_D, CPU)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "cpu_name": "another"})
+    monkeypatch.setattr(compiled, "processor", lambda: "flags : fpu avx2")
     assert compiled.folder_name(SISA_D, CPU) != here
 
 

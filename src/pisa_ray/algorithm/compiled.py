@@ -153,7 +153,7 @@ class _Compiling:
             code = load(self._path, self.device)
             if not same_bits(self.kernel, code, self.device):
                 raise RuntimeError("its bits are others than those of the plain operations")
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             self._give_up(str(error).splitlines()[0])
         else:
             self.code = code
@@ -195,10 +195,18 @@ def cache_folder() -> Path:
     return Path(home) / "pisa_ray"
 
 
+def processor() -> str:
+    """What the processor can do, as compilers see it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return f"{platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def folder_name(kernel: Kernel, device: torch.device) -> str:
     """A name that says all that a kernel's code depends on."""
-    processor = sorted((name, can) for name, can in torch.cpu.get_capabilities().items() if isinstance(can, bool | str))
-    parts = [torch.__version__, platform.machine(), processor, torch.get_num_threads()]
+    parts = [torch.__version__, platform.machine(), processor(), torch.get_num_threads()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (rules, kernel_module)]

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import torch
 
+from pisa_ray.algorithm.compiled import processor
 from pisa_ray.errors import ConfigError
 
 
@@ -27,8 +28,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for products of bfloat16 matrices, which take half as long or less."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    can = torch.cpu.get_capabilities()
-    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    can = processor().split()
+    return any(name in can for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
