@@ -171,4 +171,5 @@ class _Drawn:
         return None
 
     def features(self, point: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """None: only MOON asks for them, which is no optimizer here."""
+        raise NotImplementedError("the gradient of an optimizer's step comes without features")

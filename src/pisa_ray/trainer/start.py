@@ -138,12 +138,12 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     if not found:
         return job
     try:
-        assert isinstance(job.method, Admm)  # noqa: S101  (for the type checker)
-        return replace(job, method=job.method.with_numbers(found))
-    except (AssertionError, KeyError) as error:
-        raise ConfigError(
-            f"the checkpoint sets {min(found)}, which {type(job.method).__name__} does not have."
-        ) from error
+        method = job.method.with_numbers(found) if isinstance(job.method, Admm) else None
+    except KeyError:
+        method = None
+    if method is None:
+        raise ConfigError(f"the checkpoint sets {min(found)}, which {type(job.method).__name__} does not have.")
+    return replace(job, method=method)
 
 
 def found_numbers(method: Method, found: Mapping[str, float | str]) -> str:
