@@ -12,21 +12,25 @@ from pisa_ray.algorithm import compiled
 def made(tmp_path_factory):
     """The hash of a run that never compiles, and a cache with what it needs."""
     plain = run(tmp_path_factory.mktemp("plain") / "run", method="nsisa", compiled=False)
-    compiled.use(True)
-    run(
-        tmp_path_factory.mktemp("first") / "run", method="nsisa", compiled=True, rounds=2
-    )  # the last is diagnosed, operation by operation
-    assert compiled.wait(600)
-    compiled.use(None)
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr(compiled, "_known", {})
+        compiled.use(True)
+        run(
+            tmp_path_factory.mktemp("first") / "run", method="nsisa", compiled=True, rounds=2
+        )  # the last is diagnosed, operation by operation
+        assert compiled.wait(600)
+        compiled.use(None)
     return plain.metrics["weights_sha256"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_any_number_of_workers(tmp_path, made, ray_session, workers):
+def test_any_number_of_workers(tmp_path, made, ray_session, monkeypatch, workers):
+    monkeypatch.setattr(compiled, "_known", {})  # without the kernels that other tests of this process met
     result = run(tmp_path / "run", method="nsisa", workers=workers)
     assert result.metrics["weights_sha256"] == made
     if not workers:
+        assert compiled._known
         assert all(one.code is not None for one in compiled._known.values())
 
 
