@@ -74,6 +74,7 @@ class Process:
 
     def __init__(self, command, **options):
         self.path, self.returncode, self.errors = Path(command[4]), None, options["stderr"]
+        self.environment = options["env"]
         self.begun.append(self)
 
     def poll(self):
@@ -241,6 +242,30 @@ def test_a_cache_folder_that_cannot_be_made_is_told(process, monkeypatch, tmp_pa
     with pytest.warns(UserWarning, match="is not used"):
         assert torch.equal(stepped(), plain())
     assert not process.begun
+
+
+def test_a_scripts_files_do_not_hide_the_compilers_modules(process, monkeypatch, tmp_path):
+    (tmp_path / "statistics.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    compiled.use(True)
+    stepped(steps=1)
+    assert str(tmp_path) not in process.begun[0].environment["PYTHONPATH"].split(os.pathsep)
+
+
+def test_other_kernels_have_other_folders():
+    assert len({compiled.folder_name(Kernel("given", moment=m, diagonal=d), CPU) for m in (0, 1) for d in (0, 1)}) == 4
+
+
+def test_the_cache_is_where_it_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "locked" / "cache").mkdir(parents=True)
+    writable = os.access
+    locked = {str(tmp_path / "locked"), str(tmp_path / "locked" / "other")}
+    monkeypatch.setattr(os, "access", lambda place, mode: str(place) not in locked and writable(place, mode))
+    for given, used in (("locked/cache", True), ("locked/other/one", False), ("not/yet", True)):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / given))
+        assert (compiled.cache_folder() == tmp_path / given / "pisa_ray") is used
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert compiled.cache_folder().is_absolute()
 
 
 def test_second_moments_of_ones_own_and_other_types_go_operation_by_operation(process):

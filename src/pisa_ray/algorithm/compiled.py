@@ -126,7 +126,7 @@ class _Compiling:
             self.process = subprocess.Popen(  # noqa: S603  (ourselves)
                 [sys.executable, "-P", "-m", "pisa_ray.algorithm.compiler", str(self._path), described(self.kernel),
                  self.device.type, str(torch.get_num_threads())],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(_packages())},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
             )  # fmt: skip
         except OSError as error:
@@ -187,12 +187,24 @@ def read(description: str) -> Kernel:
     return Kernel(**{**fields, "root": getattr(rules, fields["root"]) if fields["root"] else None})
 
 
+def _packages() -> list[str]:
+    """Where another process finds this package and torch: not the folder of a script, whose files can hide Python's."""
+    ours = [str(Path(str(module.__file__)).parents[up]) for module, up in ((rules, 2), (torch, 1))]
+    return [*filter(None, [os.environ.get("PYTHONPATH")]), *dict.fromkeys(ours)]
+
+
 def cache_folder() -> Path:
     """Where compiled kernels are kept: pisa_ray in the user's cache folder (XDG_CACHE_HOME), or of this login's own."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not os.path.isabs(home) or not os.access(Path(home).parent, os.W_OK):
-        home = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
-    return Path(home) / "pisa_ray"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not home.is_absolute() or not _writable(home):
+        home = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+    return home / "pisa_ray"
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder can be written to, or be made."""
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def processor() -> str:
@@ -206,7 +218,7 @@ def processor() -> str:
 
 def folder_name(kernel: Kernel, device: torch.device) -> str:
     """A name that says all that a kernel's code depends on."""
-    parts = [torch.__version__, platform.machine(), processor(), torch.get_num_threads()]
+    parts = [described(kernel), torch.__version__, platform.machine(), processor(), torch.get_num_threads()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (rules, kernel_module)]
@@ -242,7 +254,7 @@ def trusted(path: Path) -> None:
     Raises:
         OSError: The code or its folders belong to somebody else, or others may write there.
     """
-    for place in (path / LIBRARY, path, path.parent):
+    for place in (path.parent, path, path / LIBRARY):
         about = place.stat()
         if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError(f"{place} can be written by others: make it yours alone, or remove it")

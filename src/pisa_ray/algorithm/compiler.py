@@ -65,6 +65,7 @@ def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
                 dynamic_shapes=([{0: entries}] * len(vectors), None),
             )
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder, "inductor"))
             package, code = Path(folder, "kernel.pt2"), Path(folder, path.name)
             torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=EXACT)
             unpack(package, code)
@@ -90,10 +91,8 @@ def main() -> None:
     os.nice(10)
     os.umask(0o077)  # code that others may write is not run
     torch.set_num_threads(int(threads))
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        os.environ["TRITON_DEFAULT_FP_FUSION"] = "0"  # on GPUs, too, no two operations become one
-        compile_kernel(Path(path), read(kernel), torch.device(device))
+    os.environ["TRITON_DEFAULT_FP_FUSION"] = "0"  # on GPUs, too, no two operations become one
+    compile_kernel(Path(path), read(kernel), torch.device(device))
 
 
 if __name__ == "__main__":
