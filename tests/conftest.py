@@ -51,16 +51,17 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference numbers and data sets beside the checkout; its absence skips the test, and says so."""
+    """The folder of data sets beside the checkout; its absence skips the test, and says so."""
     folder = Path(os.environ.get("PISA_RAY_SHARED", _HERE.parents[1].parent / "shared"))
-    if not (folder / "vectors.json").exists():
-        pytest.skip(f"no reference folder at {folder} (set PISA_RAY_SHARED)")
+    if not (folder / "data").exists():
+        pytest.skip(f"no data sets in {folder} (set PISA_RAY_SHARED)")
     return folder
 
 
 @pytest.fixture(scope="session")
-def vectors(shared: Path) -> dict:
-    return json.loads((shared / "vectors.json").read_text())
+def vectors() -> dict:
+    """The reference numbers."""
+    return json.loads((_HERE.parent / "algorithm" / "vectors.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every case, trap, limit and Newton-Schulz output of the reference numbers, at rtol 1e-8 in float64."""
+"""Every case, trap, limit and Newton-Schulz output of vectors.json, at rtol 1e-8 in float64."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_newton_schulz_outputs(vectors):
 @pytest.mark.parametrize("index", range(10))
 def test_limits(vectors, index):
     """Divergence below the edge, convergence above it, freezing where sigma grows too fast."""
-    runs = vectors["limits"]["vector"]["pisa_identity_runs"]
+    runs = vectors["limits"]["pisa_identity_runs"]
     assert len(runs) == 10
     run, problem = runs[index], LeastSquares.of(vectors["problems"]["vector"])
     methods = [PISA(sigma=run["sigma0"], rho=run["rho"], lam=problem.lam)] * 2
@@ -169,7 +169,7 @@ def test_limits(vectors, index):
 
 def test_stability_edge(vectors):
     problem = LeastSquares.of(vectors["problems"]["vector"])
-    for edge in vectors["limits"]["vector"]["stability_edge"]:
+    for edge in vectors["limits"]["stability_edge"]:
         problem.lam = edge["lambda"]
         for factor, stable in ((1.01, True), (0.99, False)):
             method = PISA(sigma=factor * edge["smallest_stable_sigma"], rho=edge["rho"], lam=problem.lam)
@@ -178,7 +178,7 @@ def test_stability_edge(vectors):
 
 
 def test_sisa_d_with_all_and_with_partial_reporters(vectors):
-    """The check of algorithm 2.5: messages keep their own penalty when not every shard reports."""
+    """Messages (6) keep their own penalty when not every shard reports."""
     problem = LeastSquares.of({**vectors["problems"]["vector"], "lambda": 0.0})
     methods = [SISAD(sigma=9, rho=4, beta=0.9, eps=1e-4)] * 2
     partial = [(0, 1), (0,), (1,), (0,), (0, 1)]

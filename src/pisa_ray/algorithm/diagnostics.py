@@ -1,4 +1,4 @@
-"""How the iteration is doing: the diagnostics of algorithm section 5."""
+"""How the iteration is doing: (12) of docs/algorithm.md."""
 
 from __future__ import annotations
 

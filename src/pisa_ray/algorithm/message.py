@@ -1,4 +1,4 @@
-"""What a shard tells the consensus, and the sum whose bits depend on shard ids only (algorithm 2.5).
+"""What a shard tells the consensus, and the sum whose bits depend on shard ids only: (6) and (2) of docs/algorithm.md.
 
 A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | norms ]. Rows are added along the binary tree
 over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child

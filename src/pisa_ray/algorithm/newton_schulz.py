@@ -1,4 +1,4 @@
-"""Five Newton-Schulz steps: the orthogonalisation of NSISA (algorithm 2.4)."""
+"""Five Newton-Schulz steps: the orthogonalisation of NSISA, (8) of docs/algorithm.md."""
 
 from __future__ import annotations
 

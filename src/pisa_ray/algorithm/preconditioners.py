@@ -1,4 +1,4 @@
-"""Preconditioners Q of PISA (algorithm 2.2), and the solve for those that are products.
+"""Preconditioners Q of PISA, (4) of docs/algorithm.md, and the solve for those that are products.
 
 A preconditioner is any callable that is given the Curvature of a shard's mini-batch at w and returns Q as one of
 - a number q: Q = q I;

@@ -1,8 +1,8 @@
 """The canonical sum of the messages that stand: each shard's last one, until its next takes its place.
 
-Where only some shards report, the others keep their say (algorithm 2.5). The sum is never changed by differences, since
-S + new - old drifts; the tree's nodes are kept, and where leaves change, only their paths to the root are added anew:
-about log2(m) additions a message, with the bits of a sum made from nothing.
+Where only some shards report, the others keep their say (absent shards in docs/algorithm.md). The sum is never changed
+by differences, since S + new - old drifts; the tree's nodes are kept, and where leaves change, only their paths to the
+root are added anew: about log2(m) additions a message, with the bits of a sum made from nothing.
 """
 
 from __future__ import annotations
