@@ -16,8 +16,8 @@ def lenet_28() -> object:
 
 
 def mnist_data(*, test: bool = False) -> Data:
-    """MNIST; the folder of Parquet files is PISA_RAY_DATA or ../shared/data."""
-    folder = Path(os.environ.get("PISA_RAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "mnist"
+    """MNIST; the folder of Parquet files is PISA_RAY_DATA, or data/ in the checkout (docs/data.md)."""
+    folder = Path(os.environ.get("PISA_RAY_DATA", Path(__file__).resolve().parents[1] / "data")) / "mnist"
     held_out = folder / "test.parquet" if test else None
     return Data(train=folder / "train.parquet", test=held_out, input="image", label="label")
 

@@ -287,7 +287,7 @@ def verdicts(rows: dict[str, list[Row]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder that holds mnist/; default ../shared/data")
+    parser.add_argument("--data", type=Path, help="the folder that holds mnist/; default: PISA_RAY_DATA, or data/ here")
     parser.add_argument("--workers", type=int, default=5, choices=(2, 5, 10), help="so that all have as many shards")
     parser.add_argument("--slow-factor", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=150, help="of the synchronous run")

@@ -50,11 +50,11 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of data sets beside the checkout; its absence skips the test, and says so."""
-    folder = Path(os.environ.get("PISA_RAY_SHARED", _HERE.parents[1].parent / "shared"))
-    if not (folder / "data").exists():
-        pytest.skip(f"no data sets in {folder} (set PISA_RAY_SHARED)")
+def data_sets() -> Path:
+    """The folder of the big data sets, as docs/data.md makes them; their absence skips the test, and says so."""
+    folder = Path(os.environ.get("PISA_RAY_DATA", _HERE.parents[1] / "data"))
+    if not (folder / "mnist" / "train.parquet").exists():
+        pytest.skip(f"no MNIST in {folder}: make it with pisa-ray data, or set PISA_RAY_DATA")
     return folder
 
 

@@ -163,7 +163,6 @@ def _pytest(tree: Path, arguments: Sequence[str]) -> None:
     os.chdir(tree)
     sys.path.insert(0, str(tree / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tree / "src"), os.environ.get("PYTHONPATH")]))
-    os.environ.setdefault("PISA_RAY_SHARED", str(ROOT.parent / "shared"))
     from pytest import main  # noqa: PT013
 
     sys.exit(main(["--basetemp", str(tree.parent / "tmp"), *arguments]))

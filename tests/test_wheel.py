@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 def test_the_wheel_is_complete(tmp_path):
-    outer = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment = {"PISA_RAY_SHARED": str(ROOT.parent / "shared"), **outer}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def run(*command: object) -> str:
         words = [str(part) for part in command]

@@ -138,7 +138,7 @@ def command_line(name: str, presets: Iterable[str], studies: Sequence[str] = ())
     if studies:
         parser.add_argument("--only", choices=studies, metavar="STUDY", help=f"one study alone: {', '.join(studies)}")
     parser.add_argument("--out", type=Path, help=f"default: runs/{name}-PRESET")
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
+    default = Path(__file__).resolve().parents[2] / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PISA_RAY_DATA", default)))
     parser.add_argument("--address", help="of a Ray cluster; default: one here")
     options = parser.parse_args()

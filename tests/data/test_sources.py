@@ -246,17 +246,6 @@ def test_fingerprints_see_content_and_not_where_it_lies(file, folder, tmp_path):
     assert open_source(Squares(4)).fingerprint() != open_source(Squares(5)).fingerprint()
 
 
-@pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32)), ("adult", (123,))])
-def test_the_shared_data_sets(shared, name, shape):
-    column = "features" if name == "adult" else "image"
-    source = open_source(shared / "data" / name / "test.parquet", input=column, label="label")
-    assert (source.input_shape, source.input_dtype) == (shape, torch.uint8)
-    wanted = np.array([source.rows - 1, 0, 6000])
-    inputs, targets = source.read(wanted).batch(np.arange(3))
-    assert inputs.shape == (3, *shape)
-    np.testing.assert_array_equal(targets, source.labels()[wanted])
-
-
 class Wrong(Squares):
     def __getitem__(self, i: int):
         return Image.new("L", (2, 2)), 0

@@ -194,7 +194,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="sisa")
     parser.add_argument("--model", choices=("lenet", "normalised"), default="lenet")
-    parser.add_argument("--data", default=str(HERE.parents[3] / "shared" / "data" / "mnist"))
+    parser.add_argument("--data", default=str(HERE.parents[2] / "data" / "mnist"))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--count", type=int, default=14)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))

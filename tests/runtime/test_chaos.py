@@ -16,9 +16,9 @@ RUNS = [("sisa", "lenet", 1), ("sisa_d", "lenet", 2), ("nsisa", "lenet", 3), ("s
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "model", "seed"), RUNS)
-def test_two_hundred_rounds_under_faults(tmp_path, shared, method, model, seed):
+def test_two_hundred_rounds_under_faults(tmp_path, data_sets, method, model, seed):
     command = [sys.executable, str(SCRIPT), "--method", method, "--model", model, "--seed", str(seed)]
-    command += ["--data", str(shared / "data" / "mnist"), "--out", str(tmp_path)]
+    command += ["--data", str(data_sets / "mnist"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, f"{command}\n{done.stderr[-5000:]}"
     outcome = json.loads(done.stdout.splitlines()[-1])

@@ -15,6 +15,7 @@ from pisa_ray.cli.config_partition import AnyPartition
 from pisa_ray.cli.config_robust import AnyRobust
 from pisa_ray.cli.config_schedules import MatchedSection, OnlineK0Section, SigmaSchedule, TrapezoidSection, section_of
 from pisa_ray.cli.config_section import OF_CLASS, ClassSection, Section, complete
+from pisa_ray.cli.data import making
 from pisa_ray.cli.factories import called, imported
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.yaml_text import parse
@@ -58,7 +59,7 @@ class DataSection(Section):
             if isinstance(place, str) and "://" not in place and not there(place) and not glob.glob(place):
                 raise ConfigError(
                     f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
-                    "configuration file, or an absolute one."
+                    f"configuration file, or an absolute one{making(place)}."
                 )
 
     def build(self) -> Data:

@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, compare, tune, resize, shards, evaluate, report.
+"""The command line: pisa-ray train, compare, tune, resize, shards, evaluate, report, data.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -18,6 +18,7 @@ from pisa_ray import checks
 from pisa_ray.cli import last_resort
 from pisa_ray.cli.config import load
 from pisa_ray.cli.config_errors import shown
+from pisa_ray.cli.data import KINDS
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 from pisa_ray.trainer.terminal import answer, escaped, say, streams
 
@@ -152,7 +153,29 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=_place, metavar="FILE", help="the page (default: report.html in the first RUN_DIR)"
     )
     report.set_defaults(run=_report)
+
+    _add_data(commands)
     return parser
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="make a Parquet file of a well-known data set, of images or of a CSV file")
+    data.add_argument("name", choices=KINDS, metavar="NAME", help=", ".join(KINDS))
+    data.add_argument(
+        "--from",
+        type=_place,
+        required=True,
+        dest="source",
+        metavar="FOLDER",
+        help="where its files are; see docs/data.md",
+    )
+    data.add_argument(
+        "--out", type=_place, required=True, metavar="FILE", help="the Parquet file, such as train.parquet"
+    )
+    data.add_argument("--split", choices=("train", "test"), help="which rows of a well-known data set (default: train)")
+    data.add_argument("--label", metavar="COLUMN", help="the label column of a CSV file")
+    data.add_argument("--like", type=_place, metavar="FILE", help="number classes as in this file (images, csv)")
+    data.set_defaults(run=_data)
 
 
 def _add_trust(command: argparse.ArgumentParser) -> None:
@@ -274,6 +297,14 @@ def _report(options: argparse.Namespace) -> int:
     from pisa_ray.cli.report import write_report
 
     answer(f"report: {write_report(options.run_dirs, options.out).resolve()}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.data.make import make
+
+    known = {"split": options.split, "label": options.label, "like": options.like}
+    answer(make(options.name, options.source, options.out, **known))
     return 0
 
 

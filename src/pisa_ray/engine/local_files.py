@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Not to wait where a pipe is in a file's place.
@@ -44,16 +45,27 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its name at the end, when it is on the disk; as `write_file` does it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     if os.path.lexists(path) and not path.is_symlink():
         _check_regular(path.stat().st_mode, path)
     part = _part(path)
     try:
         with open(os.open(part, _NEW, 0o666), "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             part.unlink()  # it may hold the last free bytes of a full disk
         raise
