@@ -1,12 +1,12 @@
 """PISA and SISA: their numbers, and which of the rules their parts of w follow; NSISA, SISA-D and groups are beside.
 
-    consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)          in message.py
+    consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)  (2)     in message.py
     growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
-    local step gradient, direction, local and dual line, message                              in rules.py
+    local step gradient, direction, local and dual line, message                (3) to (6)     in rules.py
 
 Only pi_i (and what Q_i remembers) is kept: with `move` = pi_i' - pi_i = sigma (w_i - w), the consensus needs just
-N_i = sigma w_i + pi_i' = sigma w + pi_i' + move. docs/algorithm.md derives it, and what several local steps between two
-reports are (`local_steps`, an extension of the paper).
+N_i = sigma w_i + pi_i' = sigma w + pi_i' + move. docs/algorithm.md numbers the lines and derives this, and what several
+local steps between two reports are (`local_steps`, an extension of the paper).
 
 Zhou et al., "Preconditioned inexact stochastic ADMM for deep models", Nat Mach Intell 8, 234-245 (2026).
 """

@@ -1,4 +1,4 @@
-"""A rule for each group of parameters."""
+"""A rule for each group of parameters, an extension of the paper (docs/algorithm.md)."""
 
 from __future__ import annotations
 

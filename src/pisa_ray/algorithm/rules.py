@@ -1,4 +1,4 @@
-"""The paper on one page: one local step of a shard, on a block of entries; numbers are those of docs/algorithm.md.
+"""The methods on one page: one local step of a shard, on a block of entries; numbers are those of docs/algorithm.md.
 
     gradient   g = grad F_i(v; B)                     at v = w, or where the step before has led              (3)
     direction  g <- what takes the gradient's place                                                 NSISA only (8)
@@ -82,7 +82,7 @@ def sisa_d(
     pi: torch.Tensor, g: torch.Tensor, root: Callable[[torch.Tensor], torch.Tensor], sigma: Number, b: Number,
     eps: Number,
 ) -> Moved:  # fmt: skip
-    """SISA-D, Q = D = Diag(sqrt(v_hat) + eps), s = sigma D, v the moment of g, b = sigma / (sigma + rho) (10)."""
+    """SISA-D, ours: Q = D = Diag(sqrt(v_hat) + eps), s = sigma D, v the moment of g, b = sigma / (sigma + rho) (10)."""
     s = root(g).add_(eps).mul_(sigma)
     return (pi + g).mul_(-b), s, sigma / b
 

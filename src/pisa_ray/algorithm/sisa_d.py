@@ -1,4 +1,4 @@
-"""SISA-D: SISA with a diagonal penalty, an extension of the paper."""
+"""SISA-D: SISA with a diagonal penalty, (10) of docs/algorithm.md, an extension of the paper."""
 
 from __future__ import annotations
 
