@@ -13,7 +13,7 @@ import pytest
 import pisa_ray
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(pisa_ray.__path__, "pisa_ray.")])
