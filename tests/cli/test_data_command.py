@@ -149,7 +149,10 @@ SPOILED = {
     "mnist: a class too many": (spoiled(LABELS, lambda data: idx(np.full(20, 10, np.uint8))), "class 10 of image 0"),
     "mnist: packed and cut": (spoiled(LABELS, lambda data: data[:-9]), "cannot be unpacked"),
     "mnist: packed and damaged": (spoiled(LABELS, lambda data: data[:10] + b"xxxx" + data[14:]), "cannot be unpacked"),
-    "cifar10: pickles": (lambda: Path("in/data_batch_1").write_bytes(b"cos\nsystem\n"), "binary version"),
+    "cifar10: pickles": (
+        lambda: (Path("in/data_batch_1.bin").unlink(), Path("in/data_batch_1").write_bytes(b"cos\nsystem\n")),
+        "binary version",
+    ),
     "cifar10: no file": (lambda: Path("in/data_batch_3.bin").unlink(), "has no file data_batch_3.bin"),
     "cifar10: cut": (spoiled("data_batch_5.bin", lambda data: data[:-1]), "6,145 bytes"),
     "cifar10: empty": (spoiled("data_batch_5.bin", lambda data: b""), "0 bytes"),
@@ -200,6 +203,7 @@ ASKED = {
     "a file for a folder": (["adult", "--out", "there.parquet/x.parquet"], "its folder cannot be made"),
     "no folder": (["mnist", "--from", "nowhere"], "--from is 'nowhere'"),
     "a file for a folder of files": (["mnist", "--from", "there.parquet"], "--from is 'there.parquet'"),
+    "an odd name": (["images", "--from", "\udcff"], "--from is"),
     "no CSV file": (["csv", "--from", "nowhere", *LABEL], "nowhere cannot be read"),
     "a name of thousands of characters": (["mnist", "--from", "x" * 5000], "cannot be a path"),
 }
@@ -215,6 +219,22 @@ def test_what_does_not_fit_together_is_refused(case: str, capsys: pytest.Capture
     asked, expected = ASKED[case]
     assert expected in refused(capsys, *asked)
     assert Path("there.parquet").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("option", ["--out", "--from"])
+def test_an_address_is_no_path(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "mnist", "--from", "in", "--out", "x.parquet", option, "s3://bucket/x.parquet"])
+    assert f"argument {option}: it is 's3://bucket/x.parquet', but it must be a path" in capsys.readouterr().err
+    assert not Path("s3:").exists()
+
+
+def test_names_of_classes_may_be_any_that_a_folder_has() -> None:
+    write_images(Path("in"))
+    for old, new in (("cat", "\u732b"), ("dog", "d\udcffg, \x1b")):
+        Path("in", old).rename(Path("in", new))
+    assert made("images")["label"].to_pylist() == [0, 0, 1, 1]
+    assert made("images", "--like", "out.parquet", out="b.parquet")["label"].to_pylist() == [0, 0, 1, 1]
 
 
 def test_classes_of_images_are_numbered_as_in_the_file_before(capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,9 +242,11 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _place(text: str) -> Path:
-    """What --out names."""
+    """What --out names, or another option for a path."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a path; leave it out for the default")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a path on this machine, and no address")
     return Path(text)
 
 

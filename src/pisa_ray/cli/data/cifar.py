@@ -22,7 +22,7 @@ RECORD = 1 + 3 * 32 * 32
 def made(asked: Asked) -> Made:
     """The images and labels of a split; images are PNG files, which lose nothing."""
     here = {path.name.lower() for path in entries(asked.source)}
-    if here & {"data_batch_1", "test_batch"}:
+    if "data_batch_1" in here and "data_batch_1.bin" not in here:
         raise ConfigError(
             f"{asked.source} has CIFAR-10 as Python pickles, which are not read, as they may run code: download the "
             "binary version, whose files are data_batch_1.bin to data_batch_5.bin and test_batch.bin."

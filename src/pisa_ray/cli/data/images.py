@@ -45,7 +45,10 @@ def _files(asked: Asked) -> dict[str, list[Path]]:
         raise ConfigError(f"{asked.source} has no sub-folders: make one for each class, and move its images there.")
     for path in (path for paths in files.values() for path in paths):
         if path.suffix.lower() not in ENDINGS or not path.is_file():
-            raise ConfigError(f"{path} is no image file ({', '.join(ENDINGS)}): move it away.")
+            raise ConfigError(
+                f"{path} is no image file ({', '.join(ENDINGS)}): move it away, or give the --from folder whose "
+                "sub-folders have the images."
+            )
     return files
 
 
