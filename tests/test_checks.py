@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pisa_ray import SISA, ConfigError, checks
+from pisa_ray.options import Count, Options
 
 NUMBERS = [2, 2.0, np.float64(2), np.float32(2), np.int64(2), np.uint8(2), np.array(2.0), np.longdouble(2)]
 NUMBERS += [torch.tensor(2.0), torch.tensor(2), torch.tensor(2.0, requires_grad=True), Fraction(2)]
@@ -99,11 +100,8 @@ def test_any_value_can_be_shown():
 
 def test_fields_of_a_frozen_dataclass_are_settled_under_its_name():
     @dataclass(frozen=True)
-    class Thing:
-        size: int
-
-        def __post_init__(self):
-            checks.settle(self, size=checks.whole(least=1))
+    class Thing(Options):
+        size: Count
 
     assert type(Thing(np.int64(3)).size) is int
     with pytest.raises(ConfigError, match=r"^Thing\.size is 0, but"):

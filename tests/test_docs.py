@@ -44,16 +44,3 @@ def test_readme_names_only_make_targets_that_exist():
     used = set(re.findall(r"^make (\w+)$", (ROOT / "README.md").read_text(), re.M))
     assert used <= targets
     assert {"demo", "test"} <= used
-
-
-def test_comments_cite_lines_that_the_numbered_page_has():
-    numbers = re.compile(r"(?<![\w)\]])\((\d{1,2}[a-d]?)\)")
-    there = set(numbers.findall((ROOT / "docs" / "algorithm.md").read_text()))
-    assert {str(number) for number in range(1, 13)} <= there
-    cited = {}
-    for path in sorted((ROOT / "src" / "pisa_ray" / "algorithm").glob("*.py")):
-        text = path.read_text()
-        cited[path.name] = set(numbers.findall(text))
-        assert cited[path.name] <= there, path.name
-        assert not re.search(r"algorithm (section )?\d", text), path.name
-    assert cited["rules.py"] >= {"3", "4", "5", "6", "7a", "7b", "7c", "7d", "8", "9", "10"}

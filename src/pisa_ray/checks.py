@@ -6,6 +6,7 @@ float, so results, hashes and config.yaml are those of the plain number.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import math
 import numbers
@@ -75,21 +76,6 @@ class Rule:
             return taken if taken is NOT else make(taken)
 
         return Rule(self.text, take)
-
-
-def settle(settings: Any, **rules: Rule) -> None:
-    """Check fields of a dataclass, frozen or not, and put plain values in their places.
-
-    Args:
-        settings: The dataclass.
-        rules: For each field its rule.
-
-    Raises:
-        ConfigError: The first that is not what it must be, named "Class.field".
-    """
-    for name, rule in rules.items():
-        value = rule(f"{type(settings).__name__}.{name}", getattr(settings, name))
-        object.__setattr__(settings, name, value)
 
 
 def arguments(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -179,18 +165,20 @@ def instance(text: str, *kinds: Any) -> Rule:
 
 def choice(*names: str) -> Rule:
     """One of some texts."""
+    *others, last = map(repr, names)
     return Rule(
-        " or ".join(map(repr, names)),
+        f"{', '.join(others)} or {last}" if others else last,
         lambda name, value: str(value) if isinstance(value, str) and value in names else NOT,
     )
 
 
-def sequence(of: Rule, text: str) -> Rule:
+def sequence(of: Rule, text: str, *, least: int = 0) -> Rule:
     """A tuple of what a list, a tuple, an array or a tensor holds, each checked.
 
     Args:
         of: The rule for each.
         text: What it is all together: "a list of numbers, one a channel".
+        least: How many there are at least.
     """
 
     def take(name: str, value: Any) -> Any:
@@ -199,6 +187,8 @@ def sequence(of: Rule, text: str) -> Rule:
         try:
             items = list(value)
         except Exception:  # whatever the iteration of somebody's object raises
+            return NOT
+        if len(items) < least:
             return NOT
         return tuple(of(f"{name}[{i}]", item) for i, item in enumerate(items))
 
@@ -248,6 +238,7 @@ def _folder_name(name: str, value: Any) -> Any:
 
 
 flag = Rule("True or False", lambda name, value: value if isinstance(value, bool) else NOT)
+no = Rule("False", lambda name, value: value if value is False else NOT)
 text = Rule("a text", lambda name, value: str(value) if isinstance(value, str) and value else NOT)
 path = Rule("a path", _path)
 folder_name = Rule(
@@ -256,6 +247,7 @@ folder_name = Rule(
 )
 function = Rule("a function", lambda name, value: value if callable(value) else NOT)
 nothing = Rule("None", lambda name, value: value if value is None else NOT)
+as_it_is = Rule("a value", lambda name, value: value)
 within = Rule("a value", lambda name, value: plain_within(value))
 
 
@@ -285,6 +277,8 @@ def shown(value: Any) -> str:
     value = plain(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, datetime.date):  # which YAML makes of what looks like one
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | os.PathLike):
         try:
             found = _SHORT.repr(value)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Auto, Hessian, Slope, Start, curvature, number, policy
+from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Auto, Hessian, Slope, Start, curvature_along, number, policy
 from pisa_ray.algorithm.automatic import choose, started
 
 
@@ -19,7 +19,7 @@ def found(H: np.ndarray, w: np.ndarray, P: np.ndarray, steps: int, b: np.ndarray
         return torch.from_numpy(H @ x.numpy() - b)
 
     point = torch.from_numpy(w)
-    return curvature(gradient, point, gradient(point), torch.from_numpy(P), steps)
+    return curvature_along(gradient, point, gradient(point), torch.from_numpy(P), steps)
 
 
 def quadratic(seed: int, p: int = 12, spread: float = 100.0) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_float32_suffices() -> None:
 )
 def test_flat_and_broken_losses_are_told(gradient: object, expected: float) -> None:
     w = torch.ones(3)
-    h = curvature(gradient, w, gradient(w), torch.ones(3), steps=8)  # type: ignore[operator, arg-type]
+    h = curvature_along(gradient, w, gradient(w), torch.ones(3), steps=8)  # type: ignore[operator, arg-type]
     assert h == expected or np.isnan([h, expected]).all()
 
 

@@ -27,7 +27,7 @@ from pisa_ray.algorithm import (
     TreeSum,
     Update,
 )
-from pisa_ray.algorithm.optimizers import OPTIMIZERS, Optimizer, state_entries
+from pisa_ray.algorithm.optimizers import Optimizer, known_optimizers, state_entries
 
 P = 6
 
@@ -324,7 +324,7 @@ def test_adam_over_remembered_gradients_against_a_loop(data):
 # SyncOptimizer and torch
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(known_optimizers()))
 def test_every_optimizer_of_torch_goes_on_where_it_was(name):
     """Its state survives the way through a flat vector, bit for bit."""
     options = {"momentum": 0.9} if name == "sgd" else {}
@@ -334,7 +334,7 @@ def test_every_optimizer_of_torch_goes_on_where_it_was(name):
     gradients = [torch.randn(P, generator=random) for _ in range(8)]
     w, memory, rows = torch.linspace(-1, 1, P), method.initial_memory(matrices), RowLayout(P)
     parameter = torch.nn.Parameter(w.clone().view(2, 3))
-    plain = OPTIMIZERS[name]([parameter], lr=0.01, **options)
+    plain = known_optimizers()[name]([parameter], lr=0.01, **options)
     for g in gradients:
         row = torch.cat([g, torch.ones(2)])
         out = torch.empty(P)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from problems import Known
 
-from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Layout, RowLayout, Task, compiled, rules
+from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Layout, RowLayout, SecondMoment, Task, compiled, rules
 from pisa_ray.algorithm.kernel import Kernel
 
 CPU = torch.device("cpu")
@@ -269,9 +269,8 @@ def test_the_cache_is_where_it_can_be_written(monkeypatch, tmp_path):
 
 
 def test_second_moments_of_ones_own_and_other_types_go_operation_by_operation(process):
-    class Mine:
+    class Mine(SecondMoment):
         root = staticmethod(lambda m, d, half: m.mul_(half).add_(d.abs()))
-        remembers = True
 
         def numbers(self, k):
             return (0.5,)

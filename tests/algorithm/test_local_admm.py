@@ -28,7 +28,7 @@ from pisa_ray.algorithm import (
     ShardState,
     Task,
 )
-from pisa_ray.algorithm.admm import Settings
+from pisa_ray.algorithm.methods.admm import AdmmRule
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.schedulers import Geometric
 
@@ -177,7 +177,7 @@ def test_any_number_of_steps_is_the_textbook_one(seed, steps, rho, parts):
 
 
 def report(
-    method: Settings, shard: ShardState, problem: LeastSquares, w: torch.Tensor, sigma: float, i: int = 0
+    method: AdmmRule, shard: ShardState, problem: LeastSquares, w: torch.Tensor, sigma: float, i: int = 0
 ) -> tuple[Message, torch.Tensor]:
     layout = Layout.of([("w", tuple(problem.w0.shape), True)])
     rows = RowLayout(w.numel(), method.penalties(layout).size)

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from pisa_ray import ConfigError
-from pisa_ray.cli import factories
+from pisa_ray import ConfigError, named
 from pisa_ray.cli.config import load
 from pisa_ray.cli.evaluate import evaluate
-from pisa_ray.cli.factories import Named, check_installed, imported, is_installed
 from pisa_ray.cli.main import main
 from pisa_ray.cli.recorded import prepared
+from pisa_ray.cli.trust import check_installed
+from pisa_ray.named import Named, imported, is_installed
 
 TRAIN = """
 data: {dataset: digits}
@@ -102,7 +102,7 @@ def test_a_function_of_a_folder_travels_as_its_name(folder, monkeypatch, tmp_pat
 
 
 def test_a_process_that_works_for_a_command_looks_where_that_was_given(folder, monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(factories, "_given_in", str(folder))
+    monkeypatch.setattr(named, "_given_in", str(folder))
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert imported("own_net:make", "model.factory") == Named("own_net:make", str(folder))
 
@@ -122,7 +122,7 @@ def test_files_named_as_modules_of_libraries_are_left_alone(folder):
     for name in STANDARD:
         (folder / f"{name}.py").write_text("raise SystemExit('mine')\n")
     command = [Path(sys.executable).parent / "pisa-ray", "train", "c.yaml", "--quiet", "--out", "run"]
-    paths = [str(Path(factories.__file__).parents[2])]
+    paths = [str(Path(named.__file__).parents[2])]
     done = subprocess.run(
         [*command, "--set", "workers=1", "--set", "patience=60"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
@@ -220,7 +220,7 @@ def test_modules_of_installed_packages_are_models(run):
 def packages(tmp_path_factory, monkeypatch):
     """A folder that counts as one of installed packages."""
     folder = tmp_path_factory.mktemp("site-packages")
-    monkeypatch.setattr(factories.site, "getsitepackages", lambda: [str(folder)])
+    monkeypatch.setattr(named.site, "getsitepackages", lambda: [str(folder)])
     monkeypatch.syspath_prepend(folder)
     return folder
 
@@ -248,7 +248,7 @@ def test_a_package_that_is_spread_over_folders_is_not_installed(run, packages):
 @pytest.mark.parametrize(
     "reference",
     ["own_net:make", "nowhere:f", "torch:load", "torch.hub:load", "numpy:load", "pisa_ray.cli.main:main", "ray:init",
-     "pisa_ray.cli.factories:imported", "pip:main", ":f", "", "own_net"],
+     "pisa_ray.named:imported", "pip:main", ":f", "", "own_net"],
 )  # fmt: skip
 def test_what_else_needs_trust(folder, reference):
     with pytest.raises(ConfigError, match=r"^model.factory is '"):

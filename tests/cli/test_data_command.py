@@ -190,8 +190,8 @@ def test_a_damaged_file_is_refused_and_nothing_is_written(case: str, capsys: pyt
 ASKED = {
     "a split of a CSV file": (["csv", "--split", "test", *LABEL], "--split is for"),
     "a split of images": (["images", "--split", "train"], "--split is for"),
-    "a label of MNIST": (["mnist", "--label", "x"], "--label is for csv"),
-    "no label of a CSV file": (["csv"], "--label is missing"),
+    "a label of MNIST": (["mnist", "--label", "x"], "--label COLUMN"),
+    "no label of a CSV file": (["csv"], "--label COLUMN"),
     "a file that MNIST is to be like": (["mnist", "--like", "x.parquet"], "--like is for"),
     "a file that is not there": (["images", "--like", "x.parquet"], "--like is 'x.parquet'"),
     "no Parquet file": (["images", "--like", "there.parquet"], "--like is 'there.parquet'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -153,14 +154,15 @@ def test_the_python_api_goes_on_with_data_that_moved(place, tmp_path):
 
 def test_a_comparison_knows_its_data_by_content(place, tmp_path):
     config = yaml.safe_load((place / "run" / "config.yaml").read_text())
-    cell = cells.Cell("one", "even", 0, cells.Config.model_validate(config), place / "run")
+    cell = cells.Cell("one", "even", 0, cells.Config.read(config, ""), place / "run")
     cells.check_same([cell])
     shutil.move("data", "data2")
-    for name in ("train", "test", "validation"):
-        setattr(cell.config.data, name, getattr(cell.config.data, name).replace("/data/", "/data2/"))
+    names = ("train", "test", "validation")
+    moved = {name: getattr(cell.config.data, name).replace("/data/", "/data2/") for name in names}
+    cell.config.data = replace(cell.config.data, **moved)
     cells.check_same([cell])
     write(place / "data2" / "train" / "0.parquet", 9)
-    cells._opened.cache_clear()
+    cells.opened.cache_clear()
     with pytest.raises(ConfigError, match=r"data.train does not hold what .* started with: one, even, seed 0 needs"):
         cells.check_same([cell])
 

@@ -361,7 +361,10 @@ def table(config: Path) -> Path:
 ROWS = "data={train: rows.parquet, input: x, label: y}"
 BAD = [
     (["rouns=5"], "rouns is not a setting: the nearest one is rounds."),
-    (["algorithm.sigma=-1"], "algorithm.sigma is -1, but it must be above 0 or {hint: a number} or 'auto'."),
+    (
+        ["algorithm.sigma=-1"],
+        "algorithm.sigma is -1, but it must be a number above 0 and at most 1e+30 or auto or {hint: a number}.",
+    ),
     (["partition.labels=12"], "partition.labels is 12, but the data have 10 different labels: use labels <= 10."),
     (["data={train: no.parquet, input: x, label: y}"], "data.train is '"),
     (["data={train: rows.parquet, test: no.parquet, input: x, label: y}"], "data.test is '"),
@@ -376,7 +379,10 @@ BAD = [
     ([ROWS, "partition={kind: by_column, column: z}"], "column is 'z', but "),
     ([ROWS, "partition={kind: iid, shards: 21}"], "partition.shards is 21, which takes one row a shard, but the data"),
     (["partition={kind: iid, shards: 1438}"], "partition.shards is 1438, which takes one row a shard, but the data h"),
-    (["partition={kind: indices, shards: [[0, 1], []]}"], "partition.shards.1 is [], but it must be a list of at leas"),
+    (
+        ["partition={kind: indices, shards: [[0, 1], []]}"],
+        "partition.shards[1] is [], but it must be a list of at leas",
+    ),
     (["partition={kind: indices, shards: [[0, 1], [2000]]}"], "has rows 2000 to 2000 in shard 1, but the data have "),
     (["partition={kind: indices, shards: [[0, 1], [1]]}"], "lists row 1 more than once, but shards must not share"),
     (["partition={kind: dirichlet, shards: 100, alpha: 1e-3}"], "partition.alpha is 0.001, but "),
@@ -391,7 +397,10 @@ BAD = [
     ),
     (["model.weights=no.safetensors"], "model.weights is '"),
     (["model.weights=quick.yaml"], "quick.yaml cannot be read as safetensors"),
-    (["workers={min: 3, max: 2}"], "workers is {'min': 3, 'max': 2}, but it must be a range whose max is at least its"),
+    (
+        ["workers={min: 3, max: 2}"],
+        "workers.min is 3 and workers.max 2, but it must be a range whose max is at least its",
+    ),
     (
         ["model.hidden=[80]", "algorithm={kind: pisa, preconditioner: hessian_diagonal}"],
         "algorithm.preconditioner.probes is null, but the exact diagonal of 6010 parameters takes",
@@ -454,7 +463,7 @@ def test_evaluate_says_what_it_cannot_read(config: Path, capsys: pytest.CaptureF
 def during(monkeypatch: pytest.MonkeyPatch, round_: int, what: Callable[[], None]) -> None:
     """Have something happen when a round of the next run is about to begin."""
 
-    def grow(_: Constant, sigma: float, now: int) -> float:
+    def grow(_: Constant, sigma: float, now: int, memory: Any) -> float:
         if now == round_:
             what()
         return sigma

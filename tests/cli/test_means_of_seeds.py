@@ -13,8 +13,7 @@ from pisa_ray.cli.compare.run import Outcome
 
 def result(seed, score, status="finished"):
     method = SimpleNamespace(vectors=1)
-    config = SimpleNamespace(rounds=10, participation=1.0, algorithm=SimpleNamespace(build=lambda: method))
-    config.model_copy = lambda update: SimpleNamespace(**{**vars(config), **update})
+    config = SimpleNamespace(rounds=10, participation=1.0, algorithm=method)
     cell = SimpleNamespace(algorithm="sisa", partition="iid", seed=seed, config=config)
     row = {"round": 10, "sample_gradients": 100, "bytes_sent": 8, "test_accuracy": score}
     return CellResult(cell, Outcome(status), {"rounds": 10}, [row], shards=2)

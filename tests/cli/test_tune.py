@@ -52,23 +52,26 @@ def base(**changes: Any) -> dict[str, Any]:
     ("changes", "sentence"),
     [
         ({"smples": 3}, "smples is not a setting: the nearest one is samples."),
-        ({"space": {}}, "space is {}, but it must be"),
+        ({"space": {}}, "space is empty, but there is nothing to search then"),
         (
             {"space": {"batch_size": {"choice": []}}},
             "space.batch_size.choice is [], but it must be a list of at",
         ),
-        ({"space": {"batch_size": {}}}, "space.batch_size is {}, but it must be one of choice, grid, uniform,"),
+        (
+            {"space": {"batch_size": {}}},
+            "space.batch_size.choice is missing, but there must be one of choice, grid, uniform,",
+        ),
         (
             {"space": {"batch_size": {"uniform": [2, 1]}}},
-            "it must be a uniform of two numbers, the smaller one",
+            "space.batch_size.uniform is [2.0, 1.0], but it must be two numbers, the smaller one first.",
         ),
         ({"space": {"batch_sise": {"choice": [8]}}}, "batch_sise is not a setting: the nearest one is batch_size."),
-        ({"space": {"algorithm.sigma": {"choice": [-1]}}}, "algorithm.sigma is -1, but it must be above 0 or"),
+        ({"space": {"algorithm.sigma": {"choice": [-1]}}}, "algorithm.sigma is -1, but it must be a number above 0"),
         ({"space": {"rounds.x": {"choice": [1]}}}, "space.rounds.x: rounds is 20 and has no keys of its own."),
         ({"metric": "validation_f1"}, "metric is validation_f1, but the runs do not measure it: use one of"),
         ({"metric": "test_accuracy"}, "metric is of test rows, by which nothing should be chosen"),
         ({"base": base(data={"dataset": "digits"})}, "or set base.data.validation."),
-        ({"base": base(rounds=0)}, "rounds is 0, but it must be at least 1."),
+        ({"base": base(rounds=0)}, "rounds is 0, but it must be a whole number of at least 1."),
         ({"scheduler": "pbt"}, "scheduler is 'pbt', but it must be 'asha'"),
     ],
 )
@@ -88,7 +91,7 @@ def test_a_search_to_go_on_with_must_be_there(write: Any, tmp_path: Path, capsys
 def test_the_example_is_sound() -> None:
     spec = Search.load(EXAMPLE)
     check(spec)
-    assert spec.config({"model.hidden": [64, 64]}).model.hidden == [64, 64]
+    assert spec.config({"model.hidden": [64, 64]}).model.hidden == (64, 64)
 
 
 def test_domains(write: Any) -> None:

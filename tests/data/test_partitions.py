@@ -269,7 +269,7 @@ ROWS = [0, 1, 2, 3, 4, 5] * 10
         (
             lambda: Indices(()),
             ROWS,
-            "partition.shards is empty, but at least 1 shard is needed: list each shard's rows.",
+            "Indices.shards is (), but it must be a list with each shard's row numbers.",
         ),
         (
             lambda: Indices(((1,), ())),

@@ -51,7 +51,7 @@ def test_rungs_lie_within_the_run_and_trials_cost_no_more_than_their_share(round
     for rung in schedule.rungs[:5]:
         ends = rung + schedule.until(rung)
         assert ends in {*schedule.rungs, rounds}
-        sigma, memory = 1.0, schedule.chosen(1, rung, 3, 1, {})
+        sigma, memory = 1.0, schedule.remembered(1, rung, 3, 1, {})
         for round_ in range(rung + 1, ends + 1):
             sigma = schedule.grow(sigma, round_, memory)
         assert sigma == pytest.approx(min(schedule.pace(1, rung) ** length, 1e30), rel=1e-6)
@@ -59,13 +59,13 @@ def test_rungs_lie_within_the_run_and_trials_cost_no_more_than_their_share(round
 
 def test_sigma_grows_by_the_period_that_was_chosen_counted_from_the_rung():
     schedule = OnlineK0(k0=2, gamma=0.5, warmup=0.0, rounds=100)
-    assert [schedule.grow(1.0, r, schedule.chosen(2, 5, 4, 10, {})) for r in (6, 7)] == [2, 1]  # as it was
-    memory = schedule.chosen(3, 5, trials=4, samples=10, memory={})
+    assert [schedule.grow(1.0, r, schedule.remembered(2, 5, 4, 10, {})) for r in (6, 7)] == [2, 1]  # as it was
+    memory = schedule.remembered(3, 5, trials=4, samples=10, memory={})
     assert [schedule.grow(1.0, r, {}) for r in (1, 2, 3, 4)] == [1, 2, 1, 2]
     assert [schedule.grow(1.0, r, memory) for r in (6, 7, 8, 9, 10, 11)] == [1, 1, 2, 1, 1, 2]
-    later = schedule.chosen(9, 20, trials=3, samples=5, memory=memory)
+    later = schedule.remembered(9, 20, trials=3, samples=5, memory=memory)
     assert later == {"k0": 9, "begun": 20, "rung": 20, "trials": 7, "samples": 15}
-    assert schedule.chosen(9, 30, 3, 5, later) == {**later, "rung": 30, "trials": 10, "samples": 20}
+    assert schedule.remembered(9, 30, 3, 5, later) == {**later, "rung": 30, "trials": 10, "samples": 20}
     assert schedule.grow(5.0, 101, {"k0": 1}) == 5.0  # after the planned rounds
 
 
@@ -76,7 +76,7 @@ def test_every_rung_has_its_three_trials(rounds, greed):
     for rung in schedule.rungs:
         assert schedule.chooses(rung, memory)
         left = schedule.left(rung, memory)
-        memory = schedule.chosen(5, rung, min(left, greed), 1, memory)
+        memory = schedule.remembered(5, rung, min(left, greed), 1, memory)
         assert not schedule.chooses(rung, memory)
     assert schedule.spent(memory) <= schedule.trials
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +35,7 @@ from pisa_ray.trainer.prepare import prepare
 SHARDS = 10
 
 
-class Bad:
+def bad(method, message=None, gradient=None, reports=range(10**9), shards=(3,)):
     """A method some of whose ten shards are bad, in one process where all report: every tenth step is a shard's.
 
     Args:
@@ -41,26 +43,25 @@ class Bad:
         message: Changes its message in place, given a random generator.
         gradient: Changes its gradients, given a random generator.
         reports: In which of its reports, from 0.
-        bad: Which shards.
+        shards: Which shards.
     """
+    count = itertools.count()
 
-    def __init__(self, method, message=None, gradient=None, reports=range(10**9), bad=(3,)):
-        self.method, self.message, self.gradient = method, message, gradient
-        self.reports, self.bad, self.steps = reports, bad, 0
+    class Bad(type(method)):
+        def step(self, shard, task, said):
+            number = next(count)
+            is_bad = number % SHARDS in shards and shard.reports in reports
+            generator = torch.Generator().manual_seed(number)
+            if is_bad and gradient:
+                task = replace(task, draw=lambda draw=task.draw: BadBatch(draw(), gradient, generator))
+            momentum = super().step(shard, task, said)
+            if is_bad and message:
+                message(said, generator)
+            return momentum
 
-    def __getattr__(self, name):
-        return getattr(self.__dict__["method"], name)
-
-    def step(self, shard, task, message):
-        bad = self.steps % SHARDS in self.bad and shard.reports in self.reports
-        generator = torch.Generator().manual_seed(self.steps)
-        self.steps += 1
-        if bad and self.gradient:
-            task = replace(task, draw=lambda draw=task.draw: BadBatch(draw(), self.gradient, generator))
-        momentum = self.method.step(shard, task, message)
-        if bad and self.message:
-            self.message(message, generator)
-        return momentum
+    made = copy(method)
+    object.__setattr__(made, "__class__", Bad)
+    return made
 
 
 class BadBatch:
@@ -96,7 +97,7 @@ def accuracy(path, method, **more):
 
 
 @pytest.mark.parametrize(
-    ("method", "fault", "bad", "good"),
+    ("method", "fault", "low", "good"),
     [
         (SISA(sigma=0.3, rho=30.0), noise, 0.3, 0.9),
         (SISA(sigma=0.3, rho=30.0), flip, 0.3, 0.9),
@@ -105,20 +106,20 @@ def accuracy(path, method, **more):
     ],
     ids=["sisa-noise", "sisa-flip", "sisa_d-constant", "fedavg-constant"],
 )
-def test_one_bad_shard_of_ten_is_survived(tmp_path, method, fault, bad, good):
-    assert accuracy(tmp_path / "plain", Bad(method, fault)) < bad
+def test_one_bad_shard_of_ten_is_survived(tmp_path, method, fault, low, good):
+    assert accuracy(tmp_path / "plain", bad(method, fault)) < low
     for robust in (TrimmedMean(0.2), Median()):
-        assert accuracy(tmp_path / type(robust).__name__, Bad(method, fault), robust=robust) > good
+        assert accuracy(tmp_path / type(robust).__name__, bad(method, fault), robust=robust) > good
 
 
 def test_more_bad_shards_than_are_left_out_are_not(tmp_path):
     method = SISA(sigma=0.3, rho=30.0)
-    assert accuracy(tmp_path / "2", Bad(method, noise, bad=(1, 4, 8)), robust=TrimmedMean(0.2)) < 0.7
-    assert accuracy(tmp_path / "3", Bad(method, noise, bad=(1, 4, 8)), robust=TrimmedMean(0.3)) > 0.9
+    assert accuracy(tmp_path / "2", bad(method, noise, shards=(1, 4, 8)), robust=TrimmedMean(0.2)) < 0.7
+    assert accuracy(tmp_path / "3", bad(method, noise, shards=(1, 4, 8)), robust=TrimmedMean(0.3)) > 0.9
 
 
 def test_a_burst_is_clipped_where_every_shard_has_one_label(tmp_path):
-    method = Bad(PISA(sigma=3.0, rho=1.0), gradient=lambda g, generator: 1000 * g, reports=(20,))
+    method = bad(PISA(sigma=3.0, rho=1.0), gradient=lambda g, generator: 1000 * g, reports=(20,))
     where = {"partition": LabelSkew(SHARDS, 1), "rounds": 60, "evaluate_every": 60}
     assert accuracy(tmp_path / "plain", method, **where) < 0.45
     assert accuracy(tmp_path / "clip", method, robust=Clip(3.0), **where) > 0.6
@@ -248,7 +249,7 @@ def test_no_dual_moves_farther_than_the_published_limit(share):
 @pytest.mark.parametrize("fault", [float("inf"), float("nan")])
 def test_a_message_that_is_not_finite_is_refused_by_the_shards_name(tmp_path, fault, more):
     """Its loss is finite, and a robust mean would leave it out."""
-    method = Bad(SISA(sigma=1, rho=200), gradient=lambda g, generator: g.fill_(fault), reports=(0,))
+    method = bad(SISA(sigma=1, rho=200), gradient=lambda g, generator: g.fill_(fault), reports=(0,))
     with pytest.raises(NonFiniteError, match=r"^round 1 .*shard 3 has loss \d\S+, but its message is not finite\."):
         run(tmp_path / "run", algorithm=method, partition=IID(SHARDS), **more)
 

@@ -31,6 +31,8 @@ from pisa_ray.data.digits import digits_table
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.errors import StatesLostError
+from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.schedulers.schedule import NOTHING
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.prepare import prepare
@@ -38,13 +40,13 @@ from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Scaling
 
 
-class Ask:
+class Ask(SigmaSchedule):
     """A schedule of sigma that also asks for changes when a round is about to begin."""
 
     def __init__(self, when):
         self.when, self.trainer, self.schedule = dict(when), None, Geometric(0.9, 2)
 
-    def grow(self, sigma, round_):
+    def grow(self, sigma, round_, memory=NOTHING):
         for action, value in self.when.pop(round_, ()):  # once, even if the round is done again
             getattr(self.trainer, action)(value)
         return self.schedule.grow(sigma, round_)

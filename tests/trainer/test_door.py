@@ -220,7 +220,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(tmp_path, change, sent
     assert not list(tmp_path.iterdir())
 
 
-CLASSES = [getattr(pisa_ray, name) for name in pisa_ray.__all__ if isinstance(getattr(pisa_ray, name), type)]
+CLASSES = [getattr(pisa_ray, name) for name in sorted(pisa_ray.__all__) if isinstance(getattr(pisa_ray, name), type)]
 
 
 def test_paths_may_be_of_any_kind(tmp_path: Path) -> None:

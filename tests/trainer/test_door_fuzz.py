@@ -81,7 +81,7 @@ NEEDED: dict[str, Any] = {
 }  # fmt: skip
 CLASSES = {
     name: kind
-    for name in pisa_ray.__all__
+    for name in sorted(pisa_ray.__all__)
     if is_dataclass(kind := getattr(pisa_ray, name)) and name != "Result" and fields(kind)
 } | {"HessianDiagonal": HessianDiagonal}
 TARGETS: list[tuple[str, str]] = [("PisaTrainer", name) for name in (*ARGUMENTS, "scaling_config", "run_config")]

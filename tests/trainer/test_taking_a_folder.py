@@ -20,10 +20,16 @@ from pisa_ray.cli.compare import compare
 from pisa_ray.cli.main import main
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import StoppedWaitingError
+from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import trainer as trainers
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run
 from pisa_ray.trainer.storage import check_storage
+
+
+def failing(grow):
+    """A schedule that does something else."""
+    return type("Fails", (SigmaSchedule,), {"grow": lambda self, sigma, round_, memory: grow(sigma, round_)})()
 
 
 def everything(path):
@@ -129,7 +135,7 @@ def fails_in_round_1(monkeypatch):
         raise ValueError("in round 1")
 
     def begin(path, **changes):
-        return run(path, sigma_schedule=type("Fails", (), {"grow": staticmethod(grow)})(), **changes)
+        return run(path, sigma_schedule=failing(grow), **changes)
 
     return begin
 
@@ -200,7 +206,7 @@ def test_a_refusal_that_comes_too_late_is_a_failure(tmp_path, monkeypatch):
         raise ConfigError("row 3 cannot be decoded.")
 
     with pytest.raises(PisaError, match="row 3 cannot be decoded") as error:
-        run(tmp_path / "run", sigma_schedule=type("Fails", (), {"grow": staticmethod(grow)})())
+        run(tmp_path / "run", sigma_schedule=failing(grow))
     assert not isinstance(error.value, ConfigError)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Gt, Le
 
 from pisa_ray import checks
+from pisa_ray.options import Options
 
 
 @dataclass(frozen=True)
-class Auto:
-    """Stands for a number that the automatic start sets before round 1.
+class Auto(Options):
+    """Stands for a number that the automatic start sets before round 1; in a file "auto" or {hint: 3}.
 
     Attributes:
         hint: A first guess, taken as it is where the start finds it sound, else the nearest value that is; None: none.
     """
 
-    hint: float | None = None
+    hint: Annotated[float, Gt(0), Le(1e30)] | None = None
 
-    def __post_init__(self) -> None:
-        checks.settle(self, hint=checks.number(above=0, most=1e30) | checks.nothing)
+    @classmethod
+    def section(cls) -> str:
+        """See Options."""
+        return "auto or {hint: a number}"
+
+    def written(self) -> Any:
+        """See Options."""
+        return "auto" if self.hint is None else {"hint": self.hint}
 
 
 #: The default of every sigma and rho.
 AUTO = Auto()
 
+
+def _automatic(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Auto.read(value, name)
+    return value if isinstance(value, Auto) else AUTO if value == "auto" else checks.NOT
+
+
 #: What may stand where a number is found by the automatic start.
-AUTOMATIC = checks.instance("Auto()", Auto)
+Automatic = Annotated[Auto, checks.Rule("Auto()", _automatic)]
 
 
 def number(value: float | Auto) -> float:

@@ -24,16 +24,15 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import TypeVar
 
-import torch
-
-from pisa_ray.algorithm.admm import PISA, SISA, Settings
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import blocks
-from pisa_ray.algorithm.nsisa import NSISA
+from pisa_ray.algorithm.methods.admm import PISA, SISA, AdmmRule
+from pisa_ray.algorithm.methods.nsisa import NSISA
+from pisa_ray.algorithm.methods.sisa_d import EPS, SISAD
 from pisa_ray.algorithm.preconditioners import Identity
-from pisa_ray.algorithm.sisa_d import EPS, SISAD
+from pisa_ray.later import torch
 
-R = TypeVar("R", bound=Settings)
+R = TypeVar("R", bound=AdmmRule)
 
 #: How far a power step goes in units of ||w||, and the least root mean square of w that is counted with.
 REACH, LEAST = 1e-3, 0.01
@@ -126,7 +125,7 @@ class Policy:
 
 
 @singledispatch
-def policy(rule: Settings) -> Policy:
+def policy(rule: AdmmRule) -> Policy:
     """The policy of a kind of rule.
 
     Raises:
@@ -202,7 +201,7 @@ def _of_sisa_d(rule: SISAD) -> Policy:
     return Policy(isinstance(rule.sigma, Auto), 1, lambda slope, typical: slope.size + eps(typical), numbers)
 
 
-def _at(rule: Settings, h: float, rho: float, q: float) -> dict[str, float | str]:
+def _at(rule: AdmmRule, h: float, rho: float, q: float) -> dict[str, float | str]:
     """Sigma about h, and above what stability asks for, (3 h - 4 rho q) / 2; rho where it is not given."""
     rho = choose(rule.rho, rho / 10, rho, 10 * rho)
     least = max(0.3 * h, (3 * h - 4 * rho * q) / 2)
@@ -221,7 +220,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS - 1}e}")
 
 
-def curvature(
+def curvature_along(
     gradient: Callable[[torch.Tensor], torch.Tensor],
     w: torch.Tensor,
     g: torch.Tensor,

@@ -20,14 +20,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeAlias
 
 from pisa_ray.algorithm import kernel as kernel_module
 from pisa_ray.algorithm import rules
 from pisa_ray.algorithm.kernel import Kernel
 from pisa_ray.algorithm.layout import blocks
+from pisa_ray.later import torch
 
 #: Entries that a kernel moves block by block before it is compiled: about as long as compiling takes on one core.
 WORTH = 5_000_000_000
@@ -42,7 +41,7 @@ PATIENCE = 1800.0
 LIBRARY, HASH = "kernel.so", "kernel.sha256"
 
 #: A compiled kernel: w, g, ... and the numbers as a tensor.
-Code = Callable[[list[torch.Tensor]], object]
+Code: TypeAlias = "Callable[[list[torch.Tensor]], object]"
 
 _when: bool | None = None
 _known: dict[tuple[Kernel, str], _Compiling] = {}

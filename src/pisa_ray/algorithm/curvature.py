@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-import torch
+from pisa_ray.later import torch
 
 
 class Curvature:

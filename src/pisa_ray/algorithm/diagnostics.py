@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+from pisa_ray.later import torch
 
 
 @dataclass(frozen=True)

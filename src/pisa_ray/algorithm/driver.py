@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import torch
+from pisa_ray.later import torch
+
+if TYPE_CHECKING:
+    from pisa_ray.algorithm.methods.admm import AdmmRule
 
 from pisa_ray.algorithm import compiled
 from pisa_ray.algorithm.kernel import Kernel
@@ -30,32 +33,6 @@ class DualState(ShardState):
     dual: torch.Tensor
     moment: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     momentum: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-
-
-class Rule(Protocol):
-    """What is asked of the rule of a part of w."""
-
-    @property
-    def moments(self) -> bool:
-        """Whether it keeps a second moment."""
-
-    @property
-    def momenta(self) -> bool:
-        """Whether it keeps a momentum."""
-
-    @property
-    def diagonal(self) -> bool:
-        """Whether its penalty is a vector."""
-
-    @property
-    def lam(self) -> float:
-        """Lambda, of its entries."""
-
-    def first_share(self) -> float:
-        """What the first consensus leaves of the initial weights."""
-
-    def take(self, local: LocalStep, part: Part) -> float | None:
-        """Take a local step on the entries of a part; returns the sum of theta where diagnosing, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ class Part:
     """
 
     path: str
-    rule: Rule
+    rule: AdmmRule
     ratio: float
     slots: tuple[Slot, ...]
     pieces: tuple[Piece, ...]
@@ -120,7 +97,7 @@ class Plan:
     momenta: int
 
     @classmethod
-    def of(cls, layout: Layout, members: Sequence[tuple[str, Rule, float, Sequence[Slot]]]) -> Plan:
+    def of(cls, layout: Layout, members: Sequence[tuple[str, AdmmRule, float, Sequence[Slot]]]) -> Plan:
         """Lay out parts.
 
         Args:

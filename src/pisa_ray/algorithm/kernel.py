@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pisa_ray.algorithm import rules
 from pisa_ray.algorithm.rules import Moved, Number, Root
+from pisa_ray.later import torch
 
 #: (pi, g, m, root, numbers) -> what rules.py gives, by name; m is the moment, or the vector that a rule takes for it.
 RULES: dict[str, Callable[..., Moved]] = {

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
-import torch
-from torch import nn
+from pisa_ray.later import torch
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Layout:
         return {slot.name: flat[slot.part].view(slot.shape) for slot in self.slots}
 
 
-def layout_of(module: nn.Module) -> Layout:
+def layout_of(module: torch.nn.Module) -> Layout:
     """Where the trainable parameters of a module lie in w, and what they are.
 
     Embeddings are told by their class; the head is the last nn.Linear that is in no list of blocks, a ModuleList or a
@@ -86,8 +85,8 @@ def layout_of(module: nn.Module) -> Layout:
     """
     blocks_of = (m for m in module.modules() if _is_list_of_blocks(m))
     within = {id(part) for listed in blocks_of for part in listed.modules()}
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    linear = [m.weight for m in module.modules() if isinstance(m, nn.Linear) and id(m) not in within]
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding | torch.nn.EmbeddingBag)}
+    linear = [m.weight for m in module.modules() if isinstance(m, torch.nn.Linear) and id(m) not in within]
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     return Layout.of(
         ((name, tuple(p.shape), p.ndim >= 2 and id(p) not in embeddings) for name, p in trainable.items()),
@@ -95,9 +94,9 @@ def layout_of(module: nn.Module) -> Layout:
     )
 
 
-def _is_list_of_blocks(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Sequential):
-        return isinstance(module, nn.ModuleList)
+def _is_list_of_blocks(module: torch.nn.Module) -> bool:
+    if not isinstance(module, torch.nn.Sequential):
+        return isinstance(module, torch.nn.ModuleList)
     return len(module) > 1 and len({type(part) for part in module}) == 1 and any(True for _ in module[0].children())
 
 

@@ -12,9 +12,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pisa_ray.algorithm.layout import blocks
+from pisa_ray.later import torch
 
 #: (level, index) of a node of the canonical tree; a shard's own message is (0, shard).
 Node = tuple[int, int]

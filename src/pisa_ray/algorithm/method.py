@@ -6,21 +6,23 @@ sums, workers, checkpoints and recovery are the same for all.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
 
-import torch
+from annotated_types import Ge, Le
 
-from pisa_ray import checks
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message, Penalties
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.later import torch
+from pisa_ray.options import Kind
 
 #: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
-Term = Callable[[torch.Tensor, slice], torch.Tensor]
+Term: TypeAlias = "Callable[[torch.Tensor, slice], torch.Tensor]"
 
 MemoryOf = Literal["steps", "founders"]
 
@@ -83,8 +85,8 @@ class Update:
     out: torch.Tensor
 
 
-class Method(Protocol):
-    """Settings, a local state, a step on it, and the consensus.
+class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",)):
+    """AdmmRule, a local state, a step on it, and the consensus.
 
     Attributes:
         vectors: Vectors [p] in a message, at most: 1, or 2 where M is one too.
@@ -99,29 +101,37 @@ class Method(Protocol):
             can either.
     """
 
-    weighs: ClassVar[bool]
-    duals: ClassVar[bool]
-    proposes: ClassVar[bool]
-    remedy: ClassVar[str]
-    memory_of: ClassVar[MemoryOf | None]
+    text: ClassVar[str] = "a method such as SISA()"
+    usual: ClassVar[str] = "sisa_d"
 
-    @property
-    def remembers(self) -> bool:
-        """Whether the last message of a shard that does not report stays in the sum."""
-
-    @property
-    def sigma(self) -> float | Auto:
-        """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
+    weighs: ClassVar[bool] = False
+    duals: ClassVar[bool] = False
+    proposes: ClassVar[bool] = True
+    remedy: ClassVar[str] = "a smaller first step"
+    memory_of: ClassVar[MemoryOf | None] = None
 
     @property
     def vectors(self) -> int:
         """See above."""
+        return 1
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the last message of a shard that does not report stays in the sum; else it is over the reporters."""
+        return False
+
+    @property
+    @abstractmethod
+    def sigma(self) -> float | Auto:
+        """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
 
     def penalties(self, layout: Layout) -> Penalties:
-        """Where penalties are in a message's M."""
+        """Where penalties are in a message's M: one number, or a vector where messages have two."""
+        return Penalties.number(layout.size) if self.vectors == 1 else Penalties.vector(layout.size)
 
     def shrinkage(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """The gradient of the regulariser, lambda w, [p]."""
+        """The gradient of the regulariser, lambda w, [p]; 0 where there is none."""
+        return torch.zeros_like(w)
 
     def gradients(self, rows: int, batch: int) -> int:
         """Mini-batches of one report.
@@ -130,16 +140,21 @@ class Method(Protocol):
             rows: n_i, rows of the shard.
             batch: Rows of a mini-batch, at most n_i.
         """
+        return 1
 
     def first_consensus(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
         """w^1 from w^init, [p]."""
+        return w.clone()
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """What the consensus carries from round to round beside w, [e], as float32."""
+        return torch.empty(0)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
-        """A shard's state before its first report, of the type and device of w."""
+        """A shard's state before its first report, of the type and device of w; a count of reports at least."""
+        return ShardState()
 
+    @abstractmethod
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
         """Update `shard` in place and write N_i and M_i to `message`.
 
@@ -147,22 +162,20 @@ class Method(Protocol):
             The momentum 1 - theta, mean of rho q / (sigma + rho q), if diagnostics are on and there is one; else None.
         """
 
+    @abstractmethod
     def update(self, update: Update, memory: torch.Tensor) -> None:
         """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
 
+    def check(self, layout: Layout) -> None:
+        """Whether it can train such parameters.
+
+        Raises:
+            ValueError: It cannot.
+        """
+
 
 #: How many local steps a report may have; more would be a round without an end.
-STEPS = checks.whole(least=1, most=10**6)
-
-#: What is a method, which may be anybody's.
-METHOD = checks.Rule(
-    "a method such as SISA()",
-    lambda name, value: (
-        value
-        if not isinstance(value, type) and all(hasattr(value, part) for part in ("initial_state", "step", "update"))
-        else checks.NOT
-    ),
-)
+Steps = Annotated[int, Ge(1), Le(10**6)]
 
 
 def memory_of(method: Method) -> MemoryOf | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
+from pisa_ray.later import torch
 
 A, B, C = 3.4445, -4.7750, 2.0315
 

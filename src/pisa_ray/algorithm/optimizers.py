@@ -5,34 +5,35 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
+from typing import Annotated, Any
 
 from pisa_ray import checks
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
 
-#: By lower-case name; LBFGS needs a closure and SparseAdam sparse gradients.
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    name.lower(): kind
-    for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-    if kind not in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
-}
+
+@functools.cache
+def known_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Those of torch.optim by lower-case name; LBFGS needs a closure and SparseAdam sparse gradients."""
+    return {name.lower(): kind for name, kind in vars(torch.optim).items() if _is_optimizer(kind)}
+
+
+def _is_optimizer(kind: Any) -> bool:
+    base = torch.optim.Optimizer
+    odd = (torch.optim.LBFGS, torch.optim.SparseAdam)
+    return isinstance(kind, type) and issubclass(kind, base) and kind is not base and not issubclass(kind, odd)
+
 
 #: What an optimizer may be named by.
-OPTIMIZER = checks.text | checks.Rule(
-    "a class of torch.optim, not LBFGS or SparseAdam",
-    lambda name, value: (
-        value
-        if isinstance(value, type)
-        and issubclass(value, torch.optim.Optimizer)
-        and not issubclass(value, torch.optim.LBFGS | torch.optim.SparseAdam)
-        else checks.NOT
+OptimizerName = Annotated[
+    str | type,
+    checks.text
+    | checks.Rule(
+        "a class of torch.optim, not LBFGS or SparseAdam",
+        lambda name, value: value if isinstance(value, type) and _is_optimizer(value) else checks.NOT,
     ),
-)
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Optimizer:
     options: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def of(cls, kind: str | type[torch.optim.Optimizer], lr: float, options: Mapping[str, Any]) -> Optimizer:
+    def of(cls, kind: str | type, lr: float, options: Mapping[str, Any]) -> Optimizer:
         """Look it up and try it.
 
         Args:
@@ -59,32 +60,32 @@ class Optimizer:
         Raises:
             ConfigError: There is no such optimizer, or it refuses the options.
         """
-        known = OPTIMIZERS.get(kind.lower()) if isinstance(kind, str) else kind
+        known = known_optimizers().get(kind.lower()) if isinstance(kind, str) else kind
         if known is None:
-            raise ConfigError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(OPTIMIZERS))}.")
+            raise ConfigError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(known_optimizers()))}.")
         if "lr" in options:
             raise ConfigError("options has lr, but the learning rate is a setting of its own: leave it out there.")
         pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(options.items()))
         made = cls(known, tuple(pairs))
         try:
             hash(made.options)
-            made.on([nn.Parameter(torch.zeros(2, 2))], lr)
+            made.on([torch.nn.Parameter(torch.zeros(2, 2))], lr)
         except Exception as error:  # whatever the optimizer's class raises
             raise ConfigError(f"the optimizer {known.__name__} refuses its options: {error}.") from error
         return made
 
-    def on(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    def on(self, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The optimizer on some parameters, without a state."""
         keywords: Any = {"lr": lr, **dict(self.options)}
         return self.kind(parameters, **keywords)
 
 
-def parameters(flat: torch.Tensor, layout: Layout) -> list[nn.Parameter]:
+def parameters(flat: torch.Tensor, layout: Layout) -> list[torch.nn.Parameter]:
     """A flat vector's entries as the model's parameters, which are views of it."""
-    return [nn.Parameter(view) for view in layout.views(flat).values()]
+    return [torch.nn.Parameter(view) for view in layout.views(flat).values()]
 
 
-def set_gradients(of: list[nn.Parameter], gradient: torch.Tensor, layout: Layout) -> None:
+def set_gradients(of: list[torch.nn.Parameter], gradient: torch.Tensor, layout: Layout) -> None:
     """Let the parameters' gradients be views of a flat vector."""
     for parameter, view in zip(of, layout.views(gradient).values(), strict=True):
         parameter.grad = view
@@ -121,7 +122,7 @@ class Entry:
         flat[self.part] = tensor.reshape(-1).view(torch.float32)
 
 
-def kept_names(optimizer: torch.optim.Optimizer, on: list[nn.Parameter]) -> list[tuple[int, str]]:
+def kept_names(optimizer: torch.optim.Optimizer, on: list[torch.nn.Parameter]) -> list[tuple[int, str]]:
     """What an optimizer keeps: (which parameter, name), without what is None."""
     return [(k, name) for k, p in enumerate(on) for name, v in optimizer.state[p].items() if v is not None]
 

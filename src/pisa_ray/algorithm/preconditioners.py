@@ -9,38 +9,56 @@ A preconditioner is any callable that is given the Curvature of a shard's mini-b
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-import torch
+from annotated_types import Ge, Le
 
 from pisa_ray import checks
 from pisa_ray.algorithm.curvature import Curvature
+from pisa_ray.later import torch
+from pisa_ray.options import Kind, NotNegative
 
-Product = Callable[[torch.Tensor], torch.Tensor]
-Q = float | torch.Tensor | Product
-Preconditioner = Callable[[Curvature], Q]
+Product: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Q: TypeAlias = "float | torch.Tensor | Product"
 
 #: Most parameters for which an exact diagonal is computed.
 EXACT_LIMIT = 5_000
 
-#: What a preconditioner must be, and an upper bound of its entries.
-PRECONDITIONER = checks.instance("a preconditioner such as HessianDiagonal(probes=1)", Callable)
-_ETA = checks.number(above=0, infinite=True)
+#: Upper bound of the entries of Q.
+Eta = Annotated[float, checks.number(above=0, infinite=True) | checks.nothing.then(lambda nothing: float("inf"))]
+
+
+class Preconditioner(Kind, ABC, family="preconditioner", homes=("pisa_ray.algorithm.preconditioners",)):
+    """Makes Q of the curvature of the loss; any other function that does may take its place."""
+
+    usual: ClassVar[str] = "identity"
+
+    @abstractmethod
+    def __call__(self, curvature: Curvature) -> Q:
+        """Q at a point."""
+
+
+#: What PISA takes.
+AnyPreconditioner = Annotated[
+    Preconditioner | Callable[[Curvature], Any],
+    checks.instance("a preconditioner such as HessianDiagonal(probes=1)", Callable),
+]
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(Preconditioner):
     """Q = q I; q = 0 is plain inexact ADMM.
 
     Attributes:
         q: The multiple, >= 0.
     """
 
-    q: float = 1.0
+    kind: ClassVar[str] = "identity"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, q=checks.number(least=0))
+    q: NotNegative = 1.0
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q, whatever the curvature."""
@@ -48,7 +66,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class HessianDiagonal:
+class HessianDiagonal(Preconditioner):
     """Q = Diag |diag(grad^2 F)|, clipped at eta: exact for small models, by Hutchinson's estimate for large ones.
 
     Attributes:
@@ -56,11 +74,10 @@ class HessianDiagonal:
         eta: Upper bound of the entries.
     """
 
-    probes: int | None = None
-    eta: float = float("inf")
+    kind: ClassVar[str] = "hessian_diagonal"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, probes=checks.whole(least=1, most=10**6) | checks.nothing, eta=_ETA)
+    probes: Annotated[int, Ge(1), Le(10**6)] | None = None
+    eta: Eta = float("inf")
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
@@ -88,17 +105,16 @@ class HessianDiagonal:
 
 
 @dataclass(frozen=True)
-class FisherDiagonal:
+class FisherDiagonal(Preconditioner):
     """Q = Diag((1/b) sum_j g_j^2), the diagonal empirical Fisher matrix, clipped at eta.
 
     Attributes:
         eta: Upper bound of the entries.
     """
 
-    eta: float = float("inf")
+    kind: ClassVar[str] = "fisher_diagonal"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, eta=_ETA)
+    eta: Eta = float("inf")
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
@@ -109,8 +125,10 @@ class FisherDiagonal:
 
 
 @dataclass(frozen=True)
-class EmpiricalFisher:
+class EmpiricalFisher(Preconditioner):
     """Q = (1/b) sum_j g_j g_j^T, for small models and batches: it keeps all b sample gradients."""
+
+    kind: ClassVar[str] = "empirical_fisher"
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q as a product."""
@@ -119,8 +137,10 @@ class EmpiricalFisher:
 
 
 @dataclass(frozen=True)
-class Hessian:
+class Hessian(Preconditioner):
     """Q = grad^2 F, for small models; the solve ends at the first direction of negative curvature."""
+
+    kind: ClassVar[str] = "hessian"
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q as a product."""
@@ -128,8 +148,10 @@ class Hessian:
 
 
 @dataclass(frozen=True)
-class GaussNewton:
+class GaussNewton(Preconditioner):
     """Q = J^T (d2 loss) J >= 0, for small models."""
+
+    kind: ClassVar[str] = "gauss_newton"
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q as a product."""

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import math
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-import torch
+from annotated_types import Ge, Lt
 
-from pisa_ray import checks
 from pisa_ray.algorithm.driver import DualState
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
+from pisa_ray.later import torch
+from pisa_ray.options import Kind, Positive
 
 #: Entries of all messages that are compared at a time, in as many columns as that gives; each takes about 30 bytes.
 ENTRIES = 1 << 20
@@ -32,8 +35,30 @@ _FAR_APART = (
 )
 
 
+class Robust(Kind, ABC, family="robust", homes=("pisa_ray.algorithm.robust",)):
+    """What is done against bad shards."""
+
+    text: ClassVar[str] = "TrimmedMean(), Median(), Clip()"
+    usual: ClassVar[str] = "median"
+
+    #: Whether it limits how shards' duals move, from the norms that their messages tell.
+    clips: ClassVar[bool] = False
+
+    def dropped(self, shards: int) -> int:
+        """How many messages of so many are left out on either side, per coordinate."""
+        return 0
+
+    def limit(self, norms: Sequence[float]) -> float:
+        """The next round's limit of a dual's move, where it clips."""
+        return math.inf
+
+    @abstractmethod
+    def caveat(self, shards: int) -> str:
+        """What to know before it is used."""
+
+
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Robust):
     """The coordinate-wise trimmed mean of what the shards propose.
 
     Attributes:
@@ -41,38 +66,39 @@ class TrimmedMean:
             bad ones.
     """
 
-    share: float = 0.2
+    kind: ClassVar[str] = "trimmed_mean"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, share=checks.number(least=0, below=0.5))
+    share: Annotated[float, Ge(0), Lt(0.5)] = 0.2
 
     def dropped(self, shards: int) -> int:
-        """How many of so many are left out on either side: floor(share m)."""
+        """See Robust: floor(share m)."""
         return min(math.floor(self.share * shards + 1e-9), (shards - 1) // 2)
 
     def caveat(self, shards: int) -> str:
-        """What to know before it is used."""
+        """See Robust."""
         return f"the trimmed mean bears {self.dropped(shards)} bad shards of {shards}, not more. {_FAR_APART}"
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(Robust):
     """The coordinate-wise median of what the shards propose, each counting once, whatever its weight.
 
     Of an even number the two in the middle are weighed as in the mean.
     """
 
+    kind: ClassVar[str] = "median"
+
     def dropped(self, shards: int) -> int:
-        """How many of so many are left out on either side."""
+        """See Robust."""
         return (shards - 1) // 2
 
     def caveat(self, shards: int) -> str:
-        """What to know before it is used."""
+        """See Robust."""
         return f"the median bears less than half of {shards} shards being bad. {_FAR_APART}"
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(Robust):
     """A limit to how far a shard's dual moves in a report, from what all shards' last reports wanted.
 
     Nobody knows what is usual in round 1: its limit is 0, so no dual moves, and the norms are measured.
@@ -81,25 +107,21 @@ class Clip:
         factor: The limit, in medians of the shards' norms ||pi_i' - pi_i|| before clipping; > 0.
     """
 
-    factor: float = 3.0
+    kind: ClassVar[str] = "clip"
+    clips: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        checks.settle(self, factor=checks.number(above=0))
+    factor: Positive = 3.0
 
     def limit(self, norms: Sequence[float]) -> float:
-        """The next round's."""
+        """See Robust."""
         return self.factor * statistics.median(norms)
 
     def caveat(self, shards: int) -> str:
-        """What to know before it is used."""
+        """See Robust."""
         return (
             "clip limits how fast a shard's dual moves, not where to: it is for bursts, and does not stop a shard that "
             "errs steadily. In round 1 no dual moves, while what is usual is measured."
         )
-
-
-Reducer = TrimmedMean | Median
-Robust = Reducer | Clip
 
 
 def trimmed(messages: Sequence[Message], dropped: int) -> Message:

@@ -14,17 +14,18 @@ the bits are the same for blocks of any size, and compiled into one pass over me
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
-import torch
+from pisa_ray.later import torch
 
 #: A number: of Python where operations run one by one, an element of a tensor of numbers where they are compiled.
-Number = float | torch.Tensor
+Number: TypeAlias = "float | torch.Tensor"
 
 #: (m, d, numbers...) -> sqrt(m_hat); brings the second moment m of d up to date in place.
-Root = Callable[..., torch.Tensor]
+Root: TypeAlias = "Callable[..., torch.Tensor]"
 
 #: (move, s, s + rho Q), s and s + rho Q numbers or vectors; in units of s where s is diagonal.
-Moved = tuple[torch.Tensor, Number, Number]
+Moved: TypeAlias = "tuple[torch.Tensor, Number, Number]"
 
 
 def square_root(x: torch.Tensor) -> torch.Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
-from pisa_ray import checks
 from pisa_ray.algorithm import rules
+from pisa_ray.options import Decay, Kind
 
 
-@runtime_checkable
-class SecondMoment(Protocol):
+class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm.second_moment",)):
     """How a second moment m follows d, and what sqrt(m) is after k of them.
 
     Attributes:
@@ -18,19 +18,22 @@ class SecondMoment(Protocol):
         remembers: Whether it uses m.
     """
 
+    text: ClassVar[str] = "a second moment such as Adam()"
+    usual: ClassVar[str] = "adam"
     root: ClassVar[rules.Root]
-    remembers: ClassVar[bool]
+    remembers: ClassVar[bool] = True
 
+    @abstractmethod
     def numbers(self, k: int) -> tuple[float, ...]:
         """The numbers of `root` when m has followed k d's with this one, from 1."""
 
 
 @dataclass(frozen=True)
-class AdaGrad:
+class AdaGrad(SecondMoment):
     """Sum: m <- m + d*d."""
 
+    kind: ClassVar[str] = "adagrad"
     root: ClassVar[rules.Root] = staticmethod(rules.adagrad)
-    remembers: ClassVar[bool] = True
 
     def numbers(self, k: int) -> tuple[float, ...]:
         """None."""
@@ -38,20 +41,17 @@ class AdaGrad:
 
 
 @dataclass(frozen=True)
-class RMSProp:
+class RMSProp(SecondMoment):
     """Average: m <- beta m + (1 - beta) d*d, used as it is.
 
     Attributes:
         beta: Decay, in [0, 1).
     """
 
-    beta: float = 0.999
-
+    kind: ClassVar[str] = "rmsprop"
     root: ClassVar[rules.Root] = staticmethod(rules.rmsprop)
-    remembers: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        checks.settle(self, beta=checks.number(least=0, below=1))
+    beta: Decay = 0.999
 
     def numbers(self, k: int) -> tuple[float, ...]:
         """Beta and 1 - beta."""
@@ -66,6 +66,7 @@ class Adam(RMSProp):
         beta: Decay, in [0, 1).
     """
 
+    kind: ClassVar[str] = "adam"
     root: ClassVar[rules.Root] = staticmethod(rules.adam)
 
     def numbers(self, k: int) -> tuple[float, ...]:
@@ -74,15 +75,13 @@ class Adam(RMSProp):
 
 
 @dataclass(frozen=True)
-class Instantaneous:
+class Instantaneous(SecondMoment):
     """No memory: m = d*d, so sqrt(m) = |d|, what the authors' shipped GPT scripts use."""
 
+    kind: ClassVar[str] = "instantaneous"
     root: ClassVar[rules.Root] = staticmethod(rules.instantaneous)
     remembers: ClassVar[bool] = False
 
     def numbers(self, k: int) -> tuple[float, ...]:
         """None."""
         return ()
-
-
-SECOND_MOMENT = checks.instance("a second moment such as Adam()", SecondMoment)

@@ -7,9 +7,8 @@ root are added anew: about log2(m) additions a message, with the bits of a sum m
 
 from __future__ import annotations
 
-import torch
-
 from pisa_ray.algorithm.message import Node
+from pisa_ray.later import torch
 
 
 class StandingSum:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-import torch
+from pisa_ray.later import torch
 
 
 @dataclass(kw_only=True)

@@ -5,35 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-
-from pisa_ray.cli.config import Config, RaySection, checked, read, read_sections, resolve
-from pisa_ray.cli.config_errors import flags_for_numbers, sentence, shown
-from pisa_ray.cli.config_section import Section
+from pisa_ray.checks import shown
+from pisa_ray.cli.config import Cluster, Config, Seed, check_places, checked, read, resolve
 from pisa_ray.errors import ConfigError
+from pisa_ray.options import Count, Options, keys
 
 #: Keys of a train file that are said elsewhere in a comparison.
 _ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "seeds", "name": "name", "ray": "ray"}
 
 
-class CompareSection(Section):
-    """The whole file."""
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Options):
+    """The whole file; docs/compare.md has its keys."""
 
     name: str | None = None
     base: dict[str, Any]
     algorithms: dict[str, dict[str, Any]]
     partitions: dict[str, dict[str, Any]]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] = Field(
-        default_factory=lambda: [0]
-    )
+    seeds: tuple[Seed, ...] = (0,)
     equal: Literal["gradients", "bytes", "rounds"] = "gradients"
     score: str = "test_accuracy"
-    concurrent: Annotated[int, Field(ge=1)] | None = None
-    ray: RaySection = Field(default_factory=RaySection)
+    concurrent: Count | None = None
+    ray: Cluster = field(default_factory=Cluster)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds:
+            raise ConfigError("seeds is [], but it must be a list of at least one number.")
+        if len({*self.seeds}) < len(self.seeds):
+            raise ConfigError(f"seeds is {list(self.seeds)}, but each must be there once.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Spec:
         folder: What data paths are relative to.
     """
 
-    file: CompareSection
+    file: Comparison
     folder: Path
 
     @classmethod
@@ -64,14 +68,7 @@ class Spec:
         for key in ("algorithms", "partitions"):
             if isinstance(given.get(key), Mapping):  # an empty row changes nothing; names such as 10 are text
                 given[key] = {str(name): {} if row is None else row for name, row in given[key].items()}
-        try:
-            file = CompareSection.model_validate(given)
-        except ValidationError as error:
-            raise ConfigError(sentence(error, given, CompareSection)) from error
-        for name, flag in flags_for_numbers(given.get("seeds", []), file.seeds, "seeds."):
-            raise ConfigError(f"{name} is {shown(flag)}, but it must be a number.")
-        if len({*file.seeds}) < len(file.seeds):
-            raise ConfigError(f"seeds is {shown(file.seeds)}, but each must be there once.")
+        file = Comparison.read(given, "")
         spec = cls(file, folder or Path.cwd())
         for row in (file.base, *file.algorithms.values(), *file.partitions.values()):
             _make_absolute(row, spec.folder)  # so that what is recorded can be run from anywhere
@@ -110,9 +107,7 @@ class Spec:
         for partition in self.file.partitions:
             for algorithm in (None, *self.file.algorithms):
                 try:
-                    config = read_sections(self._values(algorithm, partition, self.file.seeds[0]), self.folder)
-                    config.data.check()
-                    config.model.check()
+                    check_places(checked(self._values(algorithm, partition, self.file.seeds[0]), self.folder))
                 except ConfigError as error:
                     raise self.named(error, algorithm, partition) from error
 
@@ -131,7 +126,7 @@ class Spec:
             return ConfigError(f"algorithms.{algorithm}.{text}")
         if key in self.overrides(partition):
             return ConfigError(f"partitions.{partition}.{text}")
-        if key in self.file.base or key in Config.model_fields:
+        if key in self.file.base or key in keys(Config):
             return ConfigError(f"base.{text}")
         return ConfigError(f"algorithms.{algorithm} on partitions.{partition}: {text}")
 
@@ -177,9 +172,9 @@ class Spec:
 
 
 def _make_absolute(row: dict[str, Any], folder: Path) -> None:
-    for section, keys in (("data", ("train", "test", "validation")), ("model", ("weights",))):
+    for section, places in (("data", ("train", "test", "validation")), ("model", ("weights",))):
         values = row.get(section)
-        for key in keys:
+        for key in places:
             place = values.get(key) if isinstance(values, dict) else None
             if isinstance(values, dict) and isinstance(place, str) and "://" not in place:
                 values[key] = str((folder / place).resolve())

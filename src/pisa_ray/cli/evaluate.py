@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config_errors import shown
+from pisa_ray.checks import shown
 from pisa_ray.cli.recorded import made_by_train, prepared
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256

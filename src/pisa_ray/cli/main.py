@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pisa_ray import checks
+from pisa_ray.checks import shown
 from pisa_ray.cli import last_resort
 from pisa_ray.cli.config import load
-from pisa_ray.cli.config_errors import shown
 from pisa_ray.cli.data import KINDS
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 from pisa_ray.trainer.terminal import answer, escaped, say, streams

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked, resolve
-from pisa_ray.cli.factories import check_installed
+from pisa_ray.cli.config import checked
 from pisa_ray.cli.train import job_arguments
+from pisa_ray.cli.trust import check_installed
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.prepare import Prepared, prepare
 
@@ -16,6 +18,15 @@ def made_by_train(recorded: dict[str, Any]) -> bool:
     """Whether a config.yaml is that of pisa-ray train, and not PisaTrainer's own description of its arguments."""
     data = recorded.get("data")
     return isinstance(data, dict) and "dataset" in data
+
+
+def _references(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """The functions and classes that a configuration names, by key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _references(value, f"{path}{key}.")
+        elif isinstance(value, str) and (key in ("factory", "transform") or (key == "kind" and ":" in value)):
+            yield f"{path}{key}", value
 
 
 def prepared(
@@ -33,26 +44,24 @@ def prepared(
     Raises:
         ConfigError: It names such code, or something that it names is not there.
     """
-    config = checked(recorded, run_dir)
     if not trust:
-        for key, reference in (("model.factory", config.model.factory), ("data.transform", config.data.transform)):
-            if reference is not None:
-                check_installed(reference, key, run_dir)
-    resolve(config)
-    config.model.weights = None
+        for key, reference in _references(recorded):
+            check_installed(reference, key, run_dir)
+    config = checked(recorded, run_dir)
+    config.model = replace(config.model, weights=None)
     if isinstance(config.data.validation, str):
-        config.data.validation = None
+        config.data = replace(config.data, validation=None)
     for name, option, now in (("train", "--data", train), ("test", "--test", test)):
-        if now is not None and getattr(config.data, name) is None:
+        if now is not None and getattr(config.data, name) in (None, "digits", "digits:test"):
             raise ConfigError(f"{option} is {now!r}, but the run has no data.{name} that could lie elsewhere.")
         place = getattr(config.data, name) if now is None else now
-        if place is not None and "://" not in place and not Path(place).exists():
+        if place is not None and "://" not in place and not place.startswith("digits") and not Path(place).exists():
             raise ConfigError(
                 f"data.{name} is {place!r}, but there is nothing: say where they lie now by {option} PATH."
             )
         if now is not None:
-            setattr(config.data, name, now if "://" in now else str(Path(now).absolute()))
-    resolve(config)  # config.yaml is, but who knows who has written in it
+            moved: dict[str, Any] = {name: now if "://" in now else str(Path(now).absolute())}
+            config.data = replace(config.data, **moved)
     arguments = job_arguments(config)
     threads = arguments.pop("threads_per_worker")
     return prepare(**arguments, threads=threads)

@@ -4,50 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from annotated_types import Ge
 
-from pisa_ray.cli.config import Config, RaySection, checked, note_planned_rounds, read, read_sections
-from pisa_ray.cli.config_errors import sentence, shown
-from pisa_ray.cli.config_section import Section
+from pisa_ray.checks import shown
+from pisa_ray.cli.config import Cluster, Config, check_places, checked, note_planned_rounds, read
 from pisa_ray.errors import ConfigError
+from pisa_ray.options import Count, Options
 
-_RANGE = Annotated[list[float], Field(min_length=2, max_length=2)]
 
+@dataclass(frozen=True, kw_only=True)
+class Domain(Options):
+    """The values that a setting may have: one of these.
 
-class DomainSection(Section):
-    """The values that a setting may have: one of these."""
+    Attributes:
+        choice: One of a list, drawn.
+        grid: Each of a list.
+        uniform: A number between two.
+        loguniform: The same, its logarithm drawn evenly.
+        whole: A whole number from the first to the second.
+    """
 
-    choice: Annotated[list[Any], Field(min_length=1)] | None = None
-    grid: Annotated[list[Any], Field(min_length=1)] | None = None
-    uniform: _RANGE | None = None
-    loguniform: _RANGE | None = None
-    whole: _RANGE | None = None
+    choice: tuple[Any, ...] | None = None
+    grid: tuple[Any, ...] | None = None
+    uniform: tuple[float, ...] | None = None
+    loguniform: tuple[float, ...] | None = None
+    whole: tuple[float, ...] | None = None
 
-    @model_validator(mode="after")
-    def _one(self) -> DomainSection:
-        given = [name for name, value in self if value is not None]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("choice", "grid", "uniform", "loguniform", "whole")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                "must be one of choice, grid, uniform, loguniform or whole, such as {loguniform: [1, 100]}"
+            raise ConfigError(
+                f"Domain.{given[1] if given else 'choice'} is {'one too many' if given else 'missing'}, but there must "
+                "be one of choice, grid, uniform, loguniform or whole, such as {loguniform: [1, 100]}."
             )
-        for name in ("uniform", "loguniform", "whole"):
-            span = getattr(self, name)
-            if span is not None and not (span[0] < span[1] and (name != "loguniform" or span[0] > 0)):
-                raise ValueError(f"must be a {name} of two numbers, the smaller one first")
-        return self
+        values = getattr(self, given[0])
+        if given[0] in ("choice", "grid"):
+            if not values:
+                raise ConfigError(f"Domain.{given[0]} is [], but it must be a list of at least one value.")
+        elif not (len(values) == 2 and values[0] < values[1] and (given[0] != "loguniform" or values[0] > 0)):
+            raise ConfigError(
+                f"Domain.{given[0]} is {list(values)}, but it must be two numbers, the smaller one first"
+                f"{' and above 0' if given[0] == 'loguniform' else ''}."
+            )
 
     def build(self) -> Any:
         """As Tune takes it."""
         from ray import tune
 
         if self.choice is not None:
-            return tune.choice(self.choice)
+            return tune.choice(list(self.choice))
         if self.grid is not None:
-            return tune.grid_search(self.grid)
+            return tune.grid_search(list(self.grid))
         if self.whole is not None:
             return tune.randint(int(self.whole[0]), int(self.whole[1]) + 1)
         return tune.uniform(*self.uniform) if self.uniform is not None else tune.loguniform(*self.loguniform or (1, 2))
@@ -59,24 +72,30 @@ class DomainSection(Section):
             return values[0]
         if self.whole is not None:
             return int(self.whole[0])
-        return (self.uniform or self.loguniform or [1.0])[0]
+        return (self.uniform or self.loguniform or (1.0,))[0]
 
 
-class TuneSection(Section):
-    """The whole file."""
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Options):
+    """The whole file; docs/tuning.md has its keys."""
 
     name: str | None = None
     base: dict[str, Any]
-    space: Annotated[dict[str, DomainSection], Field(min_length=1)]
-    samples: Annotated[int, Field(ge=1)] = 10
+    space: dict[str, Domain]
+    samples: Count = 10
     metric: str = "validation_accuracy"
     mode: Literal["max", "min"] = "max"
     scheduler: Literal["asha"] | None = "asha"
     searcher: Literal["random", "optuna"] = "random"
-    every: Annotated[int, Field(ge=1)] = 20
-    concurrent: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    ray: RaySection = Field(default_factory=RaySection)
+    every: Count = 20
+    concurrent: Count | None = None
+    seed: Annotated[int, Ge(0)] = 0
+    ray: Cluster = field(default_factory=Cluster)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.space:
+            raise ConfigError("space is empty, but there is nothing to search then: add at least one setting.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class Search:
         folder: That data paths are relative to.
     """
 
-    file: TuneSection
+    file: Tuning
     folder: Path
 
     @classmethod
@@ -98,12 +117,7 @@ class Search:
         Raises:
             ConfigError: The first thing that is wrong, in one sentence.
         """
-        values = read(path, settings)
-        try:
-            file = TuneSection.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(sentence(error, values, TuneSection)) from error
-        return cls(file, path.resolve().parent)
+        return cls(Tuning.read(read(path, settings), ""), path.resolve().parent)
 
     def first(self) -> dict[str, Any]:
         """One value of each setting, always the same."""
@@ -115,9 +129,7 @@ class Search:
         Raises:
             ConfigError: The first thing that is wrong in it.
         """
-        config = read_sections(self._values(self.first()), self.folder)
-        config.data.check()
-        config.model.check()
+        check_places(checked(self._values(self.first()), self.folder))
 
     def config(self, chosen: Mapping[str, Any]) -> Config:
         """The training file with some values chosen.

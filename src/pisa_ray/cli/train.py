@@ -12,13 +12,9 @@ from torch import nn
 
 from pisa_ray.algorithm import PISA, HessianDiagonal, Method
 from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
-from pisa_ray.cli.config import Config, ModelSection, WorkersSection, note_planned_rounds, plain
-from pisa_ray.cli.factories import called, imported
-from pisa_ray.engine.flat_model import load_weights
-from pisa_ray.engine.user_code import refused
+from pisa_ray.cli.config import Config, Workers, note_planned_rounds, plain, resolve
 from pisa_ray.errors import ConfigError
-from pisa_ray.models import build_model
-from pisa_ray.trainer.prepare import Opened
+from pisa_ray.trainer.data import Opened
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Scaling
@@ -57,7 +53,7 @@ def train(
     return PisaTrainer(
         **job_arguments(config, data),
         rounds=config.rounds,
-        sigma_schedule=config.sigma_schedule.build() if config.sigma_schedule is not None else None,
+        sigma_schedule=config.sigma_schedule,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint.every,
         stop_seconds=config.stop.seconds,
@@ -77,7 +73,7 @@ def train(
 
 def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
     """The arguments of PisaTrainer that determine the result of a round; data where they have been opened already."""
-    data, method = data or config.data.build().open(pinned=config.pin_to is not None), config.algorithm.build()
+    data, method = data or config.data.open(pinned=config.pin_to is not None), resolve(config)
     if config.model.kind is not None:
         if config.data.dtype == "int64":
             raise ConfigError(
@@ -86,9 +82,9 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
             )
         data = replace(data, preprocess=replace(data.preprocess, dtype=torch.float32))
     return {
-        "model": _small_enough(method, _model(config.model, data)),
+        "model": _small_enough(method, config.model.build(data)),
         "data": data,
-        "partition": config.partition.build(),
+        "partition": config.partition,
         "algorithm": method,
         "batch_size": None if config.batch_size == "full" else config.batch_size,
         "micro_batch_size": config.micro_batch_size,
@@ -98,42 +94,11 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "participation": config.participation,
         "asynchronous": config.asynchronous.build() if config.asynchronous is not None else None,
         "pin_to": config.pin_to,
-        "robust": None if config.robust is None else config.robust.build(),
+        "robust": config.robust,
         "threads_per_worker": config.threads_per_worker,
         "compiled": config.compiled,
         "seed": config.seed,
     }
-
-
-def _arguments(section: ModelSection) -> str:
-    """The keys whose values a model of this library is made with."""
-    given = {"model.hidden": section.hidden is not None, "model.args": bool(section.args)}
-    return " and ".join(key for key in given if given[key]) or "model.args"
-
-
-def _model(section: ModelSection, data: Opened) -> Callable[[], nn.Module]:
-    section.check()
-    if section.kind is not None:
-        kind, outputs = section.kind, data.outputs()
-        options = dict(section.args) | ({"hidden": section.hidden} if section.hidden is not None else {})
-
-        def make() -> nn.Module:
-            with refused("model could not be made", f"give {_arguments(section)} what the model {kind} takes"):
-                return build_model(kind, data.train.input_shape, outputs, **options)
-    else:
-        factory = imported(str(section.factory), "model.factory")
-        make = called(factory, section.args)
-
-    if section.weights is None:
-        return make
-    weights = Path(section.weights)
-
-    def warm() -> nn.Module:
-        model = make()
-        load_weights(model, weights)
-        return model
-
-    return warm
 
 
 def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -158,7 +123,7 @@ def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[],
 def scaling(config: Config) -> Scaling:
     """How wide a configuration is run."""
     workers = config.workers
-    least, most = (workers.min, workers.max) if isinstance(workers, WorkersSection) else (workers, workers)
+    least, most = (workers.min, workers.max) if isinstance(workers, Workers) else (workers, workers)
     return Scaling(
         least,
         most,

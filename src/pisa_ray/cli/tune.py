@@ -20,11 +20,11 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from pisa_ray.actors import RayResources, ray_session
 from pisa_ray.actors.imports import import_from
 from pisa_ray.cli.config import Config, plain
-from pisa_ray.cli.factories import current_folder, given_in
-from pisa_ray.cli.search import Search, TuneSection
+from pisa_ray.cli.search import Search, Tuning
 from pisa_ray.cli.train import job_arguments, scaling
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
+from pisa_ray.named import current_folder, given_in
 from pisa_ray.trainer.trainer import PisaTrainer
 from pisa_ray.tuning import PisaTrainable, reserve
 
@@ -32,11 +32,10 @@ from pisa_ray.tuning import PisaTrainable, reserve
 def _arguments(spec: Search, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Those of PisaTrainer."""
     config = spec.config(chosen)
-    schedule = config.sigma_schedule
     return {
         **job_arguments(config),
         "rounds": config.rounds,
-        "sigma_schedule": None if schedule is None else schedule.build(),
+        "sigma_schedule": config.sigma_schedule,
         "scaling_config": scaling(config),
         "checkpoint_every": None,
     }
@@ -113,7 +112,7 @@ def _search(spec: Search, out: Path, *, resume: bool, progress: bool) -> str:
     return "finished"
 
 
-def _tuner(file: TuneSection, trainable: Any, out: Path, *, progress: bool) -> tune.Tuner:
+def _tuner(file: Tuning, trainable: Any, out: Path, *, progress: bool) -> tune.Tuner:
     searcher: Any = None
     if file.searcher == "optuna":
         try:
@@ -126,7 +125,7 @@ def _tuner(file: TuneSection, trainable: Any, out: Path, *, progress: bool) -> t
         searcher = BasicVariantGenerator(random_state=file.seed)
     scheduler = None
     if file.scheduler == "asha":
-        rounds = int(file.base.get("rounds", Config.model_fields["rounds"].default))
+        rounds = int(file.base.get("rounds", Config.rounds))
         scheduler = ASHAScheduler(time_attr="round", max_t=rounds, grace_period=min(file.every, rounds))
     return tune.Tuner(
         trainable,

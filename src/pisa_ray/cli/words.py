@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import re
 
-from pisa_ray.cli.config_baselines import FedAdamSection, FedAvgSection, FedProxSection, MOONSection, ScaffoldSection
+from pisa_ray.algorithm.method import Method
+from pisa_ray.algorithm.robust import Robust
+from pisa_ray.data.distortions.distortion import Distortion
+from pisa_ray.data.partitions.partition import Partition
+from pisa_ray.engine.asynchrony import Asynchronous
+from pisa_ray.options import Kind, Options
+from pisa_ray.schedulers.schedule import SigmaSchedule
+from pisa_ray.trainer.data import Data
 
-#: For each key of the file the classes that its section stands for, with their kinds.
-_SECTIONS: dict[str, dict[str, str]] = {
-    "algorithm": {
-        "PISA": "pisa",
-        "SISA": "sisa",
-        "NSISA": "nsisa",
-        "SISAD": "sisa_d",
-        "SyncOptimizer": "sync",
-        "Groups": "grouped",
-    }
-    | {
-        name: kind
-        for section in (FedAvgSection, FedProxSection, ScaffoldSection, MOONSection, FedAdamSection)
-        for kind, name in section.classes.items()
-    },
-    "sigma_schedule": {
-        "Constant": "constant",
-        "Geometric": "geometric",
-        "Matched": "matched",
-        "Shape": "shape",
-        "Trapezoid": "trapezoid",
-        "ResidualBalancing": "residual_balancing",
-        "LagrangianDescent": "lagrangian_descent",
-        "Plateau": "plateau",
-        "OnlineK0": "online_k0",
-    },
-    "partition": {
-        "IID": "iid",
-        "LabelSkew": "labels_per_shard",
-        "Dirichlet": "dirichlet",
-        "QuantitySkew": "quantity",
-        "ByColumn": "by_column",
-        "ByFeature": "by_feature",
-        "FeatureNoise": "feature_noise",
-        "Indices": "indices",
-    },
-    "partition.distort": {"Noise": "noise", "ShiftLabels": "shift_labels", "Rotate": "rotate", "Recolour": "recolour"},
-    "robust": {"TrimmedMean": "trimmed_mean", "Median": "median", "Clip": "clip"},
-    "data": {"Data": "data"},
-    "asynchronous": {"Asynchronous": "asynchronous"},
+#: For each key of the file the family, or the class, that its section stands for.
+_SECTIONS: dict[str, type[Options]] = {
+    "algorithm": Method,
+    "sigma_schedule": SigmaSchedule,
+    "partition.distort": Distortion,
+    "partition": Partition,
+    "robust": Robust,
+    "data": Data,
+    "asynchronous": Asynchronous,
 }
 
 #: What else has another name in the file or on the command line; what comes first goes first.
@@ -63,10 +39,15 @@ _WORDS = {
     r"stop_test_accuracy": "stop.test_accuracy",
     r"ray_address": "ray.address",
     r"replay is": "asynchronous.replay is",
-    r"algorithm\.lam": "algorithm.lambda",
     r"partition\.distortion": "partition.distort",
-    r"partition\.distort is (\w+)": r"partition.distort.kind is \1",
+    r"partition\.distort is ([a-z]\w*)": r"partition.distort.kind is \1",
+    r"a text": "text in quotes",
+    r"a dictionary(?= of)": "a section",
+    r"a dictionary": "a section of `key: value` lines",
+    r"Auto\(\)": "auto or {hint: a number}",
     r"None": "null",
+    r"True": "true",
+    r"False": "false",
 }
 
 #: Quoted text is the user's, and so is what is part of a path.
@@ -88,8 +69,9 @@ def spoken(text: str) -> str:
 
 
 def _spoken(text: str) -> str:
-    for section, kinds in _SECTIONS.items():
-        for name, kind in kinds.items():
+    for section, options in _SECTIONS.items():
+        kinds = options.known() if issubclass(options, Kind) else {section: options}
+        for kind, name in ((kind, one.__name__) for kind, one in kinds.items()):
             text = re.sub(rf"{_BEFORE}{name}\.(?=[a-z])", f"{section}.", text)
             text = re.sub(rf"{_BEFORE}{name}{_BEHIND}", kind, text)
     for pattern, word in _WORDS.items():

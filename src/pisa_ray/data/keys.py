@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
+
+from pisa_ray.later import torch
 
 
 def key(seed: int, purpose: str, *ids: int) -> int:

@@ -12,11 +12,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pisa_ray import checks
+from annotated_types import Ge, Gt, Le
+
 from pisa_ray.engine.json_text import parse
 from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
+from pisa_ray.options import Options, Positive
 
 #: (shard, version): a step of a shard at w^version.
 Step = tuple[int, int]
@@ -25,7 +28,7 @@ Arrivals = Mapping[int, Sequence[Step]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asynchronous:
+class Asynchronous(Options):
     """When a round ends: when enough shards have reported, or a time is over, and no message that stands is too old.
 
     Attributes:
@@ -35,17 +38,9 @@ class Asynchronous:
         deadline: Seconds after which a round ends with what has arrived, if anything has; None: it waits.
     """
 
-    quorum: float = 0.5
-    staleness: int = 10
-    deadline: float | None = None
-
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            quorum=checks.number(above=0, most=1),
-            staleness=checks.whole(least=0),
-            deadline=checks.number(above=0) | checks.nothing,
-        )
+    quorum: Annotated[float, Gt(0), Le(1)] = 0.5
+    staleness: Annotated[int, Ge(0)] = 10
+    deadline: Positive | None = None
 
     def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
         """Whether a round may end.

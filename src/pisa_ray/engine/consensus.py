@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Clip, Layout, Message, Reducer, StandingSum, TreeSum, trimmed
+from pisa_ray.algorithm import Layout, Message, StandingSum, TreeSum, trimmed
 from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
@@ -60,7 +60,7 @@ class Consensus:
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
         self._rows = job.rows(layout, len(buffers))
-        limit = torch.zeros(1 if isinstance(job.robust, Clip) else 0)  # of the first round: 0
+        limit = torch.zeros(1 if job.clips else 0)  # of the first round: 0
         memory = [job.method.initial_memory(layout), limit]
         self._published = torch.cat([job.method.first_consensus(w, layout), buffers, *memory])
         self._memory = len(memory[0])
@@ -188,9 +188,9 @@ class Consensus:
         new[p + b :] = old[p + b :]
         memory, limit = new[p + b :].tensor_split([self._memory])
         method.update(Update(total, old[:p], sigma, self._layout, w), memory)
-        if isinstance(self._job.robust, Clip):
+        if (robust := self._job.robust) is not None and robust.clips:
             norms = (total.norms / torch.tensor(self._job.alpha)).tolist()
-            limit.fill_(self._job.robust.limit([norms[i] for i in self.heard() or self._job.present]))
+            limit.fill_(robust.limit([norms[i] for i in self.heard() or self._job.present]))
         numbers = {}
         if diagnose:
             numbers = {"move": _norm(w - old[:p]), "residual": residual, "regulariser": self._regulariser(old[:p])}
@@ -207,7 +207,7 @@ class Consensus:
     def _total(self) -> Message:
         """The sum of all messages that have a say, or the means over those that a robust consensus keeps."""
         robust = self._job.robust
-        if not isinstance(robust, Reducer) or isinstance(self._sum, TreeSum):
+        if robust is None or robust.clips or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
         speakers = self._speakers()
         said = [self._rows.split(self._sum.row(i)) for i in speakers]

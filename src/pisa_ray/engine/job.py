@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import Clip, Layout, Method, Reducer, Robust, RowLayout
+from pisa_ray.algorithm import Layout, Method, Robust, RowLayout
 from pisa_ray.data import Distortion, Origin, Preprocess, Source
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.flat_model import FlatModel
@@ -135,6 +135,11 @@ class Job:
         return sorted({*chosen, *newcomers}) if newcomers else chosen
 
     @property
+    def clips(self) -> bool:
+        """Whether the moves of duals are limited."""
+        return self.robust is not None and self.robust.clips
+
+    @property
     def present(self) -> Sequence[int]:
         """The ids of the shards that are part of the problem, ascending."""
         ids = range(len(self.shards))
@@ -175,13 +180,13 @@ class Job:
 
         Either it stays in the sums of rounds in which the shard does not report, or it is compared with the others'.
         """
-        if isinstance(self.robust, Reducer):
+        if self.robust is not None and not self.clips:
             return True
         return self.method.remembers and (self.participation != 1 or self.asynchronous is not None or self.pinned)
 
     def rows(self, layout: Layout, buffers: int) -> RowLayout:
         """The layout of this job's messages, given that of w and b."""
-        norms = len(self.shards) if isinstance(self.robust, Clip) else 0
+        norms = len(self.shards) if self.clips else 0
         return RowLayout(layout.size, self.method.penalties(layout).size, buffers, norms)
 
     def steps(self, shard: int) -> int:

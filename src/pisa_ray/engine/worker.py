@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pisa_ray.algorithm import Clip, DualState, Message, ShardState, Task, TreeSum, clip_dual, compiled
+from pisa_ray.algorithm import DualState, Message, ShardState, Task, TreeSum, clip_dual, compiled
 from pisa_ray.algorithm.diagnostics import ShardDiagnostics, shard_diagnostics
 from pisa_ray.algorithm.message import Node, keep_buffers
 from pisa_ray.data import BatchStream, Rows, Source, key
@@ -360,13 +360,10 @@ class Worker:
         gap = torch.empty_like(model.parameters) if this.diagnose else None
         message, steps = self._rows.split(row), job.steps(i)
         drawn = _Drawn(self, i, this, first=state.reports * steps)
-        weighed = job.method.weighs and gap is None and not isinstance(job.robust, Clip)
+        weighed = job.method.weighs and gap is None and not job.clips
         alpha = job.alpha[i] if weighed else 1.0
         task = Task(model.home, drawn.draw, this.sigma, model.layout, gap, this.memory, steps, alpha)
-        if isinstance(job.robust, Clip):
-            momentum = self._clipped_step(i, task, message)
-        else:
-            momentum = job.method.step(state, task, message)
+        momentum = self._clipped_step(i, task, message) if job.clips else job.method.step(state, task, message)
         state.version = this.number
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pisa_ray.algorithm import Layout, Message, RowLayout, Settings, Task, TreeSum, Update
+from pisa_ray.algorithm import AdmmRule, Layout, Message, RowLayout, Task, TreeSum, Update
 
 #: What the optimizer keeps of a parameter.
 State = MutableMapping[str, Any]
@@ -48,7 +48,7 @@ class Bucket:
     def __init__(
         self,
         params: Sequence[torch.Tensor],
-        rule: Settings,
+        rule: AdmmRule,
         shards: int,
         states: Sequence[State],
         room: Callable[[int, torch.Tensor], torch.Tensor],
@@ -147,7 +147,7 @@ class Bucket:
         return self._rows.split(first)
 
 
-def splits(p: torch.Tensor, rule: Settings) -> bool:
+def splits(p: torch.Tensor, rule: AdmmRule) -> bool:
     """Whether a parameter may move apart from others: on a GPU that costs calls, and NSISA batches equal shapes."""
     return p.device.type == "cpu" and not rule.momenta
 

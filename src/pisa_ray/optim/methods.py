@@ -9,8 +9,8 @@ from torch.optim.optimizer import ParamsT
 
 from pisa_ray import algorithm
 from pisa_ray.algorithm import Adam, Instantaneous, SecondMoment
-from pisa_ray.algorithm.groups import KINDS
-from pisa_ray.algorithm.nsisa import Precision
+from pisa_ray.algorithm.methods.groups import KINDS
+from pisa_ray.algorithm.methods.nsisa import Precision
 from pisa_ray.algorithm.preconditioners import Identity
 from pisa_ray.errors import ConfigError
 from pisa_ray.optim.optimizer import AdmmOptimizer
@@ -144,7 +144,7 @@ class NSISA(AdmmOptimizer):
         sigma: float = 20.0,
         rho: float = 80.0,
         lam: float = 0.0,
-        rest: algorithm.Settings | None = algorithm.SISAD(sigma=30.0, rho=570.0),  # noqa: B008  (it is frozen)
+        rest: algorithm.AdmmRule | None = algorithm.SISAD(sigma=30.0, rho=570.0),  # noqa: B008  (it is frozen)
         eps: float = 1e-8,
         mu: float = 0.95,
         nesterov: bool = True,

@@ -9,7 +9,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from pisa_ray import checks
-from pisa_ray.algorithm import Settings, number
+from pisa_ray.algorithm import AdmmRule, number
 from pisa_ray.errors import ConfigError
 from pisa_ray.optim.bucket import LARGE, Bucket, State, reports, splits, working_type
 from pisa_ray.optim.param_groups import numbers_of, rule_of, said, settled
@@ -50,8 +50,8 @@ class AdmmOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        rule: Settings,
-        kinds: Mapping[str, Settings] | None = None,
+        rule: AdmmRule,
+        kinds: Mapping[str, AdmmRule] | None = None,
         *,
         lr: float = 1.0,
         shards: int = 1,

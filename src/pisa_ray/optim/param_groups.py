@@ -11,13 +11,13 @@ from torch import nn
 
 from pisa_ray import algorithm, checks
 from pisa_ray.algorithm.auto import Auto
-from pisa_ray.algorithm.groups import KINDS
 from pisa_ray.algorithm.layout import layout_of
-from pisa_ray.algorithm.sisa_d import EPS
+from pisa_ray.algorithm.methods.groups import KINDS
+from pisa_ray.algorithm.methods.sisa_d import EPS
 from pisa_ray.errors import ConfigError
 
 #: The rules, by the name that stands in a group.
-RULES: dict[str, type[algorithm.Settings]] = {
+RULES: dict[str, type[algorithm.AdmmRule]] = {
     "pisa": algorithm.PISA,
     "sisa": algorithm.SISA,
     "sisa_d": algorithm.SISAD,
@@ -59,7 +59,7 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
     return found
 
 
-def numbers_of(rule: algorithm.Settings) -> dict[str, Any]:
+def numbers_of(rule: algorithm.AdmmRule) -> dict[str, Any]:
     """A rule as entries of a group.
 
     Raises:
@@ -103,7 +103,7 @@ def said(group: Mapping[str, Any]) -> tuple[Any, ...]:
     return group["rule"], *((name, _frozen(group[name])) for name in _names(group["rule"]))
 
 
-def rule_of(group: Mapping[str, Any]) -> algorithm.Settings:
+def rule_of(group: Mapping[str, Any]) -> algorithm.AdmmRule:
     """A new rule as a group says.
 
     Raises:

@@ -7,36 +7,17 @@ a bound of the total growth, and none can do anything about a first sigma that i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from pisa_ray import checks
+from annotated_types import Ge, Gt
 
-#: What a schedule must remember from round to round; saved in checkpoints.
-Memory = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a round has shown.
-
-    Attributes:
-        loss: Mean training loss at w, over the mini-batches of the round.
-        primal: Primal residual, sqrt(sum_i alpha_i N(w_i - w)^2).
-        move: Consensus move, sigma N(w' - w), the classical dual residual.
-        lagrangian: The augmented Lagrangian.
-
-    The last three are None where they were not measured.
-    """
-
-    loss: float
-    primal: float | None = None
-    move: float | None = None
-    lagrangian: float | None = None
+from pisa_ray.options import Count, Decay, NotNegative, Positive
+from pisa_ray.schedulers.schedule import Memory, Seen, SigmaSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive(ABC):
+class Adaptive(SigmaSchedule, ABC):
     """Lets sigma grow by a factor when a round shows that it should.
 
     Attributes:
@@ -45,38 +26,22 @@ class Adaptive(ABC):
         every: Rounds between two looks, at least 1; a look at more than the loss costs a gradient.
     """
 
-    factor: float = 2.0
-    most: float = 1000.0
-    every: int = 10
+    planned: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        checks.settle(self, factor=checks.number(above=1), most=checks.number(least=1), every=checks.whole(least=1))
-
-    @property
-    @abstractmethod
-    def measures(self) -> bool:
-        """Whether it looks at more than the loss."""
+    factor: Annotated[float, Gt(1)] = 2.0
+    most: Annotated[float, Ge(1)] = 1000.0
+    every: Count = 10
 
     @abstractmethod
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
         """Whether sigma should grow; may change its memory."""
 
     def looks(self, round_: int) -> bool:
-        """Whether it looks at a round."""
+        """See SigmaSchedule."""
         return round_ % self.every == 0
 
     def adapt(self, sigma: float, round_: int, seen: Seen, memory: Memory) -> tuple[float, Memory]:
-        """The penalty after a round.
-
-        Args:
-            sigma: That of the round.
-            round_: The round that is done.
-            seen: What it has shown.
-            memory: What this returned the last time; empty at first.
-
-        Returns:
-            The next round's penalty, and what to remember.
-        """
+        """See SigmaSchedule."""
         if not self.looks(round_):
             return sigma, memory
         now = dict(memory)
@@ -95,16 +60,10 @@ class ResidualBalancing(Adaptive):
         ratio: How many times, above 0.
     """
 
-    ratio: float = 10.0
+    kind: ClassVar[str] = "residual_balancing"
+    measures: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, ratio=checks.number(above=0))
-
-    @property
-    def measures(self) -> bool:
-        """See Adaptive."""
-        return True
+    ratio: Positive = 10.0
 
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
         """See Adaptive."""
@@ -119,16 +78,10 @@ class LagrangianDescent(Adaptive):
         tolerance: A rise by less than this share of its size is none.
     """
 
-    tolerance: float = 0.01
+    kind: ClassVar[str] = "lagrangian_descent"
+    measures: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, tolerance=checks.number(least=0))
-
-    @property
-    def measures(self) -> bool:
-        """See Adaptive."""
-        return True
+    tolerance: NotNegative = 0.01
 
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
         """See Adaptive."""
@@ -150,24 +103,12 @@ class Plateau(Adaptive):
         smoothing: Of the exponential mean, in [0, 1).
     """
 
-    every: int = 1
-    patience: int = 20
-    threshold: float = 1e-3
-    smoothing: float = 0.9
+    kind: ClassVar[str] = "plateau"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(
-            self,
-            patience=checks.whole(least=1),
-            threshold=checks.number(least=0),
-            smoothing=checks.number(least=0, below=1),
-        )
-
-    @property
-    def measures(self) -> bool:
-        """See Adaptive."""
-        return False
+    every: Count = 1
+    patience: Count = 20
+    threshold: NotNegative = 1e-3
+    smoothing: Decay = 0.9
 
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
         """See Adaptive."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, ClassVar
 
-from pisa_ray import checks
-from pisa_ray.schedulers.adaptive import Memory
-from pisa_ray.schedulers.planned import LARGEST, ROUNDS, Geometric, Trapezoid
+from annotated_types import Ge, Gt, Le, Lt
+
+from pisa_ray.options import Count, Decay, Share
+from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
+from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
 
 #: A row that is evaluated costs so many sample gradients: a forward pass without the backward one.
 EVALUATED = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineK0:
+class OnlineK0(SigmaSchedule):
     """After a warm-up sigma is divided by gamma in every k0-th round, and at some rounds, the rungs, k0 is chosen.
 
     The choice is made by trials: they go `length` rounds on from the state that the run is in, through all that their
@@ -46,34 +49,28 @@ class OnlineK0:
     (15, (14, 56, 125, 222, 347))
     """
 
-    k0: int = 10
-    gamma: float = 0.95
-    warmup: float = 0.3
-    factor: float = 3.0
-    length: int = 3
-    share: float = 0.1
-    longer: float = 0.01
-    shorter: float = 0.1
-    most: float = 100.0
-    rounds: int | None = None
+    kind: ClassVar[str] = "online_k0"
+    planned: ClassVar[bool] = False
+    tries: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            k0=checks.whole(least=1),
-            gamma=checks.number(above=0, below=1),
-            warmup=checks.number(least=0, most=1),
-            factor=checks.number(above=1),
-            length=checks.whole(least=2),
-            share=checks.number(above=0, most=1),
-            longer=checks.number(least=0, below=1),
-            shorter=checks.number(least=0, below=1),
-            most=checks.number(above=1),
-            rounds=ROUNDS | checks.nothing,
-        )
+    k0: Count = 10
+    gamma: Annotated[float, Gt(0), Lt(1)] = 0.95
+    warmup: Share = 0.3
+    factor: Annotated[float, Gt(1)] = 3.0
+    length: Annotated[int, Ge(2)] = 3
+    share: Annotated[float, Gt(0), Le(1)] = 0.1
+    longer: Decay = 0.01
+    shorter: Decay = 0.1
+    most: Annotated[float, Gt(1)] = 100.0
+    rounds: Rounds | None = None
 
     @property
-    def planned(self) -> int:
+    def trial_share(self) -> float:
+        """See SigmaSchedule."""
+        return self.share
+
+    @property
+    def length_of_run(self) -> int:
         """T."""
         if self.rounds is None:
             raise ValueError("rounds is not known: the trainer fills it in")
@@ -82,18 +79,18 @@ class OnlineK0:
     @property
     def trials(self) -> int:
         """How many there may be; a trial is evaluated on as many rows as a round goes through."""
-        return int(self.share * self.planned / (self.length + EVALUATED))
+        return int(self.share * self.length_of_run / (self.length + EVALUATED))
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The rounds after which k0 is chosen; each has a period as it is, a longer and a shorter one to try."""
         number = self.trials // 3
-        found = {round(self.planned * (j / (number + 1)) ** 2) for j in range(1, number + 1)}
+        found = {round(self.length_of_run * (j / (number + 1)) ** 2) for j in range(1, number + 1)}
         return tuple(sorted(found - {0}))
 
     def until(self, round_: int) -> int:
         """The rounds from one to the next rung, or the end."""
-        return min([r for r in self.rungs if r > round_], default=self.planned) - round_
+        return min([r for r in self.rungs if r > round_], default=self.length_of_run) - round_
 
     def period(self, memory: Memory) -> int:
         """k0 as it is now, given what the run remembers."""
@@ -107,11 +104,15 @@ class OnlineK0:
         """Whether k0 is to be chosen after a round."""
         return round_ in self.rungs and memory.get("rung") != round_ and self.left(round_, memory) >= 3
 
+    def told(self, memory: Memory) -> dict[str, int]:
+        """See SigmaSchedule."""
+        return {"k0": self.period(memory), "trial_gradients": int(memory.get("samples", 0))}
+
     def left(self, round_: int, memory: Memory) -> int:
         """How many trials there may be at a rung; each that is to come keeps three."""
         return self.trials - self.spent(memory) - 3 * sum(rung > round_ for rung in self.rungs)
 
-    def chosen(self, k0: int, round_: int, trials: int, samples: int, memory: Memory) -> dict[str, float]:
+    def remembered(self, k0: int, round_: int, trials: int, samples: int, memory: Memory) -> dict[str, float]:
         """What to remember of a choice after a round, which took so many trials and sample gradients."""
         spent = {"trials": self.spent(memory) + trials, "samples": memory.get("samples", 0) + samples}
         begun = {"k0": k0, "begun": round_} if k0 != self.period(memory) else {}
@@ -119,21 +120,21 @@ class OnlineK0:
 
     def shortest(self, round_: int) -> int:
         """The shortest period that is tried after a round."""
-        return max(1, math.ceil((self.planned - round_) * math.log(1 / self.gamma) / math.log(self.most)))
+        return max(1, math.ceil((self.length_of_run - round_) * math.log(1 / self.gamma) / math.log(self.most)))
 
     def needed(self, k0: int, than: int, round_: int) -> float:
         """By what share of a loss a period must be better than another, after a round."""
-        return self.longer if k0 > than else self.shorter * (1 - round_ / self.planned)
+        return self.longer if k0 > than else self.shorter * (1 - round_ / self.length_of_run)
 
     def _warm(self, round_: int) -> float:
-        return Trapezoid(self.warmup, cooldown=0.0, rounds=self.planned).factor(round_)
+        return Trapezoid(self.warmup, cooldown=0.0, rounds=self.length_of_run).factor(round_)
 
-    def grow(self, sigma: float, round_: int, memory: Memory) -> float:
+    def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
         """The penalty of a round, from that of the round before; periods are counted from where they were chosen on.
 
         Constant after T.
         """
-        if round_ > self.planned:
+        if round_ > self.length_of_run:
             return sigma
         grown = Geometric(self.gamma, self.period(memory)).grow(sigma, round_ - int(memory.get("begun", 0)))
         return min(grown * (self._warm(round_) / self._warm(round_ - 1)), LARGEST)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
-from torch.optim import lr_scheduler
+from annotated_types import Ge, Gt, Le
 
-from pisa_ray import checks
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.options import Share
+from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
+
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
 
 #: Growth ends here, far beyond the sigma at which w stops moving and short of float32's overflow.
 LARGEST = 1e30
@@ -19,34 +23,16 @@ LARGEST = 1e30
 #: The smallest factor of a learning rate, where a shape ends in 0.
 SMALLEST = 1e-6
 
-#: What a number of rounds may be; plans that list rounds stay small enough for memory.
-ROUNDS = checks.whole(least=1, most=10**9)
-
-
-@runtime_checkable
-class Planned(Protocol):
-    """Decides the penalty round by round."""
-
-    def grow(self, sigma: float, round_: int) -> float:
-        """The penalty of a round, from that of the round before.
-
-        Args:
-            sigma: Penalty of the round before (sigma^0 before round 1).
-            round_: The round about to run, from 1 (ell + 1 in the paper).
-        """
-
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(SigmaSchedule):
     """sigma stays what it is."""
 
-    def grow(self, sigma: float, round_: int) -> float:
-        """See Planned."""
-        return sigma
+    kind: ClassVar[str] = "constant"
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(SigmaSchedule):
     """sigma is divided by gamma in every k0-th round, after its consensus and before its gradients.
 
     Rounds 1 .. k0-1 use sigma^0, round k0 is the first with sigma^0 / gamma. All the way that w can still go shrinks
@@ -61,19 +47,18 @@ class Geometric:
     [1.0, 2.0, 2.0, 4.0, 4.0]
     """
 
-    gamma: float = 0.95
-    k0: int = 10
+    kind: ClassVar[str] = "geometric"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, gamma=checks.number(above=0, most=1), k0=checks.whole(least=1))
+    gamma: Annotated[float, Gt(0), Le(1)] = 0.95
+    k0: Annotated[int, Ge(1)] = 10
 
-    def grow(self, sigma: float, round_: int) -> float:
-        """See Planned."""
+    def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
+        """See SigmaSchedule."""
         return min(sigma / self.gamma, LARGEST) if round_ % self.k0 == 0 else sigma
 
 
 @dataclass(frozen=True)
-class Matched:
+class Matched(SigmaSchedule):
     """sigma grows evenly, round by round, by a factor in all.
 
     Of gamma and k0 only the total growth gamma^(-T / k0) matters, so this is the paper's rule with one number.
@@ -87,21 +72,20 @@ class Matched:
     [2.0, 4.0, 8.0, 8.0, 8.0]
     """
 
-    growth: float = 10.0
-    rounds: int | None = None
+    kind: ClassVar[str] = "matched"
 
-    def __post_init__(self) -> None:
-        checks.settle(self, growth=checks.number(least=1), rounds=ROUNDS | checks.nothing)
+    growth: Annotated[float, Ge(1)] = 10.0
+    rounds: Rounds | None = None
 
-    def grow(self, sigma: float, round_: int) -> float:
-        """See Planned."""
+    def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
+        """See SigmaSchedule."""
         if self.rounds is None:
             raise ValueError("rounds is not known: the trainer fills it in")
         return min(sigma * self.growth ** (1 / self.rounds), LARGEST) if round_ <= self.rounds else sigma
 
 
 @dataclass(frozen=True)
-class Trapezoid:
+class Trapezoid(SigmaSchedule):
     """sigma falls to sigma^0 in a warm-up, rests there, and grows in a cool-down, as 1/sigma in a trapezoid.
 
     Shares are of the rounds: with W = warmup T and C = cooldown T, sigma_r = sigma^0 W / r up to round W, and
@@ -118,19 +102,15 @@ class Trapezoid:
     [2.0, 1.0, 1.0, 2.0, 4.0, 4.0]
     """
 
-    warmup: float = 0.3
-    cooldown: float = 0.2
-    growth: float = 10.0
-    rounds: int | None = None
+    kind: ClassVar[str] = "trapezoid"
+
+    warmup: Share = 0.3
+    cooldown: Share = 0.2
+    growth: Annotated[float, Ge(1)] = 10.0
+    rounds: Rounds | None = None
 
     def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            warmup=checks.number(least=0, most=1),
-            cooldown=checks.number(least=0, most=1),
-            growth=checks.number(least=1),
-            rounds=ROUNDS | checks.nothing,
-        )
+        super().__post_init__()
         if self.warmup + self.cooldown > 1:
             raise ConfigError(
                 f"Trapezoid.warmup is {self.warmup} and Trapezoid.cooldown {self.cooldown}, but they must be shares of "
@@ -148,8 +128,8 @@ class Trapezoid:
         grown = min(round_, self.rounds) - self.rounds + falling
         return max(rising / round_, 1.0) * (self.growth ** (grown / falling) if grown > 0 else 1.0)
 
-    def grow(self, sigma: float, round_: int) -> float:
-        """See Planned."""
+    def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
+        """See SigmaSchedule."""
         return min(sigma * (self.factor(round_) / self.factor(round_ - 1)), LARGEST)
 
 
@@ -161,7 +141,7 @@ class _Rates:
         options: Its arguments.
     """
 
-    def __init__(self, kind: type[lr_scheduler.LRScheduler], options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: type[LRScheduler], options: Mapping[str, Any]) -> None:
         self._optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         self._scheduler = kind(self._optimizer, **options)
         self._known = [self._rate()]
@@ -179,7 +159,7 @@ class _Rates:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(SigmaSchedule):
     """1/sigma follows the shape of a learning rate: after a warm-up, that of a scheduler of torch.
 
     sigma^0 is where the shape begins, the largest step of most of them: sigma_r = sigma^0 / f(r), where f(r) = r / W in
@@ -195,21 +175,19 @@ class Shape:
     [2.0, 1.0, 1.0, 1.0, 2.0, 2.0]
     """
 
+    kind: ClassVar[str] = "shape"
+
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    warmup: int = 0
+    warmup: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            name=checks.text,
-            options=checks.mapping(checks.within, "a dictionary of the scheduler's arguments"),
-            warmup=checks.whole(least=0),
-        )
-        kind = getattr(lr_scheduler, self.name, None)
-        if not (isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)):
+        super().__post_init__()
+        known = torch.optim.lr_scheduler
+        kind = getattr(known, self.name, None)
+        if not (isinstance(kind, type) and issubclass(kind, known.LRScheduler)):
             raise ConfigError(f"Shape.name is {self.name!r}, but it must be a class of torch.optim.lr_scheduler.")
-        if kind is lr_scheduler.ReduceLROnPlateau:
+        if kind is known.ReduceLROnPlateau:
             raise ConfigError("Shape.name is 'ReduceLROnPlateau', but that looks at a loss: use Plateau.")
         try:
             self._rates.at(1)
@@ -220,7 +198,7 @@ class Shape:
 
     @cached_property
     def _rates(self) -> _Rates:
-        return _Rates(getattr(lr_scheduler, self.name), self.options)
+        return _Rates(getattr(torch.optim.lr_scheduler, self.name), self.options)
 
     def factor(self, round_: int) -> float:
         """f(r); f(0) = 1."""
@@ -230,6 +208,6 @@ class Shape:
             return round_ / self.warmup
         return max(self._rates.at(round_ - self.warmup - 1), SMALLEST)
 
-    def grow(self, sigma: float, round_: int) -> float:
-        """See Planned."""
+    def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
+        """See SigmaSchedule."""
         return min(sigma * self.factor(round_ - 1) / self.factor(round_), LARGEST)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from pisa_ray import checks
-from pisa_ray.algorithm import Clip, Median, TrimmedMean
-from pisa_ray.algorithm.method import METHOD
+from pisa_ray.algorithm import Robust
+from pisa_ray.algorithm.method import Method
 from pisa_ray.data import Partition
 from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.schedulers import Adaptive, OnlineK0, Planned
-from pisa_ray.schedulers.planned import ROUNDS
-from pisa_ray.trainer.prepare import Data, Opened
+from pisa_ray.options import rule
+from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.schedulers.schedule import Rounds
+from pisa_ray.trainer.data import Data, Opened
 
 _COUNT = checks.whole(least=1)
 _SHARDS = checks.sequence(checks.whole(least=0), "a list of shards")
@@ -20,9 +21,9 @@ _SHARDS = checks.sequence(checks.whole(least=0), "a list of shards")
 ARGUMENTS = {
     "model": checks.instance("a torch.nn.Module", nn.Module) | checks.function,
     "data": checks.instance("data such as Data(train='rows.parquet', input='x', label='y')", Data, Opened),
-    "partition": checks.instance("a partition such as IID(shards=10)", Partition),
-    "rounds": ROUNDS,
-    "algorithm": METHOD | checks.nothing,
+    "partition": rule(Partition),
+    "rounds": rule(Rounds),
+    "algorithm": rule(Method) | checks.nothing,
     "loss": checks.function | checks.nothing,
     "evaluate": checks.function | checks.nothing,
     "batch_size": _COUNT | checks.nothing,
@@ -35,9 +36,8 @@ ARGUMENTS = {
     "asynchronous": checks.instance("a rule such as Asynchronous(quorum=0.5)", Asynchronous) | checks.nothing,
     "replay": checks.path | checks.nothing,
     "pin_to": checks.mapping(checks.within, "a dictionary such as {'site': ['lyon', 'bonn']}") | checks.nothing,
-    "robust": checks.instance("TrimmedMean(), Median(), Clip()", TrimmedMean, Median, Clip) | checks.nothing,
-    "sigma_schedule": checks.instance("a schedule such as Geometric(gamma=0.9, k0=10)", Planned, Adaptive, OnlineK0)
-    | checks.nothing,
+    "robust": rule(Robust) | checks.nothing,
+    "sigma_schedule": rule(SigmaSchedule) | checks.nothing,
     "seed": checks.whole(least=0),
     "evaluate_every": _COUNT,
     "checkpoint_every": _COUNT | checks.nothing,

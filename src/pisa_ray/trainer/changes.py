@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pisa_ray.algorithm import Clip, memory_of
+from pisa_ray.algorithm import memory_of
 from pisa_ray.data import Source, check_alike, open_source
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, PisaError
@@ -172,7 +172,7 @@ class Changes:
                 f"shards cannot join or leave a run of {name}, whose consensus remembers {known} another algorithm, "
                 "such as SISAD."
             )
-        if isinstance(job.robust, Clip):
+        if job.clips:
             raise ConfigError(
                 "shards cannot join or leave a run with robust: clip, whose messages have a place for each of the "
                 "first shards: use TrimmedMean or Median, or leave robust out."

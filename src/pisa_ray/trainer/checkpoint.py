@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pisa_ray import checks
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.json_text import is_count
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.options import Count, Options
 from pisa_ray.trainer.changes import present
 from pisa_ray.trainer.manifest import FORMAT, Progress, fault
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
-class Keep:
+class Keep(Options):
     """Which checkpoints stay: the newest, or the best by a metric and the newest, from which a run is resumed.
 
     Attributes:
@@ -38,17 +38,9 @@ class Keep:
         order: Whether the best value is the largest, "max", or the smallest, "min".
     """
 
-    count: int | None = 2
+    count: Count | None = 2
     best_by: str | None = None
-    order: str = "max"
-
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            count=checks.whole(least=1) | checks.nothing,
-            best_by=checks.text | checks.nothing,
-            order=checks.choice("max", "min"),
-        )
+    order: Literal["max", "min"] = "max"
 
     def score(self, metrics: Mapping[str, Any]) -> float:
         """How good a checkpoint is; one without the metric is worse than any."""
@@ -239,7 +231,7 @@ def latest(folder: Folder | Path) -> Checkpoint | None:
     return _read(complete[-1]) if complete else None
 
 
-def best(folder: Folder | Path, metric: str, order: str = "max") -> Checkpoint | None:
+def best(folder: Folder | Path, metric: str, order: Literal["max", "min"] = "max") -> Checkpoint | None:
     """The best complete checkpoint of those that stayed, the newer of equals; None where none has the metric."""
     complete = _complete(Folder.of(folder))
     scores = _scores(complete, Keep(None, metric, order))

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pisa_ray.algorithm.diagnostics import combine
 from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaError, WorkerDiedError
-from pisa_ray.schedulers import Adaptive, OnlineK0, Seen, SigmaSchedule
+from pisa_ray.schedulers import OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.checkpoint import Draft, Keep
@@ -128,8 +128,9 @@ class Loop:
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             if status is None and self._is_rung() and not self._choose_k0():
                 continue
-            round_ = self.progress.round + 1
-            sigma = self._grown(round_)
+            schedule, progress = self.schedule.sigma, self.progress
+            round_ = progress.round + 1
+            sigma = schedule.grow(progress.sigma, round_, progress.memory)
             for message in self.directory.requests.set_aside_garbage():
                 self.events("request_refused", message=message)
             if (workers := self.resize_requested()) is not None:
@@ -149,25 +150,14 @@ class Loop:
         self._evaluate()
         return status
 
-    def _grown(self, round_: int) -> float:
-        """The penalty of the next round."""
-        schedule, sigma = self.schedule.sigma, self.progress.sigma
-        if isinstance(schedule, Adaptive):
-            return sigma
-        if isinstance(schedule, OnlineK0):
-            return schedule.grow(sigma, round_, self.progress.memory)
-        return schedule.grow(sigma, round_)
-
     def _is_rung(self) -> bool:
-        schedule = self.schedule.sigma
-        return isinstance(schedule, OnlineK0) and schedule.chooses(self.progress.round, self.progress.memory)
+        return self.schedule.sigma.chooses(self.progress.round, self.progress.memory)
 
     def _choose_k0(self) -> bool:
         """Choose k0 by trials; returns whether they came to their end: if not, it is as if none had been."""
         from pisa_ray.trainer.online import Neighbours, Trials  # noqa: PLC0415 - Tune takes its time
 
-        schedule, progress = self.schedule.sigma, self.progress
-        assert isinstance(schedule, OnlineK0)  # noqa: S101  (for the type checker)
+        schedule, progress = cast("OnlineK0", self.schedule.sigma), self.progress
         self._evaluate()  # the round before
         start, before = time.perf_counter(), schedule.period(progress.memory)
         self.fleet.tend()
@@ -176,7 +166,7 @@ class Loop:
         if not trials.choose(searcher, self.stop_requested):
             return False
         k0, number = searcher.best if trials.alike else before, len(searcher.losses)
-        progress.memory = schedule.chosen(k0, progress.round, number, trials.samples, progress.memory)
+        progress.memory = schedule.remembered(k0, progress.round, number, trials.samples, progress.memory)
         progress.sample_gradients += trials.samples
         progress.bytes_sent += trials.bytes_sent
         progress.gradient_seconds += trials.gradient_seconds
@@ -193,10 +183,9 @@ class Loop:
 
     def _planned_gradients(self) -> float:
         """What the planned run costs without trials, if rounds go on as they were."""
-        progress, schedule = self.progress, self.schedule.sigma
-        assert isinstance(schedule, OnlineK0)  # noqa: S101  (for the type checker)
+        progress, schedule = self.progress, cast("OnlineK0", self.schedule.sigma)
         so_far = progress.sample_gradients - progress.memory.get("samples", 0)
-        return so_far / progress.round * schedule.planned
+        return so_far / progress.round * schedule.length_of_run
 
     def _change(self) -> None:
         """Let shards join and leave, as the user has asked, and save that at once."""
@@ -232,7 +221,7 @@ class Loop:
     def _is_measured(self, round_: int) -> bool:
         """Whether the sigma schedule needs a round's residuals."""
         schedule = self.schedule.sigma
-        return isinstance(schedule, Adaptive) and schedule.measures and schedule.looks(round_)
+        return schedule.measures and schedule.looks(round_)
 
     def _is_saved(self, round_: int) -> bool:
         every = self.schedule.checkpoint_every
@@ -275,10 +264,9 @@ class Loop:
         self._latest = row
         if self._is_evaluated(round_):
             self._due = row
-        if isinstance(self.schedule.sigma, Adaptive):
-            seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
-            progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
-            progress.memory = dict(memory)
+        seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
+        progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
+        progress.memory = dict(memory)
         if self.may_turn and has_turned(progress.losses, loss, self.schedule.rounds):
             progress.sigma *= FACTOR
             self.events("sigma_raised", sigma=progress.sigma, factor=FACTOR)
@@ -304,7 +292,7 @@ class Loop:
             "workers": len(self.fleet.workers()),
             "shards_reporting": len(shards),
             "sample_gradients": progress.sample_gradients,
-            **self._k0(),
+            **self.schedule.sigma.told(progress.memory),
             "bytes_sent": progress.bytes_sent,
             "gradient_seconds": progress.gradient_seconds,
             **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
@@ -320,13 +308,6 @@ class Loop:
             if row["augmented_lagrangian"] is not None:
                 row["augmented_lagrangian"] += report.consensus.regulariser
         return row
-
-    def _k0(self) -> dict[str, int]:
-        """What is to be told of k0 where it is chosen online."""
-        schedule, memory = self.schedule.sigma, self.progress.memory
-        if not isinstance(schedule, OnlineK0):
-            return {}
-        return {"k0": schedule.period(memory), "trial_gradients": int(memory.get("samples", 0))}
 
     def _evaluate(self) -> None:
         """Complete and write the row that is due, at the w published after its round."""

@@ -61,7 +61,7 @@ class Neighbours(Searcher):
         longer = max(self.best + 1, round(self.best * factor))
         shorter = max(self._shortest, round(self.best / factor))
         for k0, over in ((longer, self.best >= self._first), (shorter, self.best <= self._first)):
-            if over and k0 not in self.losses and k0 <= self._schedule.planned:
+            if over and k0 not in self.losses and k0 <= self._schedule.length_of_run:
                 return k0
         return None
 

@@ -14,26 +14,20 @@ from torch import nn
 from torch.nn import functional
 
 from pisa_ray import checks
-from pisa_ray.algorithm import SISAD, Clip, Layout, Method, Robust
+from pisa_ray.algorithm import SISAD, Layout, Method, Robust
 from pisa_ray.data import (
-    KeptSource,
     Partition,
-    Preprocess,
     Source,
-    check_alike,
-    checked_dtype,
-    default_preprocess,
     hold_out,
     label_distribution,
-    open_source,
 )
 from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import OnlineK0
-from pisa_ray.trainer.labels import classes_of
+from pisa_ray.schedulers import OnlineK0, SigmaSchedule
+from pisa_ray.trainer.data import Data, Opened
 from pisa_ray.trainer.model_factory import model_factory, steady
 from pisa_ray.trainer.probe import try_job
 
@@ -43,113 +37,6 @@ RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensu
 
 #: A node label, and for each shard its value where the shard must stay; None: anywhere.
 PinTo = Mapping[str, Sequence[str | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Training and test data and how rows become model inputs.
-
-    Attributes:
-        train: A Parquet file or folder (path or URI), a list of them or a pattern such as "data/*.parquet", a
-            pyarrow.Table, a DataFrame, a dictionary of arrays, a list of dictionaries, a Hugging Face data set, a
-            ray.data.Dataset, a map-style torch data set of (input, target) pairs or dictionaries, a pair of arrays
-            (inputs, targets), or "digits".
-        test: The same kinds, or None: no test metrics.
-        input: Column of the inputs, or columns of numbers that are stacked; not for pairs and digits.
-        label: Column of the targets: integers for classification, floats for regression.
-        validation: A share of each shard's rows that is held out, or a source like `test`, or None.
-        scale: Factor on stored numbers; None: 1/255 for uint8 images, else 1.
-        mean: Per channel, subtracted after scaling; None: for colour uint8 images the train file's, else 0.
-        std: Per channel, divided by; None: as for mean, else 1.
-        transform: (stored inputs [b, ...], training) -> model inputs; replaces scale, mean and std. Random numbers it
-            draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
-        dtype: The type of the model's inputs, "float32" or "int64"; None: int64 for integers that are neither scaled
-            nor uint8 images, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
-    """
-
-    train: Any
-    test: Any = None
-    input: str | Sequence[str] | None = None
-    label: str | None = None
-    validation: float | Any | None = None
-    scale: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        names = checks.sequence(checks.text, "a list of columns")
-        checks.settle(
-            self,
-            input=checks.text | names | checks.nothing,
-            label=checks.text | checks.nothing,
-            scale=checks.number() | checks.nothing,
-            mean=_channels(checks.number()),
-            std=_channels(checks.number(above=0)),
-            transform=checks.function | checks.nothing,
-        )
-        if isinstance(checks.plain(self.validation), int | float):
-            checks.settle(self, validation=checks.number(above=0, below=1))
-
-    def open(self, *, keep: bool = False, pinned: bool = False) -> Opened:
-        """Open the sources; data that cannot be used are refused here.
-
-        Args:
-            keep: Decode each source once and keep it in memory, for several runs of one process.
-            pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
-                where it is read.
-        """
-        dtype = checked_dtype(self.dtype)
-
-        def source(name: str, spec: Any) -> Source:
-            integers = dtype == torch.int64
-            opened = open_source(spec, input=self.input, label=self.label, integers=integers, name=f"data.{name}")
-            return KeptSource(opened) if keep else opened
-
-        train = source("train", self.train)
-        test = source("test", self.test) if self.test is not None else None
-        share = self.validation if isinstance(self.validation, float) else None
-        validation = source("validation", self.validation) if self.validation is not None and share is None else None
-        for name, other in (("train", train), ("test", test), ("validation", validation)):
-            if other is not None:
-                other.check(f"data.{name}", inputs=self.transform is None and not pinned)
-                check_alike(train, other, f"data.{name}")
-        input_, label = (
-            ("features", "label")
-            if isinstance(self.train, str) and self.train == "digits"
-            else (self.input, self.label)
-        )
-        preprocess = default_preprocess(
-            train, scale=self.scale, mean=self.mean, std=self.std, transform=self.transform, dtype=dtype
-        )
-        return Opened(train, test, validation, share, preprocess, input_, label)
-
-
-def _channels(of: checks.Rule) -> checks.Rule:
-    """One number a channel, or one for all: a tuple of them."""
-    return of.then(lambda value: (value,)) | checks.sequence(of, "a list of numbers, one a channel") | checks.nothing
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Data that have been looked at."""
-
-    train: Source
-    test: Source | None
-    validation: Source | None
-    held_out_share: float | None
-    preprocess: Preprocess
-    input: str | Sequence[str] | None = None
-    label: str | None = None
-
-    def outputs(self) -> int:
-        """Outputs a model for these data needs: the classes of the training data, or 1 for regression.
-
-        Raises:
-            ConfigError: Their labels do not say.
-        """
-        return classes_of(self.train)
 
 
 @dataclass(frozen=True)
@@ -334,12 +221,14 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     return tuple(size / sum(sizes) for size in sizes)
 
 
-def check_online(schedule: OnlineK0, job: Job, metrics: Sequence[str]) -> None:
+def check_schedule(schedule: SigmaSchedule, job: Job, metrics: Sequence[str]) -> None:
     """Whether k0 can be chosen while the run goes on.
 
     Raises:
         ConfigError: The run does not wait for all shards, is too short, or holds nothing out.
     """
+    if not isinstance(schedule, OnlineK0):
+        return
     if job.asynchronous is not None:
         raise ConfigError(
             "sigma_schedule OnlineK0 goes back after its trials, which a run that does not wait for all shards "
@@ -347,7 +236,7 @@ def check_online(schedule: OnlineK0, job: Job, metrics: Sequence[str]) -> None:
         )
     if not schedule.rungs:
         raise ConfigError(
-            f"sigma_schedule OnlineK0 cannot choose in {schedule.planned} rounds: {schedule.share:g} of them "
+            f"sigma_schedule OnlineK0 cannot choose in {schedule.length_of_run} rounds: {schedule.share:g} of them "
             f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
             "schedule, or raise share or rounds."
         )
@@ -361,7 +250,7 @@ def check_online(schedule: OnlineK0, job: Job, metrics: Sequence[str]) -> None:
 def check_robust(job: Job) -> None:
     """Whether what is to be done against bad shards means something for the method, and does something."""
     robust, method, name = job.robust, job.method, type(job.method).__name__
-    if isinstance(robust, Clip):
+    if robust is not None and robust.clips:
         if not method.duals or getattr(method, "reset_duals", False):
             raise ConfigError(
                 f"robust is Clip, which limits how shards' duals change, but {name} "

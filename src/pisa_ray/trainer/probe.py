@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout, Preconditioner
+from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout
+from pisa_ray.algorithm.preconditioners import AnyPreconditioner
 from pisa_ray.data import Rows
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.evaluation import evaluate_rows
@@ -227,7 +228,7 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
             _try_preconditioner(rule.preconditioner, model, batch, alone=rule is method)
 
 
-def _try_preconditioner(preconditioner: Preconditioner, model: FlatModel, batch: ShardBatch, *, alone: bool) -> None:
+def _try_preconditioner(preconditioner: AnyPreconditioner, model: FlatModel, batch: ShardBatch, *, alone: bool) -> None:
     if isinstance(preconditioner, HessianDiagonal) and preconditioner.probes is None:
         preconditioner = replace(preconditioner, probes=1)  # one product of many, which are alike
     if not isinstance(preconditioner, Identity):

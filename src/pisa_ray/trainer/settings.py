@@ -6,21 +6,28 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from annotated_types import Ge, Le
 
 from pisa_ray import checks
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
+from pisa_ray.options import Count, NotNegative, Options, Positive, rule
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
 
 #: What a number of workers may be.
-WORKERS = checks.whole(least=0, most=10**6)
+Number = Annotated[int, Ge(0), Le(10**6)]
+
+_WORKERS = rule(Number)
+_RESOURCES = checks.mapping(checks.number(least=0), "a dictionary of Ray resources, such as {'gold': 1}")
+_LABELS = checks.mapping(checks.text, "a dictionary of node labels, such as {'zone': 'a'}")
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Scaling(Options):
     """How many workers, and what each reserves.
 
     Attributes:
@@ -37,34 +44,20 @@ class Scaling:
         look_every: Seconds between two looks for room for more workers.
     """
 
-    least: int = 1
-    most: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    other: dict[str, float] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
+    least: Number = 1
+    most: Number = 1
+    cpus: NotNegative = 1.0
+    gpus: NotNegative = 0.0
+    other: Annotated[dict[str, float], _RESOURCES] = field(default_factory=dict)
+    labels: Annotated[dict[str, str], _LABELS] = field(default_factory=dict)
     accelerator: str | None = None
     spread: bool = False
-    patience: float = 300.0
-    frozen_after: float = 30.0
-    look_every: float = 1.0
+    patience: NotNegative = 300.0
+    frozen_after: Positive = 30.0
+    look_every: NotNegative = 1.0
 
     def __post_init__(self) -> None:
-        amount = checks.number(least=0)
-        checks.settle(
-            self,
-            least=WORKERS,
-            most=WORKERS,
-            cpus=amount,
-            gpus=amount,
-            other=checks.mapping(amount, "a dictionary of Ray resources, such as {'gold': 1}"),
-            labels=checks.mapping(checks.text, "a dictionary of node labels, such as {'zone': 'a'}"),
-            accelerator=checks.text | checks.nothing,
-            spread=checks.flag,
-            patience=amount,
-            frozen_after=checks.number(above=0),
-            look_every=amount,
-        )
+        super().__post_init__()
         if self.least > self.most:
             raise ConfigError(
                 f"the number of workers is {self.least} to {self.most}, but it must be a range from 0 or more upwards."
@@ -80,7 +73,7 @@ class Scaling:
         if isinstance(config, Scaling):
             return config
         if not _has(config, "num_workers", "placement_strategy"):
-            workers = (WORKERS | _one_of("a ray.train.ScalingConfig, a pisa_ray.Scaling"))("scaling_config", config)
+            workers = (_WORKERS | _one_of("a ray.train.ScalingConfig, a pisa_ray.Scaling"))("scaling_config", config)
             return cls(1, 1) if workers is None else cls(workers, workers)
         config = cast("ScalingConfig", config)
         _refuse("ScalingConfig", config, ("use_tpu", "topology"))
@@ -93,8 +86,8 @@ class Scaling:
         if not isinstance(labels, dict):
             raise ConfigError("ScalingConfig.label_selector must be one dictionary, the same for all workers.")
         every: Any = getattr(config, "elastic_resize_monitor_interval_s", None)
-        several = checks.sequence(WORKERS, "a pair of them")
-        number = (WORKERS | several)("ScalingConfig.num_workers", config.num_workers)
+        several = checks.sequence(_WORKERS, "a pair of them")
+        number = (_WORKERS | several)("ScalingConfig.num_workers", config.num_workers)
         least, most = number if isinstance(number, tuple) and len(number) == 2 else (number, number)
         gpu = checks.flag("ScalingConfig.use_gpu", config.use_gpu)
         resources = checks.mapping(checks.number(least=0), "a dictionary such as {'CPU': 2}") | checks.nothing
@@ -115,7 +108,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Options):
     """A run's folder and what is kept there.
 
     Attributes:
@@ -128,20 +121,11 @@ class Run:
     """
 
     path: Path
-    keep: int | None = 2
-    max_failures: int = -1
+    keep: Count | None = 2
+    max_failures: Annotated[int, Ge(-1)] = -1
     best_by: str | None = None
-    order: str = "max"
+    order: Literal["max", "min"] = "max"
     storage: Folder | None = None
-
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            keep=checks.whole(least=1) | checks.nothing,
-            max_failures=checks.whole(least=-1),
-            best_by=checks.text | checks.nothing,
-            order=checks.choice("max", "min"),
-        )
 
     @classmethod
     def of(cls, config: RunConfig | Run | os.PathLike[str] | str | None) -> Run:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from pisa_ray.algorithm import NSISA, SISAD, Admm, Auto, Layout, Method, Settings, Slope, Start, curvature, policy
+from pisa_ray.algorithm import NSISA, SISAD, Admm, AdmmRule, Auto, Layout, Method, Slope, Start, curvature_along, policy
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.engine.participation import share_reporting
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Constant, Matched, OnlineK0, SigmaSchedule, Trapezoid
+from pisa_ray.schedulers import Constant, Matched, SigmaSchedule, Trapezoid
 from pisa_ray.trainer.model_factory import model_factory
 
 #: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
@@ -49,7 +49,7 @@ def method_for(
     beside it a sigma that is given is a hint.
     """
     method = default_method(model) if algorithm is None else algorithm
-    if not isinstance(schedule, OnlineK0) or not isinstance(method, Admm):
+    if schedule is None or not schedule.tries or not isinstance(method, Admm):
         return method
     given = {f"{path}sigma": rule.sigma for path, rule in method.rules().items()}
     return method.with_numbers({key: Auto(hint=v) for key, v in given.items() if not isinstance(v, Auto)})
@@ -101,7 +101,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
     for part in method.plan(layout).parts:
         entries.setdefault(part.path, []).extend(piece.entries for piece in part.pieces)
     left = {path: rule for path, rule in method.rules().items() if not rule.is_set}
-    starts: dict[type[Settings], Start] = {}
+    starts: dict[type[AdmmRule], Start] = {}
     for path, rule in left.items():
         its, kind = policy(rule), type(rule)
         if its.probes and path not in entries:  # with no parameters there is nothing to find
@@ -200,7 +200,7 @@ def probe(
         try:
             if 0 < typical < np.inf:
                 there = borrowed_tensor(published)[:p]
-                h = curvature(gradient, there, first.mean, metric(first, typical), steps, entries)
+                h = curvature_along(gradient, there, first.mean, metric(first, typical), steps, entries)
             break
         except _OtherShardsError:
             continue

@@ -17,11 +17,12 @@ from pisa_ray.engine.asynchrony import Arrivals, Asynchronous, read_arrivals
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Loss, Metrics
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, RayLostError, StatesLostError, StoppedWaitingError
-from pisa_ray.schedulers import Adaptive, Matched, OnlineK0, SigmaSchedule, Trapezoid
+from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.arguments import ARGUMENTS
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.checkpoint import Checkpoint, Keep, check_environment
+from pisa_ray.trainer.data import Data, Opened
 from pisa_ray.trainer.describe import check_data, check_resumable, describe, settings
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
@@ -29,7 +30,7 @@ from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
 from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.places import FleetFactory, Places
-from pisa_ray.trainer.prepare import Data, Opened, PinTo, check_online, pinned, prepare
+from pisa_ray.trainer.prepare import PinTo, check_schedule, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
@@ -216,13 +217,12 @@ class PisaTrainer:
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
-        if isinstance(sigma_schedule, Adaptive) and sigma_schedule.measures and not job.method.duals:
+        if self._schedule.sigma.measures and not job.method.duals:
             raise ConfigError(
-                f"sigma_schedule {type(sigma_schedule).__name__} looks at residuals of duals, but "
+                f"sigma_schedule {type(self._schedule.sigma).__name__} looks at residuals of duals, but "
                 f"{type(job.method).__name__} has none: use a planned schedule, or Plateau."
             )
-        if isinstance(sigma_schedule, OnlineK0):
-            check_online(sigma_schedule, job, self._prepared.metrics)
+        check_schedule(self._schedule.sigma, job, self._prepared.metrics)
         self._pins = pinned(pin_to, len(job.shards))
         self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None
@@ -290,10 +290,7 @@ class PisaTrainer:
     @staticmethod
     def schedule_of(given: SigmaSchedule | None, method: Method, rounds: int) -> SigmaSchedule:
         """The schedule that a run has where this one, or none, is given."""
-        schedule = given or automatic_schedule(method)
-        if isinstance(schedule, Matched | Trapezoid | OnlineK0) and schedule.rounds is None:
-            return replace(schedule, rounds=rounds)
-        return schedule
+        return (given or automatic_schedule(method)).over(rounds)
 
     @classmethod
     def restore(cls, path: Path | str, **arguments: Any) -> Self:
@@ -585,7 +582,7 @@ class PisaTrainer:
             progress,
             Watch(schedule.sigma, schedule.rounds, progress.sigma, progress.round) if self._warn else None,
             may_explode=found_sigma(progress.start) and doublings < DOUBLINGS,
-            may_turn=found_sigma(progress.start) and not isinstance(schedule.sigma, Adaptive | OnlineK0),
+            may_turn=found_sigma(progress.start) and schedule.sigma.planned,
             last_row=directory.records.last_row(),
         )
         try:

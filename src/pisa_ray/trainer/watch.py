@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from pisa_ray.algorithm import NSISA, PISA, SISA, Identity, Settings, Slope, number, policy
+from pisa_ray.algorithm import NSISA, PISA, SISA, AdmmRule, Identity, Slope, number, policy
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Adaptive, OnlineK0, SigmaSchedule
+from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer.start import probe
 
 #: Power steps of the look at the edge; few, as it is a warning only.
@@ -40,7 +40,7 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
     curvature, and preconditioners that are curvatures themselves are not looked at.
     """
     method = job.method
-    if not isinstance(method, Settings) or isinstance(method, NSISA):
+    if not isinstance(method, AdmmRule) or isinstance(method, NSISA):
         return None
     sigma, rho = number(method.sigma), number(method.rho)
     if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity):
@@ -99,7 +99,7 @@ class Watch:
         self._way += move * passed
         self._left -= passed
         self.round, self.sigma = round_, sigma
-        steps = (self.rounds - round_) / sigma if isinstance(self.schedule, Adaptive | OnlineK0) else self._left
+        steps = self._left if self.schedule.planned else (self.rounds - round_) / sigma
         left = move * steps
         grows = steps < GROWN * (self.rounds - round_) / sigma or sigma > self._first / GROWN
         if self._told or not grows or round_ > (1 - END) * self.rounds or left >= IDLE * self._way:
@@ -112,7 +112,7 @@ class Watch:
 
     def _steps(self, sigma: float, after: int, until: int) -> float:
         """Sum of 1 / sigma_r over the rounds after one until another."""
-        if isinstance(self.schedule, Adaptive | OnlineK0):
+        if not self.schedule.planned:
             return (until - after) / sigma
         total = 0.0
         for round_ in range(after + 1, until + 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
 from pisa_ray.cli.comparison import Spec, slug
-from pisa_ray.cli.config import Config, DataSection, note_planned_rounds, plain
+from pisa_ray.cli.config import Config, note_planned_rounds, plain, resolve
 from pisa_ray.cli.train import job_arguments
 from pisa_ray.data import hold_out
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.data import Data, Opened
 from pisa_ray.trainer.describe import check_data, settings
-from pisa_ray.trainer.prepare import Opened, fingerprints, prepare
+from pisa_ray.trainer.prepare import fingerprints, prepare
 from pisa_ray.trainer.run_directory import RunDirectory
 
 #: What may differ between two runs of a train file, but not within a comparison: the table shows it.
@@ -103,7 +103,7 @@ def _told(spec: Spec, cell: Cell) -> Iterator[None]:
 
 def _shards(config: Config, data: Opened) -> list[int]:
     """Rows of each shard, without those that are held out."""
-    cut = config.partition.build().split(data.train, config.seed)
+    cut = config.partition.split(data.train, config.seed)
     if data.held_out_share is not None:
         cut, _ = hold_out(cut, data.held_out_share, config.seed)
     return [len(rows) for rows in cut]
@@ -111,7 +111,7 @@ def _shards(config: Config, data: Opened) -> list[int]:
 
 def _fit(spec: Spec, cell: Cell, base: Config, shards: list[int]) -> None:
     config, every = cell.config, cell.config.checkpoint.every
-    config.rounds = rounds_at_equal_work(spec.file.equal, base, config, config.algorithm.build(), shards)
+    config.rounds = rounds_at_equal_work(spec.file.equal, base, config, resolve(config), shards)
     note_planned_rounds(config)
     if not spec.explicit("evaluate_every", cell.algorithm):
         config.evaluate_every = in_proportion(config.evaluate_every, base.rounds, config.rounds)
@@ -159,16 +159,12 @@ def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings(config) | {key: config.get(key) for key in _SHOWN}
 
 
-def opened(section: DataSection, *, keep: bool) -> Opened:
-    """The data of a section, opened once in a process as long as no other section is.
+@lru_cache(maxsize=1)
+def opened(data: Data, *, keep: bool) -> Opened:
+    """Some data, opened once in a process as long as no others are.
 
     Args:
-        section: What to open.
+        data: What to open.
         keep: Whether rows are decoded once and stay in memory, for the cells that this process runs.
     """
-    return _opened(json.dumps(section.model_dump(), sort_keys=True), keep)
-
-
-@lru_cache(maxsize=1)
-def _opened(section: str, keep: bool) -> Opened:
-    return DataSection.model_validate_json(section).build().open(keep=keep)
+    return data.open(keep=keep)

@@ -81,7 +81,7 @@ def compare(
         folder = Folder(str(out))
 
         def begin() -> None:
-            whole = spec.file.model_dump(exclude_defaults=True)
+            whole = spec.file.written()
             folder.write("compare.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
 
         if not _run(spec, [cell for cell in cells if cell not in found], found, begin, progress=progress):

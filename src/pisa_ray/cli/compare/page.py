@@ -110,7 +110,7 @@ def _settings(spec: Spec, rows: Sequence[Row]) -> str:
     )
     cuts = [[escape(name), f"<code>{escape(_yaml(spec.overrides(name)))}</code>"] for name in file.partitions]
     partitions = table("Partitions", [("Partition", "name"), ("Settings", "any")], cuts)
-    whole = file.model_dump(exclude_defaults=True)
+    whole = file.written()
     base = details("The whole file", f"<pre>{escape(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))}</pre>")
     common = f"<h3>Base</h3><pre>{escape(_yaml(file.base))}</pre>{base}"
     return "".join(f'<div class="card">{part}</div>' for part in (algorithms, partitions, common))

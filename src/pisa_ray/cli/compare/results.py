@@ -10,6 +10,7 @@ from typing import Any
 from pisa_ray.cli.compare.cells import Cell
 from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.work import reports
+from pisa_ray.cli.config import resolve
 from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -53,8 +54,8 @@ class CellResult:
         """Vectors, as long as the model, that a shard sends in all its rounds, on average."""
         if not self.measured:
             return None
-        config = self.cell.config.model_copy(update={"rounds": self.rounds})
-        return reports(config, self.shards) * config.algorithm.build().vectors
+        config = self.cell.config
+        return reports(self.rounds, config.participation, self.shards) * resolve(config).vectors
 
     def last(self, key: str) -> float | None:
         """The last row's value."""

@@ -17,10 +17,10 @@ from pisa_ray.actors.connection import GONE, check_ray
 from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import room
 from pisa_ray.cli.compare.cells import Cell, opened
-from pisa_ray.cli.config import Config, WorkersSection, checked, plain
-from pisa_ray.cli.factories import current_folder, given_in
+from pisa_ray.cli.config import Config, Workers, checked, plain
 from pisa_ray.cli.train import train
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, RayLostError, StoppedWaitingError
+from pisa_ray.named import current_folder, given_in
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -173,7 +173,7 @@ def _check_room(cells: Sequence[Cell], say: Callable[[str], None], *, refuse: bo
 
 def _cores(config: Config) -> int:
     """Cores that a cell reserves, at the least."""
-    workers = config.workers.min if isinstance(config.workers, WorkersSection) else config.workers
+    workers = config.workers.min if isinstance(config.workers, Workers) else config.workers
     return int(workers * config.cpus_per_worker + 0.999) if workers else config.threads_per_worker
 
 

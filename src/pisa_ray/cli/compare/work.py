@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from pisa_ray.algorithm import Method
 from pisa_ray.cli.config import Config
-from pisa_ray.cli.config_schedules import OnlineK0Section
 from pisa_ray.engine.participation import Participation, share_reporting
 
 
@@ -22,19 +21,13 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
     each = [
         batch * (method.gradients(rows, batch) if method else 1) for rows, batch in zip(shards, batches, strict=True)
     ]
-    trials = config.sigma_schedule.build().share if method and isinstance(config.sigma_schedule, OnlineK0Section) else 0
+    trials = config.sigma_schedule.trial_share if method and config.sigma_schedule is not None else 0.0
     return sum(each) / len(shards) * (1 + trials)
 
 
-def reports(config: Config, shards: int) -> float:
+def reports(rounds: int, participation: Participation, shards: int) -> float:
     """How often a shard reports in all rounds, on average: in round 1 all do."""
-    return 1 + (config.rounds - 1) * share_reporting(participation_of(config), shards)
-
-
-def participation_of(config: Config) -> Participation:
-    """Which shards report, as a value."""
-    given = config.participation
-    return tuple(map(tuple, given)) if isinstance(given, list) else given
+    return 1 + (rounds - 1) * share_reporting(participation, shards)
 
 
 def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, shards: Sequence[int]) -> int:
@@ -50,7 +43,7 @@ def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, 
     if equal == "rounds":
         return base.rounds
     ratio = 1 / method.vectors if equal == "bytes" else samples(base, None, shards) / samples(row, method, shards)
-    share = share_reporting(participation_of(row), len(shards))
+    share = share_reporting(row.participation, len(shards))
     return _nearest(1 + (base.rounds * ratio - 1) / share)  # in round 1 all report
 
 

@@ -43,11 +43,9 @@ def make(
     if own and split is not None:
         raise ConfigError(f"--split is for data sets that have one, but {name} has none: leave it out.")
     if not own and like is not None:
-        raise ConfigError(f"--like is for images and csv, but {name} has classes of its own: leave it out.")
-    if name == "csv" and label is None:
-        raise ConfigError("--label is missing, but csv needs it: give --label COLUMN, the name of the labels' column.")
-    if name != "csv" and label is not None:
-        raise ConfigError(f"--label is for csv, but {name} has labels of its own: leave it out.")
+        raise ConfigError(f"--like is for images and csv, but {name} has its classes: leave it out.")
+    if (name == "csv") != (label is not None):
+        raise ConfigError("--label COLUMN names the labels of csv, which needs it, and of nothing else.")
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {str(out)!r}, but it must be the name of a file that ends in .parquet.")
     if os.path.lexists(out):

@@ -74,9 +74,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ConfigError(
-            f"--from is {str(folder)!r}, but it must be a folder ({error.strerror}): give the one with the files."
-        ) from error
+        raise ConfigError(f"--from is {str(folder)!r}, but it must be a folder ({error.strerror}).") from error
 
 
 def contents(path: Path) -> bytes:

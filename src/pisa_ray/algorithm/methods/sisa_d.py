@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pisa_ray import checks
-from pisa_ray.algorithm.admm import Settings
-from pisa_ray.algorithm.auto import AUTO, AUTOMATIC, Auto, number
+from annotated_types import Gt, Le
+
+from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
 from pisa_ray.algorithm.driver import LocalStep, Part
+from pisa_ray.algorithm.methods.admm import LARGEST, AdmmRule
 from pisa_ray.algorithm.second_moment import Adam
+from pisa_ray.options import Decay
 
 #: eps, where nothing is said.
 EPS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SISAD(Settings):
+class SISAD(AdmmRule):
     """SISA-D: the penalty itself is diagonal, sigma D_i with D_i = sqrt(v_i) + eps (an extension of the paper).
 
     sigma_i := sigma D_i and rho_i Q_i := rho D_i, so theta = b = sigma / (sigma + rho) everywhere; growth raises sigma
@@ -30,14 +32,12 @@ class SISAD(Settings):
             a fiftieth of the typical entry of the first gradients.
     """
 
-    beta: float = 0.99
-    eps: float | Auto = AUTO
+    kind: ClassVar[str] = "sisa_d"
+
+    beta: Decay = 0.99
+    eps: Annotated[float, Gt(0), Le(LARGEST)] | Automatic = AUTO
 
     diagonal: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, beta=checks.number(least=0, below=1), eps=checks.number(above=0, most=1e30) | AUTOMATIC)
 
     def first_share(self) -> float:
         """All: no shard has a metric yet."""

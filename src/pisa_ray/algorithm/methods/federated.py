@@ -15,22 +15,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
-import torch
+from annotated_types import Ge, Gt, Le
 
-from pisa_ray import checks
-from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
-from pisa_ray.algorithm.method import STEPS, Batch, MemoryOf, Task, Term, Update
-from pisa_ray.algorithm.optimizers import Optimizer, parameters, set_gradients
+from pisa_ray.algorithm.method import Batch, MemoryOf, Steps, Task, Term, Update
+from pisa_ray.algorithm.methods.baseline import Baseline
+from pisa_ray.algorithm.optimizers import Optimizer, OptimizerName, parameters, set_gradients
 from pisa_ray.algorithm.rules import square_root
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.options import Decay, NotNegative, Positive
 
 #: Changes a gradient in place, given the gradient and the point y it was taken at.
-Correction = Callable[[torch.Tensor, torch.Tensor], object]
+Correction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], object]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +46,13 @@ class FedAvg(Baseline):
         epochs: Instead of `steps`: passes over the shard's rows a round, ceil(epochs n_i / batch) steps.
     """
 
-    lr: float = 0.01
-    optimizer: str | type[torch.optim.Optimizer] = "sgd"
-    momentum: float = 0.0
-    steps: int = 10
-    epochs: float | None = None
+    kind: ClassVar[str] = "fedavg"
 
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            momentum=checks.number(least=0, below=1),
-            steps=STEPS,
-            epochs=checks.number(above=0, most=1e6) | checks.nothing,
-        )
-        super().__post_init__()
+    lr: Annotated[float, Ge(1e-30), Le(1e30)] = 0.01
+    optimizer: OptimizerName = "sgd"
+    momentum: Decay = 0.0
+    steps: Steps = 10
+    epochs: Annotated[float, Gt(0), Le(1e6)] | None = None
 
     @cached_property
     def _made(self) -> Optimizer:
@@ -117,11 +111,9 @@ class FedProx(FedAvg):
         mu: Weight of the proximal term, >= 0; 0 is FedAvg.
     """
 
-    mu: float = 0.01
+    kind: ClassVar[str] = "fedprox"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, mu=checks.number(least=0))
+    mu: NotNegative = 0.01
 
     def _correction(self, shard: ShardState, task: Task) -> Correction:
         return lambda g, y: g.add_((y - task.w).mul_(self.mu))
@@ -157,6 +149,7 @@ class FedNova(_Weighing):
     Equal to FedAvg where all shards take as many steps.
     """
 
+    kind: ClassVar[str] = "fednova"
     proposes: ClassVar[bool] = False
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
@@ -192,15 +185,13 @@ class Scaffold(_Weighing):
         server_lr: Step of the consensus along the mean Delta, > 0.
     """
 
-    server_lr: float = 1.0
+    kind: ClassVar[str] = "scaffold"
+
+    server_lr: Positive = 1.0
 
     vectors: ClassVar[int] = 2
     proposes: ClassVar[bool] = False
     memory_of: ClassVar[MemoryOf | None] = "founders"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, server_lr=checks.number(above=0))
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """The mean variate, 0."""
@@ -257,12 +248,10 @@ class MOON(FedAvg):
         temperature: T, > 0.
     """
 
-    mu: float = 1.0
-    temperature: float = 0.5
+    kind: ClassVar[str] = "moon"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, mu=checks.number(least=0), temperature=checks.number(above=0))
+    mu: NotNegative = 1.0
+    temperature: Positive = 0.5
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> PreviousState:
         """No previous y."""
@@ -304,22 +293,14 @@ class FedAdam(FedAvg):
         tau: Degree of adaptivity, > 0.
     """
 
-    server_lr: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
+    kind: ClassVar[str] = "fedadam"
+
+    server_lr: Positive = 0.01
+    beta1: Decay = 0.9
+    beta2: Decay = 0.99
+    tau: Annotated[float, Gt(0), Le(1e15)] = 1e-3
 
     memory_of: ClassVar[MemoryOf | None] = "steps"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(
-            self,
-            server_lr=checks.number(above=0),
-            beta1=checks.number(least=0, below=1),
-            beta2=checks.number(least=0, below=1),
-            tau=checks.number(above=0, most=1e15),
-        )
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """Both moments, m and v, [2p]."""
@@ -342,6 +323,8 @@ class FedAdam(FedAvg):
 class FedYogi(FedAdam):
     """FedYogi (Reddi et al. 2021): FedAdam with v <- v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
 
+    kind: ClassVar[str] = "fedyogi"
+
     def _second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
         v.sub_(torch.sign(v - square).mul_(square).mul_(1 - self.beta2))
 
@@ -353,6 +336,8 @@ class MIFA(FedAvg):
     G_i = -Delta_i / lr is the sum of a shard's local steps; w <- w - lr sum_i alpha_i G_i over all shards, with the
     last G_i of those that do not report. Equal to FedAvg where all report.
     """
+
+    kind: ClassVar[str] = "mifa"
 
     @property
     def remembers(self) -> bool:

@@ -1,14 +1,18 @@
 """Shards that see different parts of the input space: rows sorted by a feature and cut into runs."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
-from pisa_ray import checks
-from pisa_ray.data.base import Source
-from pisa_ray.data.partitions import SHARDS, Partition, check_rows
+from pisa_ray.data.partitions.partition import Partition, check_rows
+from pisa_ray.later import torch
+from pisa_ray.options import Count
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,9 @@ class ByFeature(Partition):
     """
 
     kind: ClassVar[str] = "by_feature"
-    shards: int
-    column: str | None = None
 
-    def __post_init__(self) -> None:
-        checks.settle(self, shards=SHARDS, column=checks.text | checks.nothing)
+    shards: Count
+    column: str | None = None
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cuts the sorted rows; the seed plays no part. See `Partition.split`."""

@@ -12,16 +12,13 @@ import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pisa_ray.errors import ConfigError
-
-#: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
-_OURS = {"PIL", "numpy", "pip", "pisa_ray", "pyarrow", "pydantic", "ray", "safetensors", "setuptools", "torch", "yaml"}
 
 _given_in: str | None = None
 
@@ -61,8 +58,8 @@ def current_folder() -> str:
     return _given_in or str(Path.cwd())
 
 
-def imported(reference: str, key: str) -> Callable[..., Any]:
-    """The function that "package.module:name" names.
+def imported(reference: str, key: str) -> Named:
+    """The function or class that "package.module:name" names.
 
     Args:
         reference: The name.
@@ -73,7 +70,7 @@ def imported(reference: str, key: str) -> Callable[..., Any]:
     """
     module = reference.partition(":")[0]
     top = module.partition(".")[0]
-    _check_no_standard(top, reference, key)
+    check_no_standard(top, reference, key)
     named = Named(reference, None if is_installed(top) else current_folder())
     try:
         function = named.find()
@@ -87,30 +84,8 @@ def imported(reference: str, key: str) -> Callable[..., Any]:
     if not callable(function):
         raise ConfigError(f"{key} is {reference!r}, but that is a {type(function).__name__}: name a function.")
     if inspect.isroutine(function) or inspect.isclass(function):
-        _check_no_standard(str(function.__module__).partition(".")[0], reference, key)
+        check_no_standard(str(function.__module__).partition(".")[0], reference, key)
     return named
-
-
-def check_installed(reference: str, key: str, run_dir: Path) -> None:
-    """Whether a function that a run directory names may be run without the user's saying so.
-
-    Args:
-        reference: The function.
-        key: The key of config.yaml that names it.
-        run_dir: The directory.
-
-    Raises:
-        ConfigError: It is not of an installed package, or one of those that this library stands on.
-    """
-    module = reference.partition(":")[0]
-    top = module.partition(".")[0]
-    _check_no_standard(top, reference, key)
-    if is_installed(top) and (top not in _OURS or module == "pisa_ray.models" or _is_model(reference)):
-        return
-    raise ConfigError(
-        f"{key} is {reference!r}, code that {run_dir}/config.yaml names and that is no model of an installed package: "
-        "look at both, and use --trust to run it."
-    )
 
 
 def is_installed(top: str) -> bool:
@@ -134,17 +109,8 @@ def _is_in_packages(place: Path) -> bool:
     )
 
 
-def _is_model(reference: str) -> bool:
-    from torch import nn
-
-    try:
-        found = Named(reference, None).find()
-    except Exception:  # it will be told where it is used
-        return False
-    return inspect.isclass(found) and issubclass(found, nn.Module)
-
-
-def _check_no_standard(top: str, reference: str, key: str) -> None:
+def check_no_standard(top: str, reference: str, key: str) -> None:
+    """Refuse a name in Python's own library."""
     if top in sys.stdlib_module_names or top == "__main__":
         raise ConfigError(
             f"{key} is {reference!r}, but {top} is a part of Python, not a module of yours or of an installed package: "
@@ -164,17 +130,3 @@ def _importing_from(folder: str | None) -> Iterator[None]:
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
-
-
-def called(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[[], Any]:
-    """A function without arguments that calls the one of model.factory with those of model.args.
-
-    It raises ConfigError where that raises: whoever writes a file gives arguments, not functions.
-    """
-    from pisa_ray.engine.user_code import refused
-
-    def make() -> Any:
-        with refused("model could not be made", "let model.args and the function of model.factory fit each other"):
-            return factory(**arguments)
-
-    return make

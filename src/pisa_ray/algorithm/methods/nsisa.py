@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
+from annotated_types import Ge, Le
 
-from pisa_ray import checks
-from pisa_ray.algorithm.admm import PISA, SISA, Member, Settings, prefixed, shared_settings
 from pisa_ray.algorithm.auto import Auto, number
 from pisa_ray.algorithm.driver import LocalStep, Part
 from pisa_ray.algorithm.layout import Layout, Slot
+from pisa_ray.algorithm.methods.admm import SISA, AdmmRule, Member, prefixed, shared_settings
+from pisa_ray.algorithm.methods.sisa_d import SISAD
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
 from pisa_ray.algorithm.rules import momentum
-from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Instantaneous, SecondMoment
-from pisa_ray.algorithm.sisa_d import SISAD
+from pisa_ray.algorithm.second_moment import Instantaneous, SecondMoment
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.options import Decay
 
 #: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
 BATCH = 1 << 22
@@ -46,35 +47,32 @@ class NSISA(SISA):
         perturbation: eps_z; where d is exactly 0 it becomes eps_z^k at local step k, as the theory wants d != 0.
     """
 
-    rest: Settings | None = field(default_factory=SISAD)
-    mu: float = 0.95
+    kind: ClassVar[str] = "nsisa"
+
+    rest: AdmmRule | None = field(default_factory=SISAD)
+    mu: Decay = 0.95
     nesterov: bool = True
-    steps: int = 5
+    steps: Annotated[int, Ge(0), Le(1000)] = 5
     precision: Precision = "auto"
     matrix_moment: SecondMoment = field(default_factory=Instantaneous)
-    perturbation: float = 1e-15
+    perturbation: Decay = 1e-15
 
     momenta: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.settle(
-            self,
-            rest=checks.instance("SISAD(), SISA(), PISA()", SISAD, SISA, PISA) | checks.nothing,
-            mu=checks.number(least=0, below=1),
-            nesterov=checks.flag,
-            steps=checks.whole(least=0, most=1000),
-            precision=checks.choice("auto", "float32", "bfloat16"),
-            matrix_moment=SECOND_MOMENT,
-            perturbation=checks.number(least=0, below=1),
-        )
-
         if self.rest is not None:
             if isinstance(self.rest, NSISA):
                 raise ConfigError(
                     f"rest is {self.rest}, but it is for what is no matrix: give SISAD(), SISA() or PISA()."
                 )
             shared_settings(self.rest, "NSISA.rest")
+
+    @classmethod
+    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """See Options: `rest: paper` is the paper's, SISA with the same numbers."""
+        values = super().spelled(values, path)
+        return values | {"rest": None} if values.get("rest") == "paper" else values
 
     @property
     def moments(self) -> bool:
@@ -88,10 +86,10 @@ class NSISA(SISA):
 
     @property
     def is_set(self) -> bool:
-        """See Settings; precision, too."""
+        """See AdmmRule; precision, too."""
         return super().is_set and self.precision != "auto"
 
-    def rules(self) -> Mapping[str, Settings]:
+    def rules(self) -> Mapping[str, AdmmRule]:
         """Itself for matrices, and the rest's."""
         return {"": self} if self.rest is None else {"": self, **prefixed("rest.", self.rest.rules())}
 

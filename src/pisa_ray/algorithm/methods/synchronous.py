@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-import torch
+from annotated_types import Ge, Le
 
-from pisa_ray import checks
-from pisa_ray.algorithm.baseline import Baseline
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import MemoryOf, Task, Update
-from pisa_ray.algorithm.optimizers import kept_names, parameters, set_gradients, state_entries
+from pisa_ray.algorithm.methods.baseline import Baseline
+from pisa_ray.algorithm.optimizers import OptimizerName, kept_names, parameters, set_gradients, state_entries
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.later import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +30,18 @@ class SyncOptimizer(Baseline):
             without local steps), and not over the reporters only.
     """
 
-    lr: float = 0.003
-    optimizer: str | type[torch.optim.Optimizer] = "adam"
+    kind: ClassVar[str] = "sync"
+
+    lr: Annotated[float, Ge(1e-30), Le(1e30)] = 0.003
+    optimizer: OptimizerName = "adam"
     remember: bool = False
 
     memory_of: ClassVar[MemoryOf | None] = "steps"
-
-    def __post_init__(self) -> None:
-        checks.settle(self, remember=checks.flag)
-        super().__post_init__()
 
     @property
     def remembers(self) -> bool:
         """As `remember` says."""
         return self.remember
-
-    def gradients(self, rows: int, batch: int) -> int:
-        """One."""
-        return 1
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
         """Whether there was a step, then the optimizer's state, [e]."""

@@ -17,31 +17,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-import torch
+from annotated_types import Ge, Gt, Le
 
-from pisa_ray import checks
-from pisa_ray.algorithm.auto import AUTO, AUTOMATIC, Auto, number
+from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
 from pisa_ray.algorithm.driver import DualState, LocalStep, Part, Plan, step
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.message import Message, Penalties, consensus
-from pisa_ray.algorithm.method import STEPS, MemoryOf, Task, Update
-from pisa_ray.algorithm.preconditioners import PRECONDITIONER, Identity, Preconditioner, conjugate_gradients
-from pisa_ray.algorithm.second_moment import SECOND_MOMENT, Adam, SecondMoment
+from pisa_ray.algorithm.method import Method, Steps, Task, Update
+from pisa_ray.algorithm.preconditioners import AnyPreconditioner, Identity, conjugate_gradients
+from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.options import Decay, Key, annotated, rule
+
+#: Beyond this float32 has no numbers.
+LARGEST = 1e30
 
 #: (path, rule, sigma in units of the method's, parameters): see Part.
-Member = tuple[str, "Settings", float, Sequence[Slot]]
+Member = tuple[str, "AdmmRule", float, Sequence[Slot]]
 
 
-def prefixed(path: str, rules: Mapping[str, Settings]) -> dict[str, Settings]:
+def prefixed(path: str, rules: Mapping[str, AdmmRule]) -> dict[str, AdmmRule]:
     """Rules by a longer path."""
     return {path + name: rule for name, rule in rules.items()}
 
 
-def shared_settings(rule: Settings, name: str) -> None:
+def shared_settings(rule: AdmmRule, name: str) -> None:
     """Refuse settings of a group's rule that are the whole method's.
 
     Raises:
@@ -53,15 +57,13 @@ def shared_settings(rule: Settings, name: str) -> None:
         )
 
 
-class Admm(ABC):
+class Admm(Method, ABC):
     """What PISA and its kin do, however many rules the parameters follow: w has parts, each with a rule."""
 
     duals: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
-    proposes: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
     remedy: ClassVar[str] = "raising algorithm.sigma or algorithm.rho"
-    memory_of: ClassVar[MemoryOf | None] = None
 
     reset_duals: bool
     local_steps: int
@@ -76,7 +78,7 @@ class Admm(ABC):
         """Which rule moves which parameters of a layout, or of a part of one."""
 
     @abstractmethod
-    def rules(self) -> Mapping[str, Settings]:
+    def rules(self) -> Mapping[str, AdmmRule]:
         """The rules whose numbers are set here, by the path that leads to them: "" or, of NSISA's rest, "rest."."""
 
     @abstractmethod
@@ -144,10 +146,6 @@ class Admm(ABC):
         """E."""
         return self.local_steps
 
-    def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """None: duals and moments live with the shards."""
-        return torch.empty(0)
-
     def initial_state(self, w: torch.Tensor, layout: Layout) -> DualState:
         """See Method."""
         return self.plan(layout).state(w)
@@ -171,7 +169,7 @@ class Admm(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Admm):
+class AdmmRule(Admm):
     """The numbers of a rule, which is a method, too: that of all parameters.
 
     Attributes:
@@ -184,24 +182,14 @@ class Settings(Admm):
         local_steps: E, steps a report, each with a mini-batch of its own; >= 1.
     """
 
-    sigma: float | Auto = AUTO
-    rho: float | Auto = AUTO
-    lam: float = 0.0
+    sigma: Annotated[float, Gt(0), Le(LARGEST)] | Automatic = AUTO
+    rho: Annotated[float, Ge(0), Le(LARGEST)] | Automatic = AUTO
+    lam: Annotated[float, Ge(0), Le(LARGEST), Key("lambda")] = 0.0
     reset_duals: bool = False
-    local_steps: int = 1
+    local_steps: Steps = 1
 
     momenta: ClassVar[bool] = False
     diagonal: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            sigma=checks.number(above=0, most=1e30) | AUTOMATIC,  # beyond that float32 has no numbers
-            rho=checks.number(least=0, most=1e30) | AUTOMATIC,
-            lam=checks.number(least=0, most=1e30),
-            reset_duals=checks.flag,
-            local_steps=STEPS,
-        )
 
     @abstractmethod
     def take(self, local: LocalStep, part: Part) -> float | None:
@@ -226,7 +214,7 @@ class Settings(Admm):
         """All."""
         return [("", self, 1.0, layout.slots)]
 
-    def rules(self) -> Mapping[str, Settings]:
+    def rules(self) -> Mapping[str, AdmmRule]:
         """Itself."""
         return {"": self}
 
@@ -242,18 +230,16 @@ class Settings(Admm):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PISA(Settings):
+class PISA(AdmmRule):
     """PISA with a preconditioner slot.
 
     Attributes:
         preconditioner: Any callable from Curvature to Q; see pisa_ray.algorithm.preconditioners.
     """
 
-    preconditioner: Preconditioner = field(default_factory=Identity)
+    kind: ClassVar[str] = "pisa"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, preconditioner=PRECONDITIONER)
+    preconditioner: AnyPreconditioner = field(default_factory=Identity)
 
     @property
     def moments(self) -> bool:
@@ -279,7 +265,7 @@ class PISA(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SISA(Settings):
+class SISA(AdmmRule):
     """SISA: Q = Diag(sqrt(m)), m a second moment of d = pi + g.
 
     Attributes:
@@ -287,12 +273,23 @@ class SISA(Settings):
         eps: Added to sqrt(m), so multiplied by rho; >= 0.
     """
 
-    second_moment: SecondMoment = field(default_factory=Adam)
-    eps: float = 1e-8
+    kind: ClassVar[str] = "sisa"
+    beside: ClassVar[tuple[str, ...]] = ("kind", "beta")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.settle(self, second_moment=SECOND_MOMENT, eps=checks.number(least=0, most=1e30))
+    second_moment: SecondMoment = field(default_factory=Adam)
+    eps: Annotated[float, Ge(0), Le(LARGEST)] = 1e-8
+
+    @classmethod
+    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """See Options: beside moments that are named, `beta` is their decay."""
+        if "beta" not in values:
+            return values
+        beta = {"beta": rule(Decay)(f"{path}.beta", values.pop("beta"))}
+        for name in ("second_moment", "matrix_moment"):
+            given = values.get(name, "adam") if name in annotated(cls) else None
+            if given in ("adam", "rmsprop"):
+                values[name] = {"kind": given, **beta}
+        return values
 
     @property
     def moments(self) -> bool:

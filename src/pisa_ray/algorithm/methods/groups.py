@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pisa_ray import checks
-from pisa_ray.algorithm.admm import Admm, Member, Settings, prefixed, shared_settings
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import Layout, Slot
-from pisa_ray.algorithm.method import STEPS
+from pisa_ray.algorithm.method import Steps
+from pisa_ray.algorithm.methods.admm import Admm, AdmmRule, Member, prefixed, shared_settings
 from pisa_ray.errors import ConfigError
+from pisa_ray.options import rule as rule_of
 
 #: Whether a parameter is one of a group, given its place in w: its name, its shape, and what it is.
 Selector = Callable[[Slot], bool]
@@ -26,21 +27,17 @@ KINDS: dict[str, Selector] = {
     "rest": lambda slot: True,
 }
 
-#: What may stand for a group: a rule, None for parameters that stay as they are, or a selector with either.
-Group = Settings | None | tuple[Selector, Settings | None]
 
-_RULE = checks.instance("a method such as SISAD()", Settings) | checks.nothing
-_GROUP = _RULE | checks.Rule(
-    "a method such as SISAD(), None, or a function of a parameter with either",
-    lambda name, value: (
-        value
-        if isinstance(value, tuple)
-        and len(value) == 2
-        and callable(value[0])
-        and (value[1] is None or isinstance(value[1], Settings))
-        else checks.NOT
-    ),
-)
+def _group(name: str, value: Any) -> Any:
+    rule = value[1] if isinstance(value, tuple) and len(value) == 2 and callable(value[0]) else value
+    return value if rule is None or isinstance(rule, AdmmRule) else checks.NOT
+
+
+#: What may stand for a group: a rule, None for parameters that stay as they are, or a selector with either.
+Group = Annotated[
+    AdmmRule | tuple[Selector, AdmmRule | None] | None,
+    checks.Rule("a method such as SISAD(), None, or a function of a parameter with either", _group),
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,21 +52,31 @@ class Groups(Admm):
             or a pattern of parameters' names such as "encoder.*"; or under any name (a function of a parameter's Slot,
             the rule). None in place of a rule: they are frozen, and neither trained nor sent. The first rule's sigma is
             the one that schedules and reports speak of.
-        reset_duals: See Settings.
-        local_steps: See Settings.
+        reset_duals: See AdmmRule.
+        local_steps: See AdmmRule.
     """
 
-    groups: Mapping[str, Group]
+    kind: ClassVar[str] = "grouped"
+
+    groups: Annotated[Mapping[str, Group], checks.mapping(rule_of(Group), "a dictionary of rules by group")]
     reset_duals: bool = False
-    local_steps: int = 1
+    local_steps: Steps = 1
+
+    @classmethod
+    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """See Options: `frozen` in place of a rule is None."""
+        groups = values.get("groups")
+        if not isinstance(groups, Mapping):
+            return values
+        return values | {"groups": {name: None if rule == "frozen" else rule for name, rule in groups.items()}}
+
+    def written(self) -> Any:
+        """See Options."""
+        section = super().written()
+        return section | {"groups": {name: rule or "frozen" for name, rule in section["groups"].items()}}
 
     def __post_init__(self) -> None:
-        checks.settle(
-            self,
-            groups=checks.mapping(_GROUP, "a dictionary of rules by group"),
-            reset_duals=checks.flag,
-            local_steps=STEPS,
-        )
+        super().__post_init__()
         if not self._members:
             raise ConfigError("Groups.groups has no group with a rule: give at least one a method, not None.")
         for name, rule in self._members.items():
@@ -87,7 +94,7 @@ class Groups(Admm):
         return hash(self._key())
 
     @property
-    def _members(self) -> dict[str, Settings]:
+    def _members(self) -> dict[str, AdmmRule]:
         rules = {name: group[1] if isinstance(group, tuple) else group for name, group in self.groups.items()}
         return {name: rule for name, rule in rules.items() if rule is not None}
 
@@ -130,9 +137,9 @@ class Groups(Admm):
             )
         return [name for name, group in by_name.items() if group not in self._members]
 
-    def rules(self) -> Mapping[str, Settings]:
+    def rules(self) -> Mapping[str, AdmmRule]:
         """Those of all groups."""
-        found: dict[str, Settings] = {}
+        found: dict[str, AdmmRule] = {}
         for name, rule in self._members.items():
             found |= prefixed(f"{name}.", rule.rules())
         return found

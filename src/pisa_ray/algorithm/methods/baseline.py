@@ -1,0 +1,54 @@
+"""What the baselines share: an optimizer of torch.optim, a learning rate, and no dual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le
+
+from pisa_ray.algorithm.method import Method, Update
+from pisa_ray.algorithm.optimizers import Optimizer, OptimizerName
+from pisa_ray.later import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Method):
+    """A method without a penalty. A sigma schedule acts on the learning rate: it is lr * sigma^0 / sigma.
+
+    Attributes:
+        lr: Learning rate, from 1e-30 to 1e30.
+        optimizer: A class of torch.optim or its name; not LBFGS or SparseAdam.
+        options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
+    """
+
+    remedy: ClassVar[str] = "lowering algorithm.lr"
+
+    lr: Annotated[float, Ge(1e-30), Le(1e30)]  # what float32 holds, and 1 / lr too
+    optimizer: OptimizerName
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        default: Any = next(one.default for one in fields(self) if one.name == "optimizer")
+        if self.options or self.optimizer != default:
+            self._made  # noqa: B018  (so that wrong options are refused now)
+
+    @cached_property
+    def _made(self) -> Optimizer:
+        return Optimizer.of(self.optimizer, self.lr, self.options)
+
+    @property
+    def sigma(self) -> float:
+        """1 / lr."""
+        return 1 / self.lr
+
+    def _rate(self, sigma: float) -> float:
+        """The learning rate of an iteration with that penalty."""
+        return self.lr * (self.sigma / sigma)
+
+    def _mean(self, update: Update) -> torch.Tensor:
+        """The mean of N over the shards in the sum, [p], a new vector."""
+        return update.total.N / update.total.weight

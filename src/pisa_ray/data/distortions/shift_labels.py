@@ -1,0 +1,54 @@
+"""Labels that contradict those of other shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pisa_ray.data.distortions.distortion import Distortion, Origin, Shards
+from pisa_ray.data.keys import uniform
+from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.options import Count, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pisa_ray.data.base import Source
+
+
+@dataclass(frozen=True)
+class ShiftLabels(Distortion):
+    """Contradictory labels: class y becomes (y + 1) mod classes in a share of the rows.
+
+    Which rows is keyed (seed, shard, row): a row has its wrong label for the whole run, in training and in evaluations.
+
+    Attributes:
+        share: Probability of a row to be shifted, in [0, 1]; default 1, all of them.
+        shards: Default (0,): the first shard contradicts all others.
+        classes: How many there are; None: the largest label of the training data + 1.
+    """
+
+    kind: ClassVar[str] = "shift_labels"
+
+    share: Share = 1.0
+    shards: Shards | None = field(default=(0,), kw_only=True)
+    classes: Count | None = field(default=None, kw_only=True)
+
+    def fit(self, source: Source, shards: int) -> Self:
+        """Counts the classes; see `Distortion.fit`."""
+        super().fit(source, shards)
+        labels = source.labels()
+        if labels.dtype.kind == "f" or labels.ndim != 1 or labels.min() < 0:
+            raise ConfigError(
+                f"partition.distortion is {type(self).__name__}, but data.label does not hold one class from 0 a row: "
+                "use such labels, or another distortion."
+            )
+        return replace(self, classes=self.classes or int(labels.max()) + 1)
+
+    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+        """Shifts labels; see `Distortion.__call__`."""
+        if self.classes is None:
+            raise RuntimeError("ShiftLabels is used without fit()")
+        chosen = uniform(origin.rows, origin.seed, "shift_labels", origin.shard) < self.share
+        return x, torch.where(torch.from_numpy(chosen).to(y.device), (y + 1) % self.classes, y)

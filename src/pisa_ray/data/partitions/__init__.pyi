@@ -1,0 +1,11 @@
+from .by_column import ByColumn as ByColumn
+from .by_feature import ByFeature as ByFeature
+from .by_label import Dirichlet as Dirichlet
+from .by_label import LabelSkew as LabelSkew
+from .by_size import QuantitySkew as QuantitySkew
+from .distorted import Distorted as Distorted
+from .iid import IID as IID
+from .indices import Indices as Indices
+from .noisy import FeatureNoise as FeatureNoise
+from .partition import Partition as Partition
+from .partition import hold_out as hold_out

@@ -1,0 +1,62 @@
+"""Shards of uneven sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pisa_ray.data.keys import generator
+from pisa_ray.data.partitions.partition import Partition, check_rows, shuffled
+from pisa_ray.errors import ConfigError
+from pisa_ray.options import Count, Positive
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
+
+
+#: Random cuts that are tried until every shard has its minimum.
+TRIES = 1000
+
+
+@dataclass(frozen=True)
+class QuantitySkew(Partition):
+    """Shuffled rows, dealt out in shares drawn from a Dirichlet distribution.
+
+    Attributes:
+        shards: How many shards.
+        alpha: The smaller, the more uneven; positive, default 0.5.
+        min_rows: Rows every shard has at least; default 10.
+    """
+
+    kind: ClassVar[str] = "quantity"
+
+    shards: Count
+    alpha: Positive = 0.5
+    min_rows: Count = 10
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the data into parts of uneven sizes; see `Partition.split`."""
+        check_rows(source, self.shards, self.min_rows)
+        random = generator(seed, "partition.quantity")
+        for _ in range(TRIES):
+            cut = borders(random.dirichlet(np.full(self.shards, self.alpha)), source.rows)
+            if np.diff(cut).min() >= self.min_rows:
+                return [np.sort(part) for part in np.split(shuffled(source.rows, seed), cut[1:-1])]
+        raise too_uneven(self.shards, self.alpha, self.min_rows)
+
+
+def borders(shares: np.ndarray, rows: int) -> np.ndarray:
+    """Gives the borders, from 0 to rows, of parts with these relative shares; int64, shape (parts + 1,)."""
+    at = (np.cumsum(shares / shares.sum()) * rows).astype(np.int64)
+    at[-1] = rows
+    return np.concatenate(([0], at))
+
+
+def too_uneven(shards: int, alpha: float, min_rows: int) -> ConfigError:
+    """The refusal of a cut that cannot be found."""
+    return ConfigError(
+        f"partition.alpha is {alpha}, but {TRIES} random cuts into {shards} shards all left one with fewer than "
+        f"{min_rows} rows: use a larger alpha, fewer shards or a smaller min_rows."
+    )

@@ -1,0 +1,45 @@
+"""Any partition, with something done to the rows of its shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pisa_ray.data.distortions import Distortion
+from pisa_ray.data.partitions.partition import Partition
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
+
+
+@dataclass(frozen=True)
+class Distorted(Partition):
+    """Any partition, with something done to its shards' rows, such as `Distorted(LabelSkew(10), Rotate(36))`.
+
+    Attributes:
+        partition: Which rows each shard has; may be `Distorted` itself, whose distortion then comes first.
+        distortion: What is done to them.
+    """
+
+    partition: Partition
+    distortion: Distortion
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the data as the partition does; see `Partition.split`."""
+        return self.partition.split(source, seed)
+
+    @property
+    def distortions(self) -> tuple[Distortion, ...]:
+        """The partition's own, then this one."""
+        return (*self.partition.distortions, self.distortion)
+
+    def written(self) -> Any:
+        """See Options: the partition's section with `distort`, a list where it is distorted more than once."""
+        section = self.partition.written()
+        before = section.get("distort")
+        mine = self.distortion.written()
+        return section | {
+            "distort": mine if before is None else [*(before if isinstance(before, list) else [before]), mine]
+        }

@@ -1,0 +1,32 @@
+"""Shards that are alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pisa_ray.data.partitions.partition import Partition, check_rows, shuffled
+from pisa_ray.options import Count
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
+
+
+@dataclass(frozen=True)
+class IID(Partition):
+    """Shuffled rows, dealt out equally.
+
+    Attributes:
+        shards: How many shards.
+    """
+
+    kind: ClassVar[str] = "iid"
+
+    shards: Count
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the data into parts whose sizes differ by one row at most; see `Partition.split`."""
+        check_rows(source, self.shards)
+        return [np.sort(part) for part in np.array_split(shuffled(source.rows, seed), self.shards)]

@@ -1,0 +1,67 @@
+"""The user's own cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+
+from pisa_ray import checks
+from pisa_ray.data.partitions.partition import Partition
+from pisa_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
+
+
+def _row_numbers(name: str, value: Any) -> Any:
+    try:
+        rows = np.asarray(value)
+    except Exception:  # lists of unequal lengths, or whatever somebody's object raises
+        return checks.NOT
+    return tuple(rows.tolist()) if rows.size and rows.ndim == 1 and rows.dtype.kind in "iu" else checks.NOT
+
+
+_SHARDS = checks.sequence(
+    checks.Rule("a list of at least one row number", _row_numbers), "a list with each shard's row numbers", least=1
+)
+#: Each shard's row numbers; where they are by name of the shard, say, they are numbered in that order.
+Cut = Annotated[
+    tuple[tuple[int, ...], ...],
+    checks.Rule(
+        _SHARDS.text,
+        lambda name, value: _SHARDS.take(name, list(value.values()) if isinstance(value, Mapping) else value),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Indices(Partition):
+    """The user's own cut. Rows that no shard lists are not used.
+
+    Attributes:
+        shards: Each shard's row numbers; of a dictionary its values, in order.
+    """
+
+    kind: ClassVar[str] = "indices"
+
+    shards: Cut
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Checks and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
+        parts = [np.sort(shard) for shard in self.shards]
+        for i, part in enumerate(parts):
+            if part[0] < 0 or part[-1] >= source.rows:
+                raise ConfigError(
+                    f"partition.shards has rows {part[0]} to {part[-1]} in shard {i}, but the data have rows 0 to "
+                    f"{source.rows - 1}: use only these."
+                )
+        values, counts = np.unique(np.concatenate(parts), return_counts=True)
+        if counts.max() > 1:
+            raise ConfigError(
+                f"partition.shards lists row {values[counts.argmax()]} more than once, but shards must not share "
+                "rows: list each row at most once."
+            )
+        return [part.astype(np.int64) for part in parts]

@@ -1,0 +1,42 @@
+"""Shards whose inputs are noisy, each more than the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pisa_ray.data.distortions import Distortion, Noise
+from pisa_ray.data.partitions.iid import IID
+from pisa_ray.data.partitions.partition import Partition
+from pisa_ray.options import Count, NotNegative
+
+if TYPE_CHECKING:
+    from pisa_ray.data.base import Source
+
+
+@dataclass(frozen=True)
+class FeatureNoise(Partition):
+    """Shuffled rows, dealt out equally; shard i's inputs get noise of standard deviation level * i / (shards - 1).
+
+    The same as `Distorted(IID(shards), Noise(level))`.
+
+    Attributes:
+        shards: How many shards.
+        level: The last shard's standard deviation, in units of the preprocessed inputs; not negative.
+    """
+
+    kind: ClassVar[str] = "feature_noise"
+
+    shards: Count
+    level: NotNegative
+
+    def split(self, source: Source, seed: int) -> list[np.ndarray]:
+        """Cuts the data as `IID` does; see `Partition.split`."""
+        return IID(self.shards).split(source, seed)
+
+    @property
+    def distortions(self) -> tuple[Distortion, ...]:
+        """Noise that grows from shard to shard."""
+        return (Noise(self.level),)

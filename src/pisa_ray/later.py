@@ -1,0 +1,23 @@
+"""torch, imported when it is first used: a file of settings that are refused needs none of it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch as torch  # noqa: PLC0414  (that it is re-exported)
+else:
+
+    class _Later:
+        """Stands for a module that is imported with the first of its names that is asked for."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(importlib.import_module(self._name), name)
+            setattr(self, name, value)
+            return value
+
+    torch = _Later("torch")

@@ -1,0 +1,14 @@
+from .adaptive import Adaptive as Adaptive
+from .adaptive import LagrangianDescent as LagrangianDescent
+from .adaptive import Plateau as Plateau
+from .adaptive import ResidualBalancing as ResidualBalancing
+from .online import OnlineK0 as OnlineK0
+from .planned import LARGEST as LARGEST
+from .planned import Constant as Constant
+from .planned import Geometric as Geometric
+from .planned import Matched as Matched
+from .planned import Shape as Shape
+from .planned import Trapezoid as Trapezoid
+from .schedule import Memory as Memory
+from .schedule import Seen as Seen
+from .schedule import SigmaSchedule as SigmaSchedule

@@ -1,0 +1,151 @@
+"""What a run is trained and tested on, as the user says it, and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pisa_ray import checks
+from pisa_ray.errors import ConfigError
+from pisa_ray.later import torch
+from pisa_ray.named import imported
+from pisa_ray.options import Options
+
+if TYPE_CHECKING:
+    from pisa_ray.data import Preprocess, Source
+
+#: Whatever data can be opened from.
+DataSource = Annotated[Any, checks.as_it_is]
+
+_COLUMNS = checks.sequence(checks.text, "a list of columns")
+_NO_NUMBER = checks.Rule(
+    "None, or a source such as data.test",
+    lambda name, value: checks.NOT if isinstance(value, int | float) else value,
+)
+
+_DTYPE = checks.Rule(
+    "'float32' or 'int64'",
+    lambda name, value: {"float32": "float32", "int64": "int64"}.get(str(value).removeprefix("torch."), checks.NOT),
+)
+
+
+def _channels(of: checks.Rule) -> checks.Rule:
+    """One number a channel, or one for all: a tuple of them."""
+    return of.then(lambda value: (value,)) | checks.sequence(of, "a list of numbers, one a channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Options):
+    """Training and test data and how rows become model inputs.
+
+    Attributes:
+        train: A Parquet file or folder (path or URI), a list of them or a pattern such as "data/*.parquet", a
+            pyarrow.Table, a DataFrame, a dictionary of arrays, a list of dictionaries, a Hugging Face data set, a
+            ray.data.Dataset, a map-style torch data set of (input, target) pairs or dictionaries, a pair of arrays
+            (inputs, targets), or "digits".
+        test: The same kinds, or None: no test metrics.
+        input: Column of the inputs, or columns of numbers that are stacked; not for pairs and digits.
+        label: Column of the targets: integers for classification, floats for regression.
+        validation: A share of each shard's rows that is held out, or a source like `test`, or None.
+        scale: Factor on stored numbers; None: 1/255 for uint8 images, else 1.
+        mean: Per channel, subtracted after scaling; None: for colour uint8 images the train file's, else 0.
+        std: Per channel, divided by; None: as for mean, else 1.
+        transform: (stored inputs [b, ...], training) -> model inputs; replaces scale, mean and std. Random numbers it
+            draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
+        dtype: The type of the model's inputs, "float32" or "int64"; None: int64 for integers that are neither scaled
+            nor uint8 images, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
+    """
+
+    example: ClassVar[str] = "{dataset: digits}"
+    beside: ClassVar[tuple[str, ...]] = ("dataset",)
+
+    train: DataSource
+    test: DataSource = None
+    input: Annotated[str | tuple[str, ...], checks.text | _COLUMNS] | None = None
+    label: str | None = None
+    validation: Annotated[Any, checks.number(above=0, below=1) | _NO_NUMBER] = None
+    scale: float | None = None
+    mean: Annotated[tuple[float, ...], _channels(checks.number())] | None = None
+    std: Annotated[tuple[float, ...], _channels(checks.number(above=0))] | None = None
+    transform: Callable[..., Any] | str | None = None
+    dtype: Annotated[str, _DTYPE] | None = None
+
+    @classmethod
+    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """See Options: `dataset: digits` in place of train and test."""
+        dataset = values.pop("dataset", None)
+        if (dataset is None) == (values.get("train") is None):
+            raise ConfigError(f"{path} needs either train (a Parquet file or folder) or dataset: digits, and not both.")
+        if dataset is None:
+            return values
+        checks.choice("digits")(f"{path}.dataset", dataset)
+        for name in ("test", "input", "label"):
+            if values.get(name) is not None:
+                raise ConfigError(f"{path}.{name} is given, but {path}.dataset {dataset} has its own: leave it out.")
+        return values | {"train": "digits", "test": "digits:test"}
+
+    def written(self) -> dict[str, Any]:
+        """See Options."""
+        digits = self.train == "digits" if isinstance(self.train, str) else False
+        section = {"dataset": "digits" if digits else None, **super().written()}
+        return section | {"train": None, "test": None} if digits else section
+
+    def open(self, *, keep: bool = False, pinned: bool = False) -> Opened:
+        """Open the sources; data that cannot be used are refused here.
+
+        Args:
+            keep: Decode each source once and keep it in memory, for several runs of one process.
+            pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
+                where it is read.
+        """
+        from pisa_ray.data import KeptSource, check_alike, checked_dtype, default_preprocess, open_source
+
+        dtype = checked_dtype(self.dtype)
+
+        def source(name: str, spec: Any) -> Source:
+            integers = dtype == torch.int64
+            opened = open_source(spec, input=self.input, label=self.label, integers=integers, name=f"data.{name}")
+            return KeptSource(opened) if keep else opened
+
+        train = source("train", self.train)
+        test = source("test", self.test) if self.test is not None else None
+        share = self.validation if isinstance(self.validation, float) else None
+        validation = source("validation", self.validation) if self.validation is not None and share is None else None
+        for name, other in (("train", train), ("test", test), ("validation", validation)):
+            if other is not None:
+                other.check(f"data.{name}", inputs=self.transform is None and not pinned)
+                check_alike(train, other, f"data.{name}")
+        input_, label = (
+            ("features", "label")
+            if isinstance(self.train, str) and self.train == "digits"
+            else (self.input, self.label)
+        )
+        transform = imported(self.transform, "data.transform") if isinstance(self.transform, str) else self.transform
+        preprocess = default_preprocess(
+            train, scale=self.scale, mean=self.mean, std=self.std, transform=transform, dtype=dtype
+        )
+        return Opened(train, test, validation, share, preprocess, input_, label)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Data that have been looked at."""
+
+    train: Source
+    test: Source | None
+    validation: Source | None
+    held_out_share: float | None
+    preprocess: Preprocess
+    input: str | Sequence[str] | None = None
+    label: str | None = None
+
+    def outputs(self) -> int:
+        """Outputs a model for these data needs: the classes of the training data, or 1 for regression.
+
+        Raises:
+            ConfigError: Their labels do not say.
+        """
+        from pisa_ray.trainer.labels import classes_of
+
+        return classes_of(self.train)
