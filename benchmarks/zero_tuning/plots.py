@@ -9,6 +9,9 @@ import matplotlib.pyplot as plt
 from studies.plots import colour, save
 from tables import ADAM, CELLS, OURS, UNTOUCHED, ended, value
 
+#: Panels in a row of the picture.
+COLUMNS = 4
+
 
 def draw(out: Path) -> list[Path]:
     """Draw what there are results for; returns the files."""
@@ -20,9 +23,12 @@ def _cells(out: Path) -> Any:
     found = ended(out)
     if not found:
         return None
-    figure, axes = plt.subplots(1, len(found), figsize=(2.3 * len(found), 2.2), squeeze=False)
+    rows_of_panels = -(-len(found) // COLUMNS)
+    figure, axes = plt.subplots(rows_of_panels, COLUMNS, figsize=(2.7 * COLUMNS, 1.9 * rows_of_panels), squeeze=False)
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
     dots: dict[str, Any] = {}
-    for ax, (name, rows) in zip(axes[0], found.items(), strict=True):
+    for ax, (name, rows) in zip(axes.flat, found.items(), strict=False):
         dataset = CELLS[name]
         by = {(row["partition"], row["algorithm"]): row for row in rows}
         for y, partition in enumerate(reversed(dataset.partitions)):
@@ -39,6 +45,6 @@ def _cells(out: Path) -> Any:
         unit = "test loss" if dataset.metric == "loss" else "test accuracy, %"
         ax.set_title(f"{name}: {unit}", fontsize=7, loc="left")
         ax.grid(color="#e5e5e5", lw=0.6)
-    figure.legend(dots.values(), dots.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.legend(dots.values(), dots.keys(), frameon=False, loc="upper center", ncols=len(dots), fontsize=8)
     return figure
