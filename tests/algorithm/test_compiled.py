@@ -323,7 +323,7 @@ def test_the_real_compiler_gives_the_same_bits_for_any_size_and_place(kernel):
         vectors, numbers = compiled.example(kernel, 33, CPU)
         compiled.run(kernel, vectors, numbers)
         assert compiled.wait(300)
-    code = compiled._known[kernel, "cpu"].code
+    code = compiled._known[kernel, CPU].code
     torch.set_flush_denormal(True)
     for entries in (2, 3, 15, 16, 17, 64, 1000, 70_001):
         ours, numbers = compiled.example(kernel, entries, CPU)

@@ -44,7 +44,7 @@ LIBRARY, HASH = "kernel.so", "kernel.sha256"
 Code: TypeAlias = "Callable[[list[torch.Tensor]], object]"
 
 _when: bool | None = None
-_known: dict[tuple[Kernel, str], _Compiling] = {}
+_known: dict[tuple[Kernel, torch.device], _Compiling] = {}
 _told: set[str] = set()
 
 
@@ -85,10 +85,10 @@ def wait(seconds: float) -> bool:
 
 
 def _of(kernel: Kernel, device: torch.device) -> _Compiling:
-    key = kernel, str(device)
-    if key not in _known:
-        _known[key] = _Compiling(kernel, device)
-    return _known[key]
+    known = _known.get((kernel, device))
+    if known is None:
+        known = _known[kernel, device] = _Compiling(kernel, device)
+    return known
 
 
 class _Compiling:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pisa_ray.algorithm.methods.admm import AdmmRule
 
 from pisa_ray.algorithm import compiled
-from pisa_ray.algorithm.kernel import Kernel
+from pisa_ray.algorithm.kernel import Kernel, kernel_of
 from pisa_ray.algorithm.layout import Layout, Slot, blocks
 from pisa_ray.algorithm.message import Message, Penalties
 from pisa_ray.algorithm.method import Batch, Task
@@ -203,7 +203,7 @@ class LocalStep:
             The sum of theta = sigma / (sigma + rho q) over the entries, where diagnosing.
         """
         moment = part.rule.moments or vector is not None
-        kernel = Kernel(rule, root, moment, part.rule.diagonal, self.first, self.last)
+        kernel = kernel_of(rule, root, moment, part.rule.diagonal, self.first, self.last)
         numbers, theta = kernel.numbers(numbers, root_numbers, self.task.alpha), 0.0
         for piece in part.pieces:
             at = piece.entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pisa_ray.algorithm import rules
 from pisa_ray.algorithm.rules import Moved, Number, Root
@@ -91,3 +92,7 @@ class Kernel:
             for said in (total, *out):
                 said.mul_(alpha)
         return move, moved[1], moved[2]
+
+
+#: The same kernel for the same arguments, as a step asks for it again and again.
+kernel_of = lru_cache(maxsize=256)(Kernel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Le
@@ -47,5 +48,8 @@ class SISAD(AdmmRule):
         """See driver.Rule."""
         b = number(self.sigma) / (number(self.sigma) + number(self.rho))
         eps = EPS if isinstance(self.eps, Auto) else self.eps
-        v = Adam(self.beta)
-        return local.apply(part, "sisa_d", (local.sigma(part), b, eps), v.root, v.numbers(local.number))
+        return local.apply(part, "sisa_d", (local.sigma(part), b, eps), self._v.root, self._v.numbers(local.number))
+
+    @cached_property
+    def _v(self) -> Adam:
+        return Adam(self.beta)
