@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from pisa_ray import SISAD, Asynchronous, Constant, Data, Indices, PisaTrainer, Scaling
 from pisa_ray.data.digits import digits_table
+from pisa_ray.schedulers import SigmaSchedule
 
 SHARDS, EACH = 6, 40
 PLACES = ["bonn", "lyon", "bonn", "lyon", "lyon", None]
@@ -51,13 +52,13 @@ class Watched(Dataset):
         return self.x[k], self.targets[k]
 
 
-class Director:
+class Director(SigmaSchedule):
     """A constant sigma whose asking is the clock of what happens to the nodes."""
 
     def __init__(self, out: Path, act: dict[int, Any]) -> None:
         self.out, self.act = out, act
 
-    def grow(self, sigma: float, round_: int) -> float:
+    def grow(self, sigma: float, round_: int, memory: Any = None) -> float:
         for action in self.act.pop(round_, ()):
             action()
         if not self.act and not events(self.out, "shards_back"):

@@ -29,7 +29,6 @@ from pisa_ray.algorithm.layout import blocks
 from pisa_ray.algorithm.methods.admm import PISA, SISA, AdmmRule
 from pisa_ray.algorithm.methods.nsisa import NSISA
 from pisa_ray.algorithm.methods.sisa_d import EPS, SISAD
-from pisa_ray.algorithm.preconditioners import Identity
 from pisa_ray.later import torch
 
 R = TypeVar("R", bound=AdmmRule)
@@ -39,6 +38,10 @@ REACH, LEAST = 1e-3, 0.01
 
 #: Digits of what is found that are kept: the last bits of sums in a driver depend on its machine.
 DIGITS = 3
+
+#: How many times below the edge is told of SISA and SISA-D: networks stand ten times, as their curvature falls when
+#: steps are too long. PISA is told at once.
+FAR = 20.0
 
 #: From here on rho stabilises by itself where Q is a curvature.
 CURVED = 0.75
@@ -116,12 +119,17 @@ class Policy:
         steps: Power steps; 1 is along the first move.
         metric: What the penalty is multiplied by, [p], given the gradients and the typical entry of the part's.
         numbers: From what was measured to what is to be set, by name.
+        far: How many times below the edge of stability a sigma is told of; None: of none, as its directions have no
+            curvature, or are curvatures themselves.
+        q: An entry of Q at the initial model, given the typical entry of the gradients.
     """
 
     probes: bool
     steps: int
     metric: Callable[[Slope, float], torch.Tensor]
     numbers: Callable[[Start], dict[str, float | str]]
+    far: float | None = None
+    q: Callable[[float], float] = lambda typical: 1.0
 
 
 @singledispatch
@@ -150,20 +158,25 @@ def _of_pisa(rule: PISA) -> Policy:
 
     Q of the other preconditioners is a curvature itself, so that rho is 1, and enough from 3/4 on.
     """
+    curved = getattr(rule.preconditioner, "curved", True)
 
     def numbers(start: Start) -> dict[str, float | str]:
-        if isinstance(rule.preconditioner, Identity):
+        if not curved:
             return _at(rule, start.h, start.h, 1.0)
-        curved = isinstance(rule.rho, Auto) or rule.rho >= CURVED
-        return _at(rule, start.h, 1.0, start.h if curved else 0.0)
+        holds = isinstance(rule.rho, Auto) or rule.rho >= CURVED
+        return _at(rule, start.h, 1.0, start.h if holds else 0.0)
 
-    return Policy(not rule.is_set, 8, _plain, numbers)
+    return Policy(not rule.is_set, 8, _plain, numbers, None if curved else 1.0)
 
 
 @policy.register
 def _of_sisa(rule: SISA) -> Policy:
     """Sigma at h, and rho q as large for an entry of typical size; see PISA."""
-    return Policy(not rule.is_set, 8, _plain, lambda start: _at(rule, start.h, start.h / start.typical, start.typical))
+
+    def numbers(start: Start) -> dict[str, float | str]:
+        return _at(rule, start.h, start.h / start.typical, start.typical)
+
+    return Policy(not rule.is_set, 8, _plain, numbers, FAR, lambda typical: typical)
 
 
 @policy.register
@@ -198,7 +211,7 @@ def _of_sisa_d(rule: SISAD) -> Policy:
         rho = choose(rule.rho, sigma, ratio * sigma, 100 * sigma)
         return {"sigma": sigma, "rho": rho, "eps": rounded(eps(start.typical))}
 
-    return Policy(isinstance(rule.sigma, Auto), 1, lambda slope, typical: slope.size + eps(typical), numbers)
+    return Policy(isinstance(rule.sigma, Auto), 1, lambda slope, typical: slope.size + eps(typical), numbers, FAR)
 
 
 def _at(rule: AdmmRule, h: float, rho: float, q: float) -> dict[str, float | str]:

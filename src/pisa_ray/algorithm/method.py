@@ -7,9 +7,9 @@ sums, workers, checkpoints and recovery are the same for all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 from annotated_types import Ge, Le
 
@@ -21,10 +21,28 @@ from pisa_ray.algorithm.state import ShardState
 from pisa_ray.later import torch
 from pisa_ray.options import Kind
 
+if TYPE_CHECKING:
+    from pisa_ray.algorithm.methods.admm import AdmmRule
+
 #: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
 Term: TypeAlias = "Callable[[torch.Tensor, slice], torch.Tensor]"
 
 MemoryOf = Literal["steps", "founders"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Something that a method asks of a mini-batch.
+
+    Attributes:
+        ask: Asks for it at a point.
+        wrong: What it means where that raises, as a sentence begins.
+        remedy: What to do then.
+    """
+
+    ask: Callable[[Batch, torch.Tensor], object]
+    wrong: str
+    remedy: str
 
 
 class Batch(Protocol):
@@ -165,6 +183,29 @@ class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",
     @abstractmethod
     def update(self, update: Update, memory: torch.Tensor) -> None:
         """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all its numbers are set, so that the automatic start has nothing to find."""
+        return True
+
+    def rules(self) -> Mapping[str, AdmmRule]:
+        """The rules whose numbers are set here, by the path that leads to them; see Admm. Baselines have none."""
+        return {}
+
+    def with_numbers(self, found: Mapping[str, Any]) -> Self:
+        """The same with other numbers, by path and name.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        if found:
+            raise KeyError(min(found))
+        return self
+
+    def asks(self) -> Sequence[Ask]:
+        """What it asks of a mini-batch beside gradients: it is tried before a run, as a model may not give it."""
+        return ()
 
     def check(self, layout: Layout) -> None:
         """Whether it can train such parameters.

@@ -11,13 +11,14 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from annotated_types import Ge, Le
 
 from pisa_ray import checks
 from pisa_ray.algorithm.curvature import Curvature
+from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
 from pisa_ray.options import Kind, NotNegative
 
@@ -36,9 +37,23 @@ class Preconditioner(Kind, ABC, family="preconditioner", homes=("pisa_ray.algori
 
     usual: ClassVar[str] = "identity"
 
+    #: Whether Q is a curvature of the loss.
+    curved: ClassVar[bool] = True
+
     @abstractmethod
     def __call__(self, curvature: Curvature) -> Q:
         """Q at a point."""
+
+    def trial(self) -> Preconditioner | None:
+        """What is tried on a model before a run, where less will do than all; None: nothing is asked of it."""
+        return self
+
+    def fits(self, size: int) -> None:
+        """Whether it can be used for so many parameters.
+
+        Raises:
+            ConfigError: It cannot.
+        """
 
 
 #: What PISA takes.
@@ -57,8 +72,12 @@ class Identity(Preconditioner):
     """
 
     kind: ClassVar[str] = "identity"
+    curved: ClassVar[bool] = False
 
     q: NotNegative = 1.0
+
+    def trial(self) -> None:
+        """See Preconditioner."""
 
     def __call__(self, curvature: Curvature) -> Q:
         """Q, whatever the curvature."""
@@ -79,14 +98,23 @@ class HessianDiagonal(Preconditioner):
     probes: Annotated[int, Ge(1), Le(10**6)] | None = None
     eta: Eta = float("inf")
 
+    def trial(self) -> Preconditioner:
+        """See Preconditioner: one product of many, which are alike."""
+        return replace(self, probes=1) if self.probes is None else self
+
+    def fits(self, size: int) -> None:
+        """See Preconditioner."""
+        if self.probes is None and size > EXACT_LIMIT:
+            raise ConfigError(
+                f"algorithm.preconditioner.probes is None, but the exact diagonal of {size} parameters takes as many "
+                "products a step: use 1 or more."
+            )
+
     def __call__(self, curvature: Curvature) -> Q:
         """Q's entries, [p]."""
         q = torch.zeros_like(curvature.w, requires_grad=False)
         if self.probes is None:
-            if q.numel() > EXACT_LIMIT:
-                raise ValueError(
-                    f"HessianDiagonal(): {q.numel()} parameters mean as many products a step; use probes=1 or more"
-                )
+            self.fits(q.numel())
             unit = torch.zeros_like(q)
             for k in range(q.numel()):
                 unit[k] = 1

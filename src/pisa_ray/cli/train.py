@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from pisa_ray.algorithm import PISA, HessianDiagonal, Method
-from pisa_ray.algorithm.preconditioners import EXACT_LIMIT
 from pisa_ray.cli.config import Config, Workers, note_planned_rounds, plain, resolve
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.data import Opened
@@ -82,7 +78,7 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
             )
         data = replace(data, preprocess=replace(data.preprocess, dtype=torch.float32))
     return {
-        "model": _small_enough(method, config.model.build(data)),
+        "model": config.model.build(data),
         "data": data,
         "partition": config.partition,
         "algorithm": method,
@@ -99,25 +95,6 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "compiled": config.compiled,
         "seed": config.seed,
     }
-
-
-def _small_enough(method: Method, make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Refuse models too large for a preconditioner that needs a product for every parameter."""
-    preconditioner = method.preconditioner if isinstance(method, PISA) else None
-    if not isinstance(preconditioner, HessianDiagonal) or preconditioner.probes is not None:
-        return make
-
-    def checked() -> nn.Module:
-        model = make()
-        size = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if size > EXACT_LIMIT:
-            raise ConfigError(
-                f"algorithm.preconditioner.probes is null, but the exact diagonal of {size} parameters takes as many "
-                "products a step: use 1 or more."
-            )
-        return model
-
-    return checked
 
 
 def scaling(config: Config) -> Scaling:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from pisa_ray.errors import ConfigError
 from pisa_ray.options import Count, Decay, Share
 from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
 from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
@@ -103,6 +105,25 @@ class OnlineK0(SigmaSchedule):
     def chooses(self, round_: int, memory: Memory) -> bool:
         """Whether k0 is to be chosen after a round."""
         return round_ in self.rungs and memory.get("rung") != round_ and self.left(round_, memory) >= 3
+
+    def check(self, duals: bool, method: str, waits: bool, metrics: Collection[str]) -> None:
+        """See SigmaSchedule: k0 can be chosen while a run goes on, if that is long enough and holds something out."""
+        if not waits:
+            raise ConfigError(
+                "sigma_schedule OnlineK0 goes back after its trials, which a run that does not wait for all shards "
+                "cannot: leave asynchronous out, or use another schedule."
+            )
+        if not self.rungs:
+            raise ConfigError(
+                f"sigma_schedule OnlineK0 cannot choose in {self.length_of_run} rounds: {self.share:g} of them pays "
+                f"for {self.trials} of length {self.length}, and a choice takes 3 trials; use another schedule, or "
+                "raise share or rounds."
+            )
+        if "validation_loss" not in metrics:
+            raise ConfigError(
+                "sigma_schedule OnlineK0 chooses by the held-out loss, but nothing is held out: set data.validation, "
+                "such as 0.1."
+            )
 
     def told(self, memory: Memory) -> dict[str, int]:
         """See SigmaSchedule."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le
 
+from pisa_ray.errors import ConfigError
 from pisa_ray.options import Kind
 
 #: A number of rounds; plans that list rounds stay small enough for memory.
@@ -70,6 +71,24 @@ class SigmaSchedule(Kind, family="sigma_schedule", homes=("pisa_ray.schedulers",
             memory: What the schedule remembers.
         """
         return sigma
+
+    def check(self, duals: bool, method: str, waits: bool, metrics: Collection[str]) -> None:
+        """Whether a run has what it looks at.
+
+        Args:
+            duals: Whether the method has duals.
+            method: Its name.
+            waits: Whether rounds wait for all shards.
+            metrics: What rows measure.
+
+        Raises:
+            ConfigError: It has not.
+        """
+        if self.measures and not duals:
+            raise ConfigError(
+                f"sigma_schedule {type(self).__name__} looks at residuals of duals, but {method} has none: use a "
+                "planned schedule, or Plateau."
+            )
 
     def looks(self, round_: int) -> bool:
         """Whether it looks at a round."""

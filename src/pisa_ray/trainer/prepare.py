@@ -26,7 +26,6 @@ from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_me
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import OnlineK0, SigmaSchedule
 from pisa_ray.trainer.data import Data, Opened
 from pisa_ray.trainer.model_factory import model_factory, steady
 from pisa_ray.trainer.probe import try_job
@@ -219,32 +218,6 @@ def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
     if kind == "uniform":
         return (1 / len(sizes),) * len(sizes)
     return tuple(size / sum(sizes) for size in sizes)
-
-
-def check_schedule(schedule: SigmaSchedule, job: Job, metrics: Sequence[str]) -> None:
-    """Whether k0 can be chosen while the run goes on.
-
-    Raises:
-        ConfigError: The run does not wait for all shards, is too short, or holds nothing out.
-    """
-    if not isinstance(schedule, OnlineK0):
-        return
-    if job.asynchronous is not None:
-        raise ConfigError(
-            "sigma_schedule OnlineK0 goes back after its trials, which a run that does not wait for all shards "
-            "cannot: leave asynchronous out, or use another schedule."
-        )
-    if not schedule.rungs:
-        raise ConfigError(
-            f"sigma_schedule OnlineK0 cannot choose in {schedule.length_of_run} rounds: {schedule.share:g} of them "
-            f"pays for {schedule.trials} of length {schedule.length}, and a choice takes 3 trials; use another "
-            "schedule, or raise share or rounds."
-        )
-    if "validation_loss" not in metrics:
-        raise ConfigError(
-            "sigma_schedule OnlineK0 chooses by the held-out loss, but nothing is held out: set data.validation, "
-            "such as 0.1."
-        )
 
 
 def check_robust(job: Job) -> None:

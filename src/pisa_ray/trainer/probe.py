@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pisa_ray.algorithm import MOON, PISA, Admm, FedAvg, HessianDiagonal, Identity, Layout
-from pisa_ray.algorithm.preconditioners import AnyPreconditioner
+from pisa_ray.algorithm import Layout
 from pisa_ray.data import Rows
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.evaluation import evaluate_rows
@@ -212,36 +211,13 @@ def _smallest_batch(job: Job) -> tuple[int, int]:
 def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
     """What else may not fit: optimizers of matrices only, no features to compare, no second derivatives."""
     method = job.method
-    if isinstance(method, Admm):
-        method.check(model.layout)
     try:
         method.initial_memory(model.layout)
-        if isinstance(method, FedAvg):
-            method.check(model.layout)
+        method.check(model.layout)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
-    if isinstance(method, MOON):
-        with refused("algorithm MOON cannot be applied to the model", "use another algorithm"):
-            batch.features(model.home)
-    for rule in method.rules().values() if isinstance(method, Admm) else ():
-        if isinstance(rule, PISA):
-            _try_preconditioner(rule.preconditioner, model, batch, alone=rule is method)
-
-
-def _try_preconditioner(preconditioner: AnyPreconditioner, model: FlatModel, batch: ShardBatch, *, alone: bool) -> None:
-    if isinstance(preconditioner, HessianDiagonal) and preconditioner.probes is None:
-        preconditioner = replace(preconditioner, probes=1)  # one product of many, which are alike
-    if not isinstance(preconditioner, Identity):
-        with refused(
-            "algorithm.preconditioner needs second derivatives, or gradients of single rows, which model or loss do "
-            "not give",
-            "use another algorithm, such as sisa",
-        ):
-            Q = preconditioner(batch.curvature(model.home))
-            if callable(Q):
-                Q(torch.ones_like(model.home))
-        if callable(Q) and not alone:
-            raise ConfigError(
-                "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: use "
-                "one whose Q is a number or a diagonal."
-            )
+    for asked in method.asks():
+        with refused(asked.wrong, asked.remedy):
+            asked.ask(batch, model.home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.engine.participation import share_reporting
 from pisa_ray.errors import ConfigError
-from pisa_ray.schedulers import Constant, Matched, SigmaSchedule, Trapezoid
+from pisa_ray.schedulers import Constant, SigmaSchedule
 from pisa_ray.trainer.model_factory import model_factory
 
 #: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
@@ -49,27 +49,24 @@ def method_for(
     beside it a sigma that is given is a hint.
     """
     method = default_method(model) if algorithm is None else algorithm
-    if schedule is None or not schedule.tries or not isinstance(method, Admm):
+    if schedule is None or not schedule.tries:
         return method
     given = {f"{path}sigma": rule.sigma for path, rule in method.rules().items()}
     return method.with_numbers({key: Auto(hint=v) for key, v in given.items() if not isinstance(v, Auto)})
 
 
-def automatic_schedule(method: Method) -> Constant | Matched | Trapezoid:
+def automatic_schedule(method: Method) -> SigmaSchedule:
     """How sigma goes where nothing is said of it: constant, but after an automatic start what that was tried with."""
     if not is_automatic(method):
         return Constant()
-    first = next(iter(method.rules().values())) if isinstance(method, Admm) else None
-    if isinstance(first, SISAD):
-        return Trapezoid()
-    if isinstance(first, NSISA):
-        return Trapezoid(warmup=0.1, cooldown=0.4)
-    return Matched(10.0)
+    first = next(iter(method.rules().values()))
+    schedule: SigmaSchedule = SigmaSchedule.read(first.usual_schedule, "sigma_schedule")
+    return schedule
 
 
 def is_automatic(method: Method) -> bool:
     """Whether a sigma of its rules is found by the automatic start."""
-    return isinstance(method, Admm) and any(isinstance(rule.sigma, Auto) for rule in method.rules().values())
+    return any(isinstance(rule.sigma, Auto) for rule in method.rules().values())
 
 
 def found_sigma(found: Mapping[str, Any]) -> bool:
@@ -94,11 +91,11 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
     """
     method, samples = job.method, 0
     reports = 1 + (rounds - 1) * share_reporting(job.participation, len(job.shards))
-    if not isinstance(method, Admm) or method.is_complete:
+    if method.is_complete:
         return job, {}, 0
     now: dict[str, Any] = {}
     entries: dict[str, list[slice]] = {}
-    for part in method.plan(layout).parts:
+    for part in cast("Admm", method).plan(layout).parts:
         entries.setdefault(part.path, []).extend(piece.entries for piece in part.pieces)
     left = {path: rule for path, rule in method.rules().items() if not rule.is_set}
     starts: dict[type[AdmmRule], Start] = {}
@@ -123,7 +120,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
 
 def numbers_of(method: Method) -> dict[str, Any]:
     """All numbers that the automatic start may set, by path and name; Auto where they are still to be set."""
-    if not isinstance(method, Admm):
+    if not method.rules():
         return {"sigma": method.sigma}
     names = ("sigma", "rho", "eps", "precision")
     return {p + n: getattr(rule, n) for p, rule in method.rules().items() for n in names if hasattr(rule, n)}
@@ -138,11 +135,11 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
     if not found:
         return job
     try:
-        method = job.method.with_numbers(found) if isinstance(job.method, Admm) else None
-    except KeyError:
-        method = None
-    if method is None:
-        raise ConfigError(f"the checkpoint sets {min(found)}, which {type(job.method).__name__} does not have.")
+        method = job.method.with_numbers(found)
+    except KeyError as error:
+        raise ConfigError(
+            f"the checkpoint sets {min(found)}, which {type(job.method).__name__} does not have."
+        ) from error
     return replace(job, method=method)
 
 

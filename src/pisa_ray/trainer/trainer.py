@@ -30,7 +30,7 @@ from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.loop import Loop, Schedule
 from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.places import FleetFactory, Places
-from pisa_ray.trainer.prepare import PinTo, check_schedule, pinned, prepare
+from pisa_ray.trainer.prepare import PinTo, pinned, prepare
 from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run, Scaling
@@ -217,12 +217,9 @@ class PisaTrainer:
             seed=seed,
         )
         job, score = self._prepared.job, self._run.best_by
-        if self._schedule.sigma.measures and not job.method.duals:
-            raise ConfigError(
-                f"sigma_schedule {type(self._schedule.sigma).__name__} looks at residuals of duals, but "
-                f"{type(job.method).__name__} has none: use a planned schedule, or Plateau."
-            )
-        check_schedule(self._schedule.sigma, job, self._prepared.metrics)
+        self._schedule.sigma.check(
+            job.method.duals, type(job.method).__name__, job.asynchronous is None, self._prepared.metrics
+        )
         self._pins = pinned(pin_to, len(job.shards))
         self._check_places(replaying=replay is not None)
         self._replay: Arrivals | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pisa_ray.algorithm import NSISA, PISA, SISA, AdmmRule, Identity, Slope, number, policy
+from pisa_ray.algorithm import Slope, number, policy
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
@@ -17,10 +17,6 @@ from pisa_ray.trainer.start import probe
 
 #: Power steps of the look at the edge; few, as it is a warning only.
 STEPS = 3
-
-#: How many times below the edge is told of SISA and SISA-D: networks stand ten times, as their curvature falls when
-#: steps are too long. PISA is told at once.
-FAR = 20.0
 
 #: A run is freezing if it can go less than this share of the way so far in all that is left of it.
 IDLE = 0.02
@@ -39,24 +35,22 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
     (2 sigma + 4 rho q) / 3, and below D where sigma and rho are multiplied by that. NSISA's directions have no
     curvature, and preconditioners that are curvatures themselves are not looked at.
     """
-    method = job.method
-    if not isinstance(method, AdmmRule) or isinstance(method, NSISA):
+    rules = job.method.rules()
+    if set(rules) != {""}:  # several, or none
+        return None
+    its = policy(method := rules[""])
+    if its.far is None:
         return None
     sigma, rho = number(method.sigma), number(method.rho)
-    if isinstance(method, PISA) and not isinstance(method.preconditioner, Identity):
-        return None
-
-    its = policy(method)
 
     def metric(slope: Slope, typical: float) -> torch.Tensor:
-        q = typical if isinstance(method, SISA) else 1.0
-        return its.metric(slope, typical) * ((2 * sigma + 4 * rho * q) / 3)
+        return its.metric(slope, typical) * ((2 * sigma + 4 * rho * its.q(typical)) / 3)
 
     try:
         start, _ = probe(fleet, job, metric, min(STEPS, its.steps))
     except ConfigError:  # no curvature: nothing can be said
         return None
-    if start.h <= (1 if isinstance(method, PISA) else FAR):
+    if start.h <= its.far:
         return None
     return (
         f"sigma {sigma:g} with rho {rho:g} is {start.h:.3g} times below the edge of stability at the initial model; "

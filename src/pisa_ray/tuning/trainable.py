@@ -15,7 +15,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from pisa_ray.algorithm import Method
 from pisa_ray.errors import ConfigError, NonFiniteError
-from pisa_ray.schedulers import Geometric, SigmaSchedule
+from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer.prepare import RESIDUALS
 from pisa_ray.trainer.start import method_for
 from pisa_ray.trainer.trainer import PisaTrainer
@@ -119,10 +119,9 @@ class PisaTrainable(Trainable):
             self._lost = min(self._lost + self._every, self._steps.rounds)
             row = {name: _worst(name) for name in self._names} | {"round": self._lost}
         schedule, numbers = self._schedule, {key: value for key, value in row.items() if value is not None}
-        if isinstance(schedule, Geometric):
-            numbers |= {"k0": schedule.k0, "gamma": schedule.gamma}
+        options = {key: value for key, value in schedule.written().items() if isinstance(value, int | float)}
         done = self._steps.ended or row["round"] >= self._steps.rounds
-        return {**numbers, "diverged": self._lost is not None, "done": done}
+        return {**options, **numbers, "diverged": self._lost is not None, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """See Trainable."""

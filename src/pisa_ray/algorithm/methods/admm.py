@@ -25,16 +25,22 @@ from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
 from pisa_ray.algorithm.driver import DualState, LocalStep, Part, Plan, step
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.message import Message, Penalties, consensus
-from pisa_ray.algorithm.method import Method, Steps, Task, Update
-from pisa_ray.algorithm.preconditioners import AnyPreconditioner, Identity, conjugate_gradients
+from pisa_ray.algorithm.method import Ask, Batch, Method, Steps, Task, Update
+from pisa_ray.algorithm.preconditioners import AnyPreconditioner, Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.checks import shown
 from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
 from pisa_ray.options import Decay, Key, annotated, rule
 
 #: Beyond this float32 has no numbers.
 LARGEST = 1e30
+
+COUPLED = (
+    "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: use one whose Q "
+    "is a number or a diagonal."
+)
 
 #: (path, rule, sigma in units of the method's, parameters): see Part.
 Member = tuple[str, "AdmmRule", float, Sequence[Slot]]
@@ -111,7 +117,12 @@ class Admm(Method, ABC):
         Raises:
             ConfigError: It has not.
         """
-        self.plan(layout)
+        for part in self.plan(layout).parts:
+            part.rule.fits(sum(slot.size for slot in part.slots))
+
+    def asks(self) -> Sequence[Ask]:
+        """See Method: those of the rules."""
+        return [ask for rule in self.rules().values() for ask in rule.own_asks(alone=rule is self)]
 
     def frozen(self, layout: Layout) -> Collection[str]:
         """The names of the parameters that are to stay as they are; only groups have any.
@@ -191,9 +202,27 @@ class AdmmRule(Admm):
     momenta: ClassVar[bool] = False
     diagonal: ClassVar[bool] = False
 
+    #: How sigma goes after an automatic start where nothing is said of it, as a section of a file.
+    usual_schedule: ClassVar[Mapping[str, Any]] = {"kind": "matched", "growth": 10.0}
+
     @abstractmethod
     def take(self, local: LocalStep, part: Part) -> float | None:
         """See driver.Rule."""
+
+    def fits(self, size: int) -> None:
+        """Whether it can move so many entries; any number, unless a class says otherwise.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+
+    def own_asks(self, *, alone: bool) -> Sequence[Ask]:
+        """What it asks of a mini-batch beside gradients.
+
+        Args:
+            alone: Whether it moves all parameters.
+        """
+        return ()
 
     @property
     def moments(self) -> bool:
@@ -241,6 +270,40 @@ class PISA(AdmmRule):
 
     preconditioner: AnyPreconditioner = field(default_factory=Identity)
 
+    def fits(self, size: int) -> None:
+        """See AdmmRule."""
+        if isinstance(self.preconditioner, Preconditioner):
+            self.preconditioner.fits(size)
+
+    def own_asks(self, *, alone: bool) -> Sequence[Ask]:
+        """See AdmmRule."""
+        its = self.preconditioner
+        trial = its.trial() if isinstance(its, Preconditioner) else its
+        if trial is None:
+            return ()
+
+        def ask(batch: Batch, w: torch.Tensor) -> None:
+            Q = trial(batch.curvature(w))
+            if not callable(Q):
+                if not isinstance(Q, int | float) and getattr(Q, "shape", None) not in (torch.Size(), w.shape):
+                    raise ConfigError(
+                        f"preconditioner gives {shown(Q)}, but it must give a number, a vector of {len(w)} entries, or "
+                        "a function v -> Q v."
+                    )
+                return
+            if not alone:
+                raise ConfigError(COUPLED)
+            Q(torch.ones_like(w))
+
+        return [
+            Ask(
+                ask,
+                "algorithm.preconditioner needs second derivatives, or gradients of single rows, which model or loss "
+                "do not give",
+                "use another algorithm, such as sisa",
+            )
+        ]
+
     @property
     def moments(self) -> bool:
         """No."""
@@ -252,10 +315,7 @@ class PISA(AdmmRule):
         Q = self.preconditioner(local.batch.curvature(local.v))
         if callable(Q):  # it couples all coordinates: one solve
             if len(local.task.layout.slots) != len(part.slots):
-                raise ConfigError(
-                    "preconditioner gives a product, which couples all parameters, but its rule moves a group of them: "
-                    "use one whose Q is a number or a diagonal."
-                )
+                raise ConfigError(COUPLED)
             move = conjugate_gradients(Q, local.shard.dual + local.g, sigma, rho).mul_(-sigma)
             local.apply(part, "given", (sigma,), vector=move)
             return None

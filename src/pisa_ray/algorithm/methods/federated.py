@@ -12,7 +12,7 @@ sigma schedule acts on the local learning rate: it is lr * sigma^0 / sigma.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar, TypeAlias
@@ -21,7 +21,7 @@ from annotated_types import Ge, Gt, Le
 
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message
-from pisa_ray.algorithm.method import Batch, MemoryOf, Steps, Task, Term, Update
+from pisa_ray.algorithm.method import Ask, Batch, MemoryOf, Steps, Task, Term, Update
 from pisa_ray.algorithm.methods.baseline import Baseline
 from pisa_ray.algorithm.optimizers import Optimizer, OptimizerName, parameters, set_gradients
 from pisa_ray.algorithm.rules import square_root
@@ -252,6 +252,11 @@ class MOON(FedAvg):
 
     mu: NotNegative = 1.0
     temperature: Positive = 0.5
+
+    def asks(self) -> Sequence[Ask]:
+        """See Method."""
+        wrong = f"algorithm {type(self).__name__} cannot be applied to the model"
+        return [Ask(lambda batch, w: batch.features(w), wrong, "use another algorithm")]
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> PreviousState:
         """No previous y."""

@@ -58,6 +58,7 @@ class NSISA(SISA):
     perturbation: Decay = 1e-15
 
     momenta: ClassVar[bool] = True
+    usual_schedule: ClassVar[Mapping[str, Any]] = {"kind": "trapezoid", "warmup": 0.1, "cooldown": 0.4}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt, Le
 
@@ -39,6 +40,7 @@ class SISAD(AdmmRule):
     eps: Annotated[float, Gt(0), Le(LARGEST)] | Automatic = AUTO
 
     diagonal: ClassVar[bool] = True
+    usual_schedule: ClassVar[Mapping[str, Any]] = {"kind": "trapezoid"}
 
     def first_share(self) -> float:
         """All: no shard has a metric yet."""
