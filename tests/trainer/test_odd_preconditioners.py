@@ -10,7 +10,7 @@ from pisa_ray.trainer.prepare import prepare
 
 @pytest.mark.parametrize("gives", [None, "q", torch.ones(3), torch.ones(2, 2)], ids=repr)
 def test_what_is_no_matrix_is_refused(gives):
-    with pytest.raises(ConfigError, match="preconditioner gives .*, but it must give a number, a vector of"):
+    with pytest.raises(ConfigError, match=r"preconditioner gives .*, but it must give a number, a vector of"):
         prepare(
             model=lambda: nn.Linear(64, 10),
             data=Data(train="digits"),
