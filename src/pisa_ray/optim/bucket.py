@@ -71,6 +71,8 @@ class Bucket:
         self._shards = [rule.initial_state(self._w, self._layout) for _ in range(shards)]
         self._tree = TreeSum(shards)
         self._heard: set[int] = set()
+        self._before: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._alike = True  # as many reports behind all
         self._take_over(states)
 
     @torch.no_grad()
@@ -96,7 +98,8 @@ class Bucket:
 
     def holds(self, states: Sequence[State]) -> bool:
         """Whether what the optimizer keeps of the parameters is still the bucket's own."""
-        return all(state.get("dual_0") is dual for state, dual in zip(states, self._duals, strict=True))
+        own = (state.get("dual_0") is dual for state, dual in zip(states, self._duals, strict=True))
+        return self._alike and all(own)
 
     def report(self, k: int, sigma: float) -> None:
         """Take a step of shard k on the gradients that the parameters have, None being 0; parameters stay."""
@@ -104,12 +107,22 @@ class Bucket:
             self._gather()
         g, several = self._gradient(), len(self._shards) > 1
         alpha = 1 / len(self._shards)
+        if several:
+            self._keep(k)
         row = self._tree.buffer(self._rows.width, self._w) if several else self._row
         task = Task(self._w, lambda: _Drawn(g), sigma, self._layout, alpha=alpha)
         self.rule.step(self._shards[k], task, self._rows.split(row))
         self._rows.complete(row, alpha, self._w[:0], weighed=True)
         self._tree.add((0, k), row, owned=several)
         self._steps[:, k] += 1
+
+    def _keep(self, k: int) -> None:
+        """Remember what a shard keeps of parameters that it has no gradient of: perhaps no shard has one."""
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                vectors = [v for name in VECTORS if len(v := getattr(self._shards[k], name))]
+                views = [list(self._layout.views(v).values())[i] for v in vectors]
+                self._before.setdefault(i, []).extend((view, view.clone()) for view in (*views, self._steps[i, k]))
 
     def _gather(self) -> None:
         """Let w be where the parameters are, and what short ones are rounded from stay, where they are that still."""
@@ -132,13 +145,21 @@ class Bucket:
 
     def finish(self, *, moves: bool) -> None:
         """Let the parameters be the consensus of the shards that have reported, if they are to move at all."""
+        unheard = [i for i in self._before if i not in self._heard]
+        for i in unheard:
+            self._before[i].append((self._out[i], self._out[i].clone()))
         if moves and self._heard:
             self.rule.update(Update(self._total(), self._w, 0.0, self._layout, self._w), self._w[:0])
             heard = sorted(self._heard)
             if not self._alone:
                 torch._foreach_copy_([self.params[i].detach() for i in heard], [self._out[i] for i in heard])
+        for i in unheard:
+            self._alike = False
+            for view, before in self._before[i]:
+                view.copy_(before)
         self._tree.clear()
         self._heard.clear()
+        self._before.clear()
 
     def _total(self) -> Message:
         first, *more = self._tree.nodes().values()  # several where not all shards have reported
