@@ -119,6 +119,8 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "model": {"kind": "mlp", "hidden": None, "factory": None, "args": {}, "weights": None},
         "algorithm": {"kind": "auto"},
         "sigma_schedule": None,
+        "loss": None,
+        "metrics": None,
         "rounds": 200,
         "batch_size": 64,
         "micro_batch_size": None,

@@ -19,6 +19,9 @@ LINES = "a section of `key: value` lines"
 
 #: (what is set, its key, how it is shown, what it must be).
 WRONG = [
+    ("loss=5", "loss", "5", TEXT + NULL),
+    ("metrics=5", "metrics", "5", TEXT + " or a list of names" + NULL),
+    ("metrics=[]", "metrics", "[]", TEXT + " or a list of names" + NULL),
     ("name=5", "name", "5", TEXT + NULL),
     ("name=true", "name", "true", TEXT + NULL),
     ("name=[a]", "name", "['a']", TEXT + NULL),

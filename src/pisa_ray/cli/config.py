@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: What of `data` names files.
 SPLITS = ("train", "test", "validation")
 
+_NAMES = checks.sequence(checks.text, "a list of names", least=1)
+
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 
 
@@ -137,6 +139,8 @@ class Config(Options):
     model: ModelSection
     algorithm: Method | None = None
     sigma_schedule: SigmaSchedule | None = None
+    loss: str | None = None
+    metrics: Annotated[str | tuple[str, ...], checks.text | _NAMES] | None = None
     rounds: Count = 200
     batch_size: Count | Literal["full"] = 64
     micro_batch_size: Count | None = None

@@ -25,8 +25,10 @@ def _references(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _references(value, f"{path}{key}.")
-        elif isinstance(value, str) and (key in ("factory", "transform") or (key == "kind" and ":" in value)):
-            yield f"{path}{key}", value
+        elif key in ("factory", "transform", "loss", "metrics", "kind"):
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, str) and (":" in one or key in ("factory", "transform")):
+                    yield f"{path}{key}", one
 
 
 def prepared(

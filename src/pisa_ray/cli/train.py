@@ -82,6 +82,8 @@ def job_arguments(config: Config, data: Opened | None = None) -> dict[str, Any]:
         "data": data,
         "partition": config.partition,
         "algorithm": method,
+        "loss": config.loss,
+        "evaluate": config.metrics,
         "batch_size": None if config.batch_size == "full" else config.batch_size,
         "micro_batch_size": config.micro_batch_size,
         "clip_norm": config.clip_norm,

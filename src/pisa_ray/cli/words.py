@@ -38,6 +38,7 @@ _WORDS = {
     r"stop_seconds": "stop.seconds",
     r"stop_test_accuracy": "stop.test_accuracy",
     r"ray_address": "ray.address",
+    r"evaluate": "metrics",
     r"replay is": "asynchronous.replay is",
     r"partition\.distortion": "partition.distort",
     r"partition\.distort is ([a-z]\w*)": r"partition.distort.kind is \1",

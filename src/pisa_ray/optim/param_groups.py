@@ -93,7 +93,8 @@ def settled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
     """
     for name, ours in _FOREIGN.items():
         if name in group:
-            raise ConfigError(f"a group of parameters has {name}, but no method here does: give {ours} instead.")
+            own = {("nsisa", "momentum"): "mu", ("sisa_d", "betas"): "beta"}.get((defaults["rule"], name), ours)
+            raise ConfigError(f"a group of parameters has {name}, but no method here does: give {own} instead.")
     given: dict[str, Any] = {name: _made(group[name]) for name in _names(defaults["rule"]) if name in group}
     return {**group, **numbers_of(replace(rule_of(defaults), **given))}
 

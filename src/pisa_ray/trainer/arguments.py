@@ -24,8 +24,11 @@ ARGUMENTS = {
     "partition": rule(Partition),
     "rounds": rule(Rounds),
     "algorithm": rule(Method) | checks.nothing,
-    "loss": checks.function | checks.nothing,
-    "evaluate": checks.function | checks.nothing,
+    "loss": checks.text | checks.function | checks.nothing,
+    "evaluate": checks.text
+    | checks.function
+    | checks.sequence(checks.text | checks.function, "a list of them")
+    | checks.nothing,
     "batch_size": _COUNT | checks.nothing,
     "micro_batch_size": _COUNT | checks.nothing,
     "clip_norm": checks.number(above=0, infinite=True) | checks.nothing,

@@ -9,25 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
-from torch.nn import functional
 
 from pisa_ray import checks
 from pisa_ray.algorithm import SISAD, Layout, Method, Robust
 from pisa_ray.data import (
     Partition,
-    Source,
     hold_out,
     label_distribution,
 )
 from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.engine.job import Job, Loss, Metrics, Objective, classification_metrics
+from pisa_ray.engine.job import Job, Loss, Metrics
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.data import Data, Opened
 from pisa_ray.trainer.model_factory import model_factory, steady
+from pisa_ray.trainer.objective import objective_of
 from pisa_ray.trainer.probe import try_job
 
 #: How far a round is from a solution, in metrics.jsonl.
@@ -66,8 +64,8 @@ def prepare(
     data: Data | Opened,
     partition: Partition,
     algorithm: Method | None = None,
-    loss: Loss | None = None,
-    evaluate: Metrics | None = None,
+    loss: Loss | str | None = None,
+    evaluate: Metrics | str | Sequence[Metrics | str] | None = None,
     batch_size: int | None = 64,
     micro_batch_size: int | None = None,
     clip_norm: float | None = None,
@@ -104,7 +102,7 @@ def prepare(
         make, notes = steady(model_factory(model), seed)
     job = Job(
         model=make,
-        objective=_objective(loss, evaluate, opened.train),
+        objective=objective_of(loss, evaluate, opened.train),
         method=method,
         train=opened.train,
         preprocess=opened.preprocess,
@@ -189,28 +187,6 @@ def _check_asynchronous(method: Method, *, alone: bool) -> None:
             "participation says who reports, but in asynchronous rounds whoever has a message does: leave one of the "
             "two out."
         )
-
-
-def _objective(loss: Loss | None, metrics: Metrics | None, train: Source) -> Objective:
-    """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing."""
-    for name, value in (("loss", loss), ("evaluate", metrics)):
-        if isinstance(value, type):
-            raise ConfigError(
-                f"{name} is the class {value.__name__}, but a function is needed: give one of it, {value.__name__}()."
-            )
-    if loss is not None:
-        return Objective(loss, metrics or _no_metrics)
-    if train.target_dtype.is_floating_point:
-        return Objective(_squared_error, metrics or _no_metrics)
-    return Objective(functional.cross_entropy, metrics or classification_metrics)
-
-
-def _squared_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(output.view_as(target), target)
-
-
-def _no_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {}
 
 
 def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:

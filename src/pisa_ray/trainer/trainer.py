@@ -71,8 +71,10 @@ class PisaTrainer:
             mini-batch. Where sigma is and the loss explodes all the same, the run goes back to its last checkpoint or
             its start, with sigma doubled; where the loss has only turned, it goes on with sigma doubled.
         rounds: Length of the run.
-        loss: (model output, targets) -> mean loss; None: cross-entropy for integer targets, else mean squared error.
-        evaluate: (model output, targets) -> name -> one value a row; None: accuracy for integer targets.
+        loss: (model output, targets) -> mean loss, or its name: "cross_entropy", "mse", "l1", "huber", "bce" or
+            "package.module:function"; None: cross-entropy for integer targets, else mean squared error.
+        evaluate: (model output, targets) -> name -> one value a row, or several of them, or their names: "accuracy" or
+            "package.module:function"; None: accuracy for integer targets, else none.
         batch_size: Rows of a mini-batch (one per shard and round, but for methods with local steps); None: the whole
             shard.
         micro_batch_size: Rows per backward pass; None: the whole batch.
@@ -148,8 +150,8 @@ class PisaTrainer:
         partition: Partition,
         rounds: int,
         algorithm: Method | None = None,
-        loss: Loss | None = None,
-        evaluate: Metrics | None = None,
+        loss: Loss | str | None = None,
+        evaluate: Metrics | str | Sequence[Metrics | str] | None = None,
         batch_size: int | None = 64,
         micro_batch_size: int | None = None,
         clip_norm: float | None = None,

@@ -1,0 +1,102 @@
+"""What is minimised and what is measured, as the user names it: a function, a name of ours, or "module:function"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from pisa_ray.data import Source
+from pisa_ray.engine.job import Loss, Metrics, Objective, classification_metrics
+from pisa_ray.errors import ConfigError
+from pisa_ray.named import imported
+from pisa_ray.options import any_of
+
+
+def _entry_by_entry(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], output: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    return loss(output.view_as(target), target.to(output.dtype))
+
+
+#: Losses by name, means over rows and entries.
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": functional.cross_entropy,
+    "mse": partial(_entry_by_entry, functional.mse_loss),
+    "l1": partial(_entry_by_entry, functional.l1_loss),
+    "huber": partial(_entry_by_entry, functional.huber_loss),
+    "bce": partial(_entry_by_entry, functional.binary_cross_entropy_with_logits),
+}
+
+#: Metrics by name.
+METRICS: dict[str, Metrics] = {"accuracy": classification_metrics}
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several metrics as one.
+
+    Attributes:
+        metrics: Each gives values by names of its own.
+    """
+
+    metrics: tuple[Metrics, ...]
+
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """All of them.
+
+        Raises:
+            ConfigError: Two have a name in common.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for metric in self.metrics:
+            values = metric(output, target)
+            if twice := sorted(found.keys() & values.keys()):
+                raise ConfigError(f"metrics give {twice[0]!r} twice: let each have names of its own.")
+            found |= values
+        return found
+
+
+def objective_of(
+    loss: Loss | str | None, metrics: Metrics | str | Sequence[Metrics | str] | None, train: Source
+) -> Objective:
+    """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing.
+
+    Args:
+        loss: A function, a key of LOSSES, "package.module:function", or None.
+        metrics: The same for metrics, or several of them.
+        train: The training data.
+
+    Raises:
+        ConfigError: There is nothing of that name, or a class is given in place of a function.
+    """
+    several = metrics if isinstance(metrics, list | tuple) else [] if metrics is None else [metrics]
+    measured = [_found("evaluate", one, METRICS) for one in several]
+    measure: Metrics | None = measured[0] if len(measured) == 1 else Together(tuple(measured)) if measured else None
+    if loss is not None:
+        return Objective(_found("loss", loss, LOSSES), measure or _nothing)
+    if train.target_dtype.is_floating_point:
+        return Objective(LOSSES["mse"], measure or _nothing)
+    return Objective(LOSSES["cross_entropy"], measure or METRICS["accuracy"])
+
+
+def _found(name: str, given: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(given, type):
+        raise ConfigError(
+            f"{name} is the class {given.__name__}, but a function is needed: give one of it, {given.__name__}()."
+        )
+    if not isinstance(given, str):
+        return given
+    if given in known:
+        return known[given]
+    if ":" not in given:
+        raise ConfigError(f"{name} is {given!r}, but it must be {any_of([*known])}, or 'package.module:function'.")
+    return imported(given, name)
+
+
+def _nothing(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {}
