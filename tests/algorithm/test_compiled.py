@@ -146,20 +146,34 @@ def test_never_is_never(cache, loader, process):
     assert not process.begun
 
 
-@pytest.mark.parametrize("fault", ["wrong bits", "damaged", "others may write", "cut short", "no hash"])
+@pytest.mark.parametrize("fault", ["wrong bits", "cannot be loaded", "others may write"])
 def test_code_that_cannot_be_trusted_is_told_once_and_not_used(cache, loader, process, monkeypatch, fault):
-    path = put(cache, "damaged" if fault == "damaged" else "code")
+    path = put(cache, "damaged" if fault == "cannot be loaded" else "code")
     if fault == "others may write":
         path.chmod(0o666)
-    if fault == "cut short":
-        path.write_text("cod")
-    if fault == "no hash":
-        path.with_name(compiled.HASH).unlink()
     monkeypatch.setattr(Loader, "wrong", fault == "wrong bits")
     with pytest.warns(UserWarning, match="is not used .*: steps go operation by operation, with the same bits") as told:
         assert torch.equal(stepped(), plain())
     assert len(told) == 1
     assert not process.begun
+
+
+@pytest.mark.parametrize("fault", ["cut short", "no hash", "no text", "no code"])
+def test_damaged_code_is_made_again(cache, loader, process, fault):
+    path = put(cache)
+    if fault == "cut short":
+        path.write_text("cod")
+    elif fault == "no text":
+        path.with_name(compiled.HASH).write_bytes(b"\xff\xfe")
+    else:
+        (path if fault == "no code" else path.with_name(compiled.HASH)).unlink()
+    compiled.use(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(stepped(), plain())
+        process.begun[0].end()
+        assert torch.equal(stepped(), plain())
+    assert Loader.loaded == 1
 
 
 def test_a_kernel_is_compiled_once_it_has_moved_as_much_as_that_is_worth(loader, process, monkeypatch):

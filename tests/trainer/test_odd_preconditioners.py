@@ -19,7 +19,11 @@ def test_what_is_no_matrix_is_refused(gives):
         )
 
 
-@pytest.mark.parametrize("gives", [2, 0.5, torch.tensor(0.5), torch.ones(650), lambda v: 2 * v], ids=repr)
+@pytest.mark.parametrize(
+    "gives",
+    [2, 0.5, torch.tensor(0.5), torch.ones(650), lambda v: 2 * v],
+    ids=["2", "0.5", "number", "vector", "product"],
+)
 def test_numbers_vectors_and_products_are_taken(gives):
     algorithm = PISA(sigma=1.0, rho=1.0, preconditioner=lambda curvature: gives)
     prepare(model=lambda: nn.Linear(64, 10), data=Data(train="digits"), partition=IID(2), algorithm=algorithm)

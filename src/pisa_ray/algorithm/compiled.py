@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import stat
 import subprocess
 import sys
@@ -149,6 +150,9 @@ class _Compiling:
         assert self._path is not None  # noqa: S101  (for the type checker)
         try:
             trusted(self._path)
+            if is_damaged(self._path):  # it is made again, like what is not there
+                shutil.rmtree(self._path)
+                return
             code = load(self._path, self.device)
             if not same_bits(self.kernel, code, self.device):
                 raise RuntimeError("its bits are others than those of the plain operations")
@@ -161,9 +165,13 @@ class _Compiling:
         path, self._path = self._path, None
         if why not in _told:
             _told.add(why)
+            there = path is not None and os.path.lexists(path)
+            remedy = (
+                "remove that folder to have it made again" if there else "compiling takes a C++ compiler and a cache"
+            )
             warnings.warn(
                 f"the compiled step {path} is not used ({why}): steps go operation by operation, with the same bits, "
-                "and take longer; remove that folder, if it is there, to have it made again",
+                f"and take longer; {remedy}",
                 stacklevel=2,
             )
 
@@ -232,14 +240,20 @@ def load(path: Path, device: torch.device) -> Code:
         RuntimeError: It is damaged, or cannot be run here.
     """
     library = str(path / LIBRARY)
-    if (path / HASH).read_text() != sha256(path / LIBRARY):  # to run what is cut short would end the process
-        raise RuntimeError("it is damaged")
     if device.type == "cuda":
         on_gpu: Any = torch._C._aoti.AOTIModelContainerRunnerCuda  # of CUDA builds
         run: Code = on_gpu(library, 1, str(device), str(path)).run
     else:
         run = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1).run
     return run
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether code of the cache is not what was written there; to run what is cut short would end the process."""
+    try:
+        return (path / HASH).read_text() != sha256(path / LIBRARY)
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def sha256(path: Path) -> str:
@@ -253,7 +267,8 @@ def trusted(path: Path) -> None:
     Raises:
         OSError: The code or its folders belong to somebody else, or others may write there.
     """
-    for place in (path.parent, path, path / LIBRARY):
+    library = path / LIBRARY
+    for place in (path.parent, path, *([library] if os.path.lexists(library) else [])):
         about = place.stat()
         if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError(f"{place} can be written by others: make it yours alone, or remove it")

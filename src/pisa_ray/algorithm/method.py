@@ -193,6 +193,10 @@ class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",
         """The rules whose numbers are set here, by the path that leads to them; see Admm. Baselines have none."""
         return {}
 
+    def moved(self, layout: Layout) -> dict[str, list[str]]:
+        """Which parameters each of several rules moves, by path; nothing where there is one rule."""
+        return {}
+
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
         """The same with other numbers, by path and name.
 

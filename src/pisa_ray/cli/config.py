@@ -172,6 +172,10 @@ class Config(Options):
         values = {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
         algorithm = values.get("algorithm")
         if isinstance(algorithm, dict) and "groups" in algorithm:
+            if (kind := algorithm.get("kind", "grouped")) != "grouped":
+                raise ConfigError(
+                    f"algorithm.kind is {kind!r}, but algorithm has groups, each with a kind: leave it out."
+                )
             values["algorithm"] = {"kind": "grouped"} | algorithm
         if algorithm in ("auto", {"kind": "auto"}):
             values["algorithm"] = None
@@ -321,24 +325,49 @@ def there(path: str) -> bool:
 
 def _override(values: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
-    *parents, last = parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"--set {setting} is not a setting: write --set key.path=value.")
-    for i, parent in enumerate(parents):
-        if values.get(parent) is None:  # absent, or a section whose keys are all commented out
-            values[parent] = {}
-        below = values[parent]
-        if isinstance(below, str) and parent in _NAMED:  # a kind alone
-            below = values[parent] = {"kind": below}
-        if not isinstance(below, dict):
-            above = ".".join(parents[: i + 1])
-            raise ConfigError(f"--set {key}: {above} is {checks.shown(below)} and has no keys of its own.")
-        values = below
     try:
-        values[last] = parse(text)
+        value = parse(text)
     except ValueError as error:
         raise ConfigError(f"--set {setting}: the value is not valid YAML ({error}).") from error
+    put(values, key.strip(), value, f"--set {key}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Put a value in its place in a file's values, in sections that are there or are made.
+
+    Args:
+        values: The file's, changed in place.
+        key: The dotted key; a name with dots, such as that of a group of parameters, is known where it is there.
+        value: What to put.
+        said: How a message begins.
+
+    Raises:
+        ConfigError: What is to hold it is no section.
+    """
+    above: list[str] = []
+    while True:
+        there = [name for name in values if isinstance(name, str) and (key == name or key.startswith(f"{name}."))]
+        name = max(there, key=len, default=key.partition(".")[0])
+        if key == name or (above[-1:] == ["groups"] and not there):
+            values[key] = value
+            if not there and above[-1:] == ["groups"] and "rest" in values:  # which has what no group before it has
+                values["rest"] = values.pop("rest")
+            return
+        key = key[len(name) + 1 :]
+        below = values.get(name)
+        if isinstance(below, str) and (name in _NAMED or above[-1:] == ["groups"]):  # a kind alone
+            below = {"kind": below}
+        elif below is None:  # absent, or a section whose keys are all commented out
+            below = {}
+        if not isinstance(below, dict):
+            place = ".".join([*above, name])
+            raise ConfigError(f"{said}: {place} is {checks.shown(below)} and has no keys of its own.")
+        values[name] = below
+        above.append(name)
+        values = below
 
 
 #: Sections whose kind alone may stand for them.
-_NAMED = ("algorithm", "sigma_schedule", "partition", "robust", "distort", "rest", "preconditioner")
+_NAMED = ("algorithm", "sigma_schedule", "partition", "robust", "distort", "rest", "preconditioner", "second_moment")

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from pisa_ray.checks import shown
-from pisa_ray.cli.config import Cluster, Config, check_places, checked, note_planned_rounds, read
+from pisa_ray.cli.config import Cluster, Config, check_places, checked, note_planned_rounds, put, read
 from pisa_ray.errors import ConfigError
 from pisa_ray.options import Count, Options
 
@@ -144,11 +143,5 @@ class Search:
     def _values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         values = {"workers": 0, **deepcopy(self.file.base)}
         for key, value in chosen.items():
-            *parents, last = key.split(".")
-            section = values
-            for parent in parents:
-                section = section.setdefault(parent, {})
-                if not isinstance(section, dict):
-                    raise ConfigError(f"space.{key}: {parent} is {shown(section)} and has no keys of its own.")
-            section[last] = value
+            put(values, key, value, f"space.{key}")
         return values

@@ -21,6 +21,7 @@ from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.options import Count, Options
 from pisa_ray.trainer.changes import present
+from pisa_ray.trainer.describe import in_order
 from pisa_ray.trainer.manifest import FORMAT, Progress, fault
 
 MANIFEST = "manifest.json"
@@ -130,8 +131,14 @@ class Checkpoint:
                 f"{self.folder} was made with other model parameters ({name} is {there.get(name)}, not "
                 f"{here.get(name)}): {remedy}"
             )
+        moved, moves = theirs.get("rules") or {}, mine.get("rules") or {}
+        if path := next((path for path in [*moves, *moved] if moves.get(path) != moved.get(path)), None):
+            raise ConfigError(
+                f"{self.folder} was made with a group {path.rstrip('.')} of the parameters "
+                f"{', '.join(moved.get(path, [])) or 'none'}, not {', '.join(moves.get(path, [])) or 'none'}: {remedy}"
+            )
         before, now = theirs.get("settings") or {}, mine.get("settings") or {}
-        for key in sorted({*before, *now}):
+        for key in in_order({*before, *now}):
             if before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.folder} was made with {key} = {before.get(key)!r}, not {now.get(key)!r}: {remedy}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
@@ -69,7 +69,7 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if missing := [key for key in ("rounds", "seed") if key in new and key not in old]:
         raise ConfigError(f"config.yaml of the run is damaged: it has no {missing[0]}: put a copy of the file back.")
     before, now = settings(old), settings(new)
-    for key in sorted({*before, *now}):
+    for key in in_order({*before, *now}):
         if before.get(key) != now.get(key):
             raise ConfigError(
                 f"the run was started with {key} = {before.get(key)!r}, not {now.get(key)!r}: "
@@ -79,6 +79,13 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         raise ConfigError(f"config.yaml of the run is damaged: rounds is {rounds!r}: put a copy of the file back.")
     if new.get("rounds", 0) < rounds:
         raise ConfigError(f"rounds is {new['rounds']}, but the run was started with {rounds}: it can only grow.")
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys sorted, kinds first: where a kind is another, so is all that follows."""
+    return sorted(
+        keys, key=lambda key: (not key.endswith(".kind"), key.count(".") if key.endswith(".kind") else 0, key)
+    )
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

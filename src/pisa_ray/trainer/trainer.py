@@ -269,6 +269,7 @@ class PisaTrainer:
         self._identity = {
             "data_sha256": self._prepared.data_sha256,
             "parameters": [[slot.name, list(slot.shape)] for slot in self._prepared.layout.slots],
+            "rules": job.method.moved(self._prepared.layout),
             "shards": len(job.shards),
             "settings": settings(self._config),
         }

@@ -120,6 +120,11 @@ class Admm(Method, ABC):
         for part in self.plan(layout).parts:
             part.rule.fits(sum(slot.size for slot in part.slots))
 
+    def moved(self, layout: Layout) -> dict[str, list[str]]:
+        """See Method."""
+        parts = self.plan(layout).parts
+        return {part.path: [slot.name for slot in part.slots] for part in parts} if len(self.rules()) > 1 else {}
+
     def asks(self) -> Sequence[Ask]:
         """See Method: those of the rules."""
         return [ask for rule in self.rules().values() for ask in rule.own_asks(alone=rule is self)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -68,7 +69,13 @@ class Groups(Admm):
         groups = values.get("groups")
         if not isinstance(groups, Mapping):
             return values
-        return values | {"groups": {name: None if rule == "frozen" else rule for name, rule in groups.items()}}
+        for name, rule in groups.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"the key {name} in {path}.groups is no text: write it in quotes.")
+            if rule is None:
+                raise ConfigError(f"{path}.groups.{name} is empty: give it a rule, or frozen.")
+        stay = ("frozen", {"kind": "frozen"})
+        return values | {"groups": {name: None if rule in stay else rule for name, rule in groups.items()}}
 
     def written(self) -> Any:
         """See Options."""
@@ -78,7 +85,7 @@ class Groups(Admm):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self._members:
-            raise ConfigError("Groups.groups has no group with a rule: give at least one a method, not None.")
+            raise ConfigError("Groups.groups has no group with a rule, so nothing would be trained: give one a method.")
         for name, rule in self._members.items():
             shared_settings(rule, f"Groups.groups[{name!r}]")
 
@@ -114,14 +121,49 @@ class Groups(Admm):
         Raises:
             ConfigError: It is in none.
         """
-        for name, group in self.groups.items():
-            selects = group[0] if isinstance(group, tuple) else KINDS.get(name)
-            if selects(slot) if selects else fnmatchcase(slot.name.replace("_orig_mod.", ""), name):  # of torch.compile
+        for name in self.groups:
+            if self._selects(name, slot):
                 return name
         raise ConfigError(
             f"Groups.groups is {', '.join(self.groups)}, but the parameter {slot.name} {tuple(slot.shape)} is in none: "
             "add a group, such as 'rest'."
         )
+
+    def _selects(self, name: str, slot: Slot) -> bool:
+        """Whether a group would have a parameter, if none before it had."""
+        group = self.groups[name]
+        if not isinstance(group, tuple):
+            kind = KINDS.get(name)
+            return kind(slot) if kind else fnmatchcase(slot.name.replace("_orig_mod.", ""), name)  # of torch.compile
+        try:
+            selected = group[0](slot)
+        except Exception as error:  # whatever the user's function raises
+            raise ConfigError(
+                f"Groups.groups[{name!r}] selects by a function that raises {type(error).__name__}: {error}, given the "
+                f"parameter {slot.name} {tuple(slot.shape)}: let it return True or False for each."
+            ) from error
+        if not isinstance(checks.plain(selected), bool):
+            raise ConfigError(
+                f"Groups.groups[{name!r}] selects by a function that returns {checks.shown(selected)} for the "
+                f"parameter {slot.name} {tuple(slot.shape)}: let it return True or False."
+            )
+        return bool(selected)
+
+    def _empty(self, name: str, slots: Sequence[Slot]) -> ConfigError:
+        """Why a group has no parameter, and what to do."""
+        taken = {self.group_of(slot): slot.name for slot in slots if self._selects(name, slot)}
+        place = f"Groups.groups[{name!r}]"
+        if taken:
+            before, of = next(iter(taken.items()))
+            remedy = "leave it out" if name == "rest" else f"put it before {before!r}, or leave it out"
+            return ConfigError(
+                f"{place} has no parameter left, as {', '.join(map(repr, taken))} before it have all, such as {of}: "
+                f"{remedy}."
+            )
+        near = difflib.get_close_matches(name, [*KINDS, *(slot.name for slot in slots)], n=1)
+        some = ", ".join(slot.name for slot in slots[:3])
+        known = f"the nearest name is {near[0]!r}" if near else f"there are {some}, ..."
+        return ConfigError(f"{place} has none of the parameters that are trained: {known}.")
 
     def frozen(self, layout: Layout) -> Collection[str]:
         """Those whose group has no rule.
@@ -129,12 +171,10 @@ class Groups(Admm):
         Raises:
             ConfigError: A group has no parameter, or a parameter no group.
         """
-        by_name = {slot.name: self.group_of(slot) for slot in layout.slots if slot.size}
+        slots = [slot for slot in layout.slots if slot.size]
+        by_name = {slot.name: self.group_of(slot) for slot in slots}
         if empty := [name for name in self.groups if name not in by_name.values()]:
-            raise ConfigError(
-                f"Groups.groups[{empty[0]!r}] has no parameter: give a pattern of the parameters' names, such as "
-                f"{layout.slots[0].name!r}, or leave it out."
-            )
+            raise self._empty(empty[0], slots)
         return [name for name, group in by_name.items() if group not in self._members]
 
     def rules(self) -> Mapping[str, AdmmRule]:
@@ -143,6 +183,18 @@ class Groups(Admm):
         for name, rule in self._members.items():
             found |= prefixed(f"{name}.", rule.rules())
         return found
+
+    def check(self, layout: Layout) -> None:
+        """See Admm; and whether the rule of each group moves something itself, not only by its `rest`."""
+        super().check(layout)
+        paths = {part.path for part in self.plan(layout).parts}
+        for name, rule in self._members.items():
+            if f"{name}." not in paths:
+                raise ConfigError(
+                    f"Groups.groups[{name!r}] has the rule {type(rule).__name__}, which would move none of its "
+                    "parameters but by its rest, as none is a matrix of a block: give the group that rule, such as "
+                    "SISAD()."
+                )
 
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
         """See Admm."""

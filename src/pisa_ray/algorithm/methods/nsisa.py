@@ -73,7 +73,10 @@ class NSISA(SISA):
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
         """See Options: `rest: paper` is the paper's, SISA with the same numbers."""
         values = super().spelled(values, path)
-        return values | {"rest": None} if values.get("rest") == "paper" else values
+        rest = values.get("rest")
+        if isinstance(rest, Mapping):
+            return values | {"rest": {"kind": SISAD.kind, **rest}}
+        return values | {"rest": None} if rest == "paper" else values
 
     @property
     def moments(self) -> bool:
