@@ -74,3 +74,28 @@ def test_what_is_true_selects(true):
     method = Groups(groups={"all": (lambda slot: true, SISAD(sigma=1, rho=1))})
     method.check(layout)
     assert method.frozen(layout) == []
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.gain = nn.Parameter(torch.zeros(8, 1))
+        self.places = nn.Parameter(torch.zeros(6, 8))
+        self.out = nn.Linear(8, 1)
+
+
+def test_a_matrix_of_one_row_or_column_is_a_vector_but_for_the_paper():
+    layout = layout_of(Tokens())
+    groups = Groups(groups={name: SISAD() for name in ("matrices", "heads", "vectors")})
+    found = {slot.name: groups.group_of(slot) for slot in layout.slots}
+    assert found == {
+        "token": "vectors",
+        "gain": "vectors",
+        "places": "matrices",
+        "out.weight": "heads",
+        "out.bias": "vectors",
+    }
+    assert NSISA().moved(layout) == {"": ["places"], "rest.": ["token", "gain", "out.weight", "out.bias"]}
+    (_, _, _, matrices), *_ = NSISA(rest=None).members(layout)
+    assert [slot.name for slot in matrices] == ["token", "gain", "places", "out.weight"]

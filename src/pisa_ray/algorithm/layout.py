@@ -42,6 +42,11 @@ class Slot:
         """(rows, columns) as a matrix: a convolution is (out, in * kh * kw)."""
         return self.shape[0], self.size // self.shape[0]
 
+    @property
+    def flat(self) -> bool:
+        """Whether it is a matrix of one row or column, such as a class token: a vector, but for its shape."""
+        return self.matrix and min(self.matrix_shape) == 1
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -273,7 +273,7 @@ def _name(group: Mapping[str, Any], i: int) -> str:
 def _check(p: torch.Tensor, name: str, *, matrix: bool) -> None:
     if p.is_complex():
         raise ConfigError(f"{name} is complex, but all methods here are of real numbers: use torch.view_as_real.")
-    if not p.is_floating_point() or p.layout is not torch.strided:
+    if not p.is_floating_point() or p.dtype.itemsize < 2 or p.layout is not torch.strided:
         raise ConfigError(f"{name} is {p.dtype} ({p.layout}), but it must be a dense tensor of floating-point numbers.")
     if hasattr(p, "to_local"):
         raise ConfigError(f"{name} is a DTensor, which no method here can move: use DistributedDataParallel.")

@@ -21,10 +21,10 @@ Selector = Callable[[Slot], bool]
 
 #: The groups that have a name of their own; all others are patterns of parameters' names, as in a shell.
 KINDS: dict[str, Selector] = {
-    "matrices": lambda slot: slot.matrix and not slot.head,
+    "matrices": lambda slot: slot.matrix and not slot.head and not slot.flat,
     "embeddings": lambda slot: len(slot.shape) > 1 and not slot.matrix,
     "heads": lambda slot: slot.head,
-    "vectors": lambda slot: len(slot.shape) < 2,
+    "vectors": lambda slot: len(slot.shape) < 2 or (slot.flat and not slot.head),
     "rest": lambda slot: True,
 }
 

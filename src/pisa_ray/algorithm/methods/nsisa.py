@@ -65,7 +65,7 @@ class NSISA(SISA):
         if self.rest is not None:
             if isinstance(self.rest, NSISA):
                 raise ConfigError(
-                    f"rest is {self.rest}, but it is for what is no matrix: give SISAD(), SISA() or PISA()."
+                    "NSISA.rest is NSISA, but it is for what is no matrix: give SISAD(), SISA() or PISA()."
                 )
             shared_settings(self.rest, "NSISA.rest")
 
@@ -120,7 +120,7 @@ class NSISA(SISA):
         return [("", self, 1.0, matrices), (path, rest, ratio, others)]
 
     def _orthogonalises(self, slot: Slot) -> bool:
-        return slot.matrix and not (slot.head and self.rest is not None)
+        return slot.matrix and (self.rest is None or not (slot.head or slot.flat))
 
     def take(self, local: LocalStep, part: Part) -> float | None:
         """See driver.Rule."""
