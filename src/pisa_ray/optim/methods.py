@@ -19,7 +19,7 @@ from pisa_ray.optim.optimizer import AdmmOptimizer
 class PISA(AdmmOptimizer):
     """PISA with Q = q I: SGD with momentum rho q / (sigma + rho q), whose duals several shards have each for itself.
 
-    The first numbers are like SGD's rate 1/3 of the mean gradient, with momentum 0.9, for losses of the size of a
+    The first numbers are like torch's SGD with rate 1/30 and momentum 0.9, for losses of the size of a
     cross-entropy; sigma and rho go with the scale of the loss.
 
     Args:
@@ -80,9 +80,10 @@ class SISA(AdmmOptimizer):
 
 
 class SISAD(AdmmOptimizer):
-    """SISA-D: the penalty itself is diagonal, sigma (sqrt(v) + eps), so a step does not depend on the loss's scale.
+    """SISA-D: the penalty itself is diagonal, sigma (sqrt(v) + eps).
 
-    The first numbers are like Adam's rate 0.003 with momentum 0.9; beside NSISA a tenth of that sigma is right.
+    So a step does not depend on the loss's scale while gradients are well above eps. The first numbers are like Adam's
+    rate 0.003 with momentum 0.9; beside NSISA a tenth of that sigma is right.
 
     Args:
         params: See AdmmOptimizer.

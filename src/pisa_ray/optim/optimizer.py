@@ -92,6 +92,8 @@ class AdmmOptimizer(torch.optim.Optimizer):
         """
         if self._reported:
             raise ConfigError("parameters are added between report() and step(): add them after step().")
+        if not isinstance(param_group, Mapping):
+            raise TypeError(f"param_group must be a dictionary with params, not {type(param_group).__name__}")
         numbers = self._numbers.get(param_group.get("kind", ""), self._numbers[""])
         super().add_param_group(settled(param_group, numbers))
         group = self.param_groups[-1]
@@ -220,6 +222,25 @@ class AdmmOptimizer(torch.optim.Optimizer):
         Raises:
             ConfigError: It is of another optimizer.
         """
+        loaded: dict[str, Any] = {}
+
+        def check(_: object, given: dict[str, Any]) -> None:  # the last of the hooks, so what they make of it is seen
+            self._check_state(given)
+            loaded.update(given)
+
+        last = self.register_load_state_dict_pre_hook(check)
+        try:
+            super().load_state_dict(dict(state_dict))
+        finally:
+            last.remove()
+        params = [p for group in self.param_groups for p in group["params"]]
+        for p, i in zip(params, (i for group in loaded["param_groups"] for i in group["params"]), strict=True):
+            for name, value in loaded["state"].get(i, {}).items():
+                if name != "step":  # torch has rounded it to the parameter's type
+                    self.state[p][name] = value.to(p.device, working_type(p))
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse a state that is of another optimizer, or of other parameters."""
         groups = state_dict["param_groups"]
         theirs = {(group.get("rule"), group.get("shards")) for group in groups}
         ours = {(group["rule"], group["shards"]) for group in self.param_groups}
@@ -228,20 +249,13 @@ class AdmmOptimizer(torch.optim.Optimizer):
                 f"the state is of {_said(theirs)}, but this optimizer has {_said(ours)}: load it where it came from."
             )
         params = [p for group in self.param_groups for p in group["params"]]
-        kept = dict(
-            zip(params, (state_dict["state"].get(i, {}) for group in groups for i in group["params"]), strict=False)
-        )
-        for p, values in kept.items():
+        for p, i in zip(params, (i for group in groups for i in group["params"]), strict=False):
+            values = state_dict["state"].get(i, {})
             if any(value.shape != p.shape for name, value in values.items() if name != "step"):
                 raise ConfigError(
                     f"the state is of a parameter {tuple(values['dual_0'].shape)} where this optimizer has one "
                     f"{tuple(p.shape)}: make it from the same parameters in the same order."
                 )
-        super().load_state_dict(dict(state_dict))
-        for p, values in kept.items():
-            for name, value in values.items():
-                if name != "step":  # torch has rounded it to the parameter's type
-                    self.state[p][name] = value.to(p.device, working_type(p))
 
 
 class _Buckets:
@@ -272,7 +286,10 @@ def _name(group: Mapping[str, Any], i: int) -> str:
 
 def _check(p: torch.Tensor, name: str, *, matrix: bool) -> None:
     if p.is_complex():
-        raise ConfigError(f"{name} is complex, but all methods here are of real numbers: use torch.view_as_real.")
+        raise ConfigError(
+            f"{name} is complex, but all methods here are of real numbers: train torch.view_as_real(w).detach() and "
+            "view it as complex."
+        )
     if not p.is_floating_point() or p.dtype.itemsize < 2 or p.layout is not torch.strided:
         raise ConfigError(f"{name} is {p.dtype} ({p.layout}), but it must be a dense tensor of floating-point numbers.")
     if hasattr(p, "to_local"):

@@ -92,11 +92,16 @@ def settled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
         ConfigError: A number cannot be used.
     """
     for name, ours in _FOREIGN.items():
-        if name in group:
+        if group.get(name):  # 0 is as good as nothing
             own = {("nsisa", "momentum"): "mu", ("sisa_d", "betas"): "beta"}.get((defaults["rule"], name), ours)
             raise ConfigError(f"a group of parameters has {name}, but no method here does: give {own} instead.")
+    if "shards" in group:
+        raise ConfigError(
+            "a group of parameters has shards, but these are the whole optimizer's: leave them out there."
+        )
     given: dict[str, Any] = {name: _made(group[name]) for name in _names(defaults["rule"]) if name in group}
-    return {**group, **numbers_of(replace(rule_of(defaults), **given))}
+    left = {name: value for name, value in group.items() if name not in _FOREIGN}
+    return {**left, **numbers_of(replace(rule_of(defaults), **given))}
 
 
 def said(group: Mapping[str, Any]) -> tuple[Any, ...]:

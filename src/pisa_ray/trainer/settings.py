@@ -138,7 +138,7 @@ class Run(Options):
             return config
         if not _has(config, "storage_path", "failure_config"):
             place = (checks.path | _one_of("a ray.train.RunConfig"))("run_config", config)
-            place = place or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+            place = place or _new_place()
             return cls._at(Folder.of(place)) if "://" in place else cls(Path(place))
         config = cast("RunConfig", config)
         _refuse("RunConfig", config, ("callbacks", "worker_runtime_env"))
@@ -163,6 +163,20 @@ class Run(Options):
         if folder.is_local:
             return cls(Path(folder.path), **fields)
         return cls(Path("runs") / folder.name, storage=folder, **fields)
+
+
+_TAKEN: set[str] = set()
+
+
+def _new_place() -> str:
+    """A run directory named by the time, and by a number where this process has one of that second."""
+    place = name = f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    number = 1
+    while name in _TAKEN or Path(name).exists():
+        number += 1
+        name = f"{place}-{number}"
+    _TAKEN.add(name)
+    return name
 
 
 def _has(config: object, *fields: str) -> bool:
