@@ -26,7 +26,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from pisa_ray import checks
 from pisa_ray.errors import ConfigError
-from pisa_ray.named import imported
+from pisa_ray.named import Named, imported
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -338,8 +338,10 @@ class Kind(Options):
             ConfigError: There is none.
         """
         if isinstance(kind, str) and ":" in kind:
-            found = imported(kind, path).find()
+            named = imported(kind, path)
+            found = named.find()
             if isinstance(found, type) and issubclass(found, cls):
+                _OWN[found] = named
                 return found
             raise ConfigError(f"{path} is {kind!r}, but that is no class derived from pisa_ray's {cls.__name__}.")
         known = cls.known()
@@ -362,11 +364,28 @@ class Kind(Options):
         chosen = cls.chosen(values["kind"], f"{path}.kind")
         return chosen.read_fields({key: value for key, value in values.items() if key != "kind"}, path)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As a process takes it that has not imported the user's module, and may have to look for it where we did."""
+        named = _OWN.get(type(self))
+        return super().__reduce_ex__(protocol) if named is None else (_made_again, (named, self.__dict__))
+
     def written(self) -> Any:
         """See Options."""
         mine = "kind" in vars(type(self))
         kind = self.kind if mine else f"{type(self).__module__}:{type(self).__qualname__}"
         return {"kind": kind, **super().written()}
+
+
+#: The classes that were found as "package.module:Class".
+_OWN: dict[type, Named] = {}
+
+
+def _made_again(named: Named, fields: Mapping[str, Any]) -> Any:
+    found = named.find()
+    _OWN[found] = named
+    made = object.__new__(found)
+    made.__dict__.update(fields)
+    return made
 
 
 @functools.cache

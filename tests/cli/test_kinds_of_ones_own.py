@@ -1,5 +1,7 @@
 """A kind of one's own is one class in one file, named as package.module:Class, and is like any other."""
 
+import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,11 @@ def test_a_class_with_a_kind_is_known_at_once(family: type[Kind]) -> None:
         assert family.known()["new_of_a_test"] is new
     finally:
         family.kinds.pop("new_of_a_test", None)
+
+
+def test_another_process_finds_their_classes_where_they_were_found(folder: Path) -> None:
+    method = Method.read({"kind": "kinds_of_mine:Half", "lr": 0.1}, "algorithm")
+    sys.modules.pop("kinds_of_mine")  # as in a process that has not imported it
+    again = copy.copy(method)  # by what a pickle would hold
+    assert type(again) is not type(method)
+    assert again.written() == method.written()
