@@ -147,8 +147,15 @@ def annotated(cls: Any) -> dict[str, Any]:
     for base in reversed(cls.__mro__):  # of fields alone: what else is annotated may need torch
         own = {name: text for name, text in vars(base).get("__annotations__", {}).items() if name in names}
         where = types.SimpleNamespace(__annotations__=own)
-        found |= get_type_hints(where, vars(sys.modules[base.__module__]), include_extras=True)
+        found |= get_type_hints(where, _names_of(base), include_extras=True)
     return {field.name: found[field.name] for field in fields(cls) if field.init}
+
+
+def _names_of(cls: type) -> dict[str, Any]:
+    """The names that a class's module knows, also where that is none that could be imported."""
+    if cls.__module__ in sys.modules:
+        return vars(sys.modules[cls.__module__])
+    return next((part.__globals__ for part in vars(cls).values() if hasattr(part, "__globals__")), {})
 
 
 @functools.cache

@@ -70,10 +70,10 @@ class FedAvg(Baseline):
         y = task.w.clone()
         on = parameters(y, task.layout)
         optimizer = self._made.on(on, self._rate(task.sigma))
-        correct = self._correction(shard, task)
+        correct = self.correction(shard, task)
         for _ in range(task.steps):
             batch = task.draw()
-            g = batch.gradient(y, self._term(shard, task, batch))
+            g = batch.gradient(y, self.term(shard, task, batch))
             correct(g, y)
             set_gradients(on, g, task.layout)
             optimizer.step()
@@ -96,10 +96,12 @@ class FedAvg(Baseline):
         """
         self._made.on(parameters(torch.zeros(layout.size), layout), self.lr)
 
-    def _correction(self, shard: ShardState, task: Task) -> Correction:
+    def correction(self, shard: ShardState, task: Task) -> Correction:
+        """What is done to each gradient before the optimizer's step: nothing."""
         return lambda g, y: None
 
-    def _term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+    def term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+        """What is added to the loss of a local step: nothing."""
         return None
 
 
@@ -115,7 +117,8 @@ class FedProx(FedAvg):
 
     mu: NotNegative = 0.01
 
-    def _correction(self, shard: ShardState, task: Task) -> Correction:
+    def correction(self, shard: ShardState, task: Task) -> Correction:
+        """See FedAvg."""
         return lambda g, y: g.add_((y - task.w).mul_(self.mu))
 
 
@@ -210,7 +213,8 @@ class Scaffold(_Weighing):
         shard.variate.add_(change)
         return None
 
-    def _correction(self, shard: ShardState, task: Task) -> Correction:
+    def correction(self, shard: ShardState, task: Task) -> Correction:
+        """See FedAvg."""
         assert isinstance(shard, VariateState)  # noqa: S101  (for the type checker)
         pull = self._mean_variate(shard, task) - shard.variate
         return lambda g, y: g.add_(pull)
@@ -269,7 +273,8 @@ class MOON(FedAvg):
         torch.add(task.w, message.N, out=shard.previous)
         return None
 
-    def _term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+    def term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
+        """See FedAvg."""
         assert isinstance(shard, PreviousState)  # noqa: S101  (for the type checker)
         if shard.reports == 0 or self.mu == 0:
             return None
