@@ -4,8 +4,7 @@ A field is declared once, as in
 
     k0: Annotated[int, Ge(1)] = 10
 
-and a line of the docstring. Its check, what a file may say, what is written to config.yaml and the tables of the
-documentation are derived from that.
+and a line of the docstring. Its check, what a file may say, and what is written to config.yaml are derived from that.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Key(str):
 
 
 class Options:
-    """A frozen dataclass that checks its fields when it is made, and can be read from a file and written to one."""
+    """A dataclass that checks its fields when it is made, and can be read from a file and written to one."""
 
     #: Keys of its section that are no fields.
     beside: ClassVar[tuple[str, ...]] = ()
@@ -247,10 +246,6 @@ def _bounded(annotation: Any, metadata: Iterable[Any], *, in_file: bool) -> chec
     if not bounds:
         return rule(annotation, in_file=in_file)
     return checks.whole(**bounds) if annotation is int else checks.number(**bounds)
-
-
-#: Of classes and families of kinds: (what a file says, where) -> one of them.
-Reader = Callable[[Any, str], Any]
 
 
 def read(annotation: Any, value: Any, path: str) -> Any:
