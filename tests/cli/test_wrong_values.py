@@ -347,7 +347,7 @@ def test_wrong_types_and_impossible_values(tmp_path: Path, setting: str, key: st
 
 
 def test_the_table_has_every_key() -> None:
-    from test_config import keys
+    from config_files import keys
 
     from pisa_ray.cli.config import Config
 
