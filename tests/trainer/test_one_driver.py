@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 
 import pytest
@@ -39,3 +41,47 @@ def test_an_error_inside_lets_it_go(tmp_path):
     with pytest.raises(KeyError), RunLock(tmp_path / "a" / "run").hold():
         raise KeyError
     assert list(tmp_path.iterdir()) == []  # folders that were made for it are gone
+
+
+def after_the_lock(monkeypatch, then):
+    """Let something happen once, between a file's being locked and a look at what has its name."""
+    lock, left = fcntl.flock, [then]
+
+    def flock(handle, how):
+        lock(handle, how)
+        if left:
+            left.pop()()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_a_file_that_a_driver_took_away_as_it_ended_is_no_lock(tmp_path, monkeypatch):
+    file = tmp_path / ".lock"
+    after_the_lock(monkeypatch, file.unlink)
+    with RunLock(tmp_path).hold():
+        assert file.exists()
+        assert RunLock(tmp_path).is_held()
+
+
+def test_a_file_that_was_replaced_is_no_lock_though_another_link_to_it_remains(tmp_path, monkeypatch):
+    file = tmp_path / ".lock"
+
+    def replace():
+        file.rename(tmp_path / "link")
+        file.write_text("77 elsewhere")
+
+    after_the_lock(monkeypatch, replace)
+    with pytest.raises(ConfigError, match="in use by the run of process 77 on elsewhere:"), RunLock(tmp_path).hold():
+        pass
+    assert file.read_text() == "77 elsewhere"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_a_file_system_has_no_locks_nobody_is_kept_out(tmp_path, monkeypatch, number):
+    def flock(handle, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RunLock(tmp_path).hold():
+        assert not RunLock(tmp_path).is_held()
+    assert list(tmp_path.iterdir()) == []

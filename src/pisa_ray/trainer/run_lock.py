@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import Timeout, UnixFileLock
 
 from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
@@ -15,8 +17,8 @@ from pisa_ray.errors import ConfigError
 #: Seconds for which a lock is tried: `is_held` holds it for a moment.
 PATIENCE = 0.2
 
-#: A link in the lock's place is not followed, and a pipe not waited for.
-_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: What says that the file system has no locks; nobody is kept out there.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class RunLock:
@@ -38,13 +40,16 @@ class RunLock:
             ConfigError: Another driver is at work here; nothing has been touched.
         """
         made = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
+        lock = UnixFileLock(self._file, PATIENCE, poll_interval=0.01, fallback_to_soft=False, on_acquired=self._sign)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle = self._locked()
+            lock.acquire()
+        except Timeout:
+            raise self._taken() from None
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the run directory {self._folder} cannot be written ({error}): use another run_config."
-            ) from error
+            if getattr(error, "errno", None) not in _NO_LOCKS:
+                raise ConfigError(
+                    f"the run directory {self._folder} cannot be written ({error}): use another run_config."
+                ) from error
         self._ours = True
         try:
             yield
@@ -52,7 +57,7 @@ class RunLock:
             self._ours = False
             with suppress(OSError):
                 self._file.unlink()
-            os.close(handle)
+            lock.release()
             for folder in made:  # a run that was refused leaves nothing
                 with suppress(OSError):
                     folder.rmdir()
@@ -60,13 +65,16 @@ class RunLock:
     def is_held(self) -> bool:
         """Whether a driver is at work here."""
         try:
-            handle = os.open(self._file, os.O_RDONLY | _FLAGS)
+            handle = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return False
         try:
-            return not _flock(handle, fcntl.LOCK_SH)
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
         finally:
             os.close(handle)
+        return False
 
     def check_free(self) -> None:
         """Refuse a folder in which another driver is at work.
@@ -77,26 +85,12 @@ class RunLock:
         if not self._ours and self.is_held():
             raise self._taken()
 
-    def _locked(self) -> int:
-        """A handle that holds the lock on the file that is there now, and is not handed on to other programs."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-            if _flock(handle, fcntl.LOCK_EX) and self._is_current(handle):
-                os.truncate(handle, 0)
-                os.write(handle, f"{os.getpid()} {os.uname().nodename}".encode())
-                return handle
-            os.close(handle)
-            if time.monotonic() > until:
-                raise self._taken()
-            time.sleep(0.01)
-
-    def _is_current(self, handle: int) -> bool:
-        """Whether an open file is the one that has the lock's name now; a driver that ends takes the name away."""
-        try:
-            return os.path.samestat(os.fstat(handle), self._file.stat())
-        except FileNotFoundError:
-            return False
+    def _sign(self, handle: int) -> None:
+        """Write whose the lock is; a driver that ends takes its name away, and a lock without it is nobody's."""
+        if not os.path.samestat(os.fstat(handle), self._file.lstat()):
+            raise Timeout(str(self._file))
+        os.truncate(handle, 0)
+        os.write(handle, f"{os.getpid()} {os.uname().nodename}".encode())
 
     def _taken(self) -> ConfigError:
         pid, node = "unknown", ""
@@ -107,14 +101,3 @@ class RunLock:
             f"{self._folder} is in use by the run of process {pid}{where}: wait until it ends, stop it, or use another "
             "run_config."
         )
-
-
-def _flock(handle: int, how: int) -> bool:
-    """Try to lock an open file; False if another has it. Where the file system has no locks nobody is kept out."""
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
