@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quadratics import ALPHA, P, Run, close, problem, run, two_shards, value
 
 from pisa_ray.algorithm import (
     MIFA,
@@ -19,124 +20,10 @@ from pisa_ray.algorithm import (
     FedNova,
     FedProx,
     FedYogi,
-    Layout,
-    RowLayout,
     Scaffold,
     SyncOptimizer,
     Task,
-    TreeSum,
-    Update,
 )
-from pisa_ray.algorithm.optimizers import Optimizer, known_optimizers, state_entries
-
-P = 6
-
-
-@dataclass
-class Quadratic:
-    """F(w) = 1/2 ||A w - b||^2 on mini-batches that differ in b."""
-
-    A: torch.Tensor
-    b: list[torch.Tensor]
-    drawn: int = 0
-
-    def draw(self):
-        self.drawn += 1
-        return _At(self, self.b[(self.drawn - 1) % len(self.b)])
-
-
-@dataclass
-class _At:
-    of: Quadratic
-    b: torch.Tensor
-
-    def gradient(self, point, term=None):
-        gradient = self.of.A.T @ (self.of.A @ point - self.b)
-        if term is not None:
-            with torch.enable_grad():
-                z = point.clone().requires_grad_()
-                (extra,) = torch.autograd.grad(term(z[None], slice(0, 1)), z)
-            gradient = gradient + extra
-        return gradient
-
-    def features(self, point):
-        return point[None].clone()
-
-
-def problem(shards=3, seed=0, batches=4):
-    random = torch.Generator().manual_seed(seed)
-    draw = lambda *size: torch.randn(*size, generator=random)  # noqa: E731
-    return [Quadratic(draw(P, P) / math.sqrt(P), [draw(P) for _ in range(batches)]) for _ in range(shards)]
-
-
-@dataclass
-class Run:
-    """A method on some shards, as workers and consensus do it, with plain loops."""
-
-    method: object
-    shards: list
-    alpha: list[float]
-    w: torch.Tensor
-    steps: list[int] | None = None
-    growth: float = 1.0
-    layout: Layout = field(default_factory=lambda: Layout.of([("a", (2, 2), True), ("b", (2,), False)]))
-
-    def __post_init__(self):
-        self.states = [self.method.initial_state(self.w, self.layout) for _ in self.shards]
-        self.memory = self.method.initial_memory(self.layout)
-        self.rows = RowLayout(P, P if self.method.vectors == 2 else 1)
-        self.said = [None] * len(self.shards)
-        self.sigma = self.method.sigma
-
-    def round(self, reporters=None):
-        reporters = range(len(self.shards)) if reporters is None else reporters
-        self.sigma *= self.growth
-        for i in reporters:
-            row = torch.full((self.rows.width,), float("nan"))
-            steps = self.steps[i] if self.steps else self.method.gradients(64, 64)
-            gap = torch.empty(P)
-            task = Task(self.w, self.shards[i].draw, self.sigma, self.layout, gap, self.memory.clone(), steps)
-            self.method.step(self.states[i], task, self.rows.split(row))
-            self.said[i] = self.rows.complete(row, self.alpha[i], torch.empty(0))
-        speakers = sorted(range(len(self.shards)) if self.method.remembers else reporters)
-        tree = TreeSum(len(self.shards))
-        tree.expect(speakers)
-        for i in speakers:
-            tree.add((0, i), self.said[i])
-        out = torch.empty(P)
-        total = self.rows.split(tree.total().clone())
-        self.method.update(Update(total, self.w, self.sigma, self.layout, out), self.memory)
-        self.w = out
-        return out
-
-    def rounds(self, count, **kwargs):
-        return torch.stack([self.round(**kwargs) for _ in range(count)])
-
-
-ALPHA = [0.5, 0.3, 0.2]
-
-
-def run(method, seed=0, **kwargs):
-    return Run(method, problem(seed=seed), ALPHA, torch.linspace(-1, 1, P), **kwargs)
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-6)
-
-
-# Two shards by hand: F_1 = 1/2 (w - 1)^2 and F_2 = 1/2 (w + 2)^2 in every coordinate, alpha = (0.75, 0.25), w = 0.
-# One step of length 0.1 from y goes to 0.9 y + 0.1 c; K steps from 0 to c (1 - 0.9^K), c = 1 and -2.
-
-
-def two_shards(method, steps=(2, 2)):
-    goals = [Quadratic(torch.eye(P), [torch.full((P,), c)]) for c in (1.0, -2.0)]
-    return Run(method, goals, [0.75, 0.25], torch.zeros(P), list(steps))
-
-
-def value(w):
-    assert torch.equal(w, w[:1].expand(P))
-    return float(w[0])
-
 
 BY_HAND = {
     # 0.75 * 0.19 - 0.25 * 0.38 = 0.0475, and from there 0.81 w + 0.0475
@@ -296,65 +183,6 @@ def test_a_mean_is_over_those_who_report(method):
     close(run(method).round([0]), one.round([0]))
 
 
-def test_remembered_gradients_by_hand():
-    # both report: 0.75 * -1 + 0.25 * 2 = -0.25. Then the second alone, 0.025 + 2: -0.75 + 0.50625 = -0.24375; then
-    # the first alone, 0.049375 - 1: 0.75 * -0.950625 + 0.50625 = -0.20671875
-    found = two_shards(SyncOptimizer(lr=0.1, optimizer="sgd", remember=True))
-    ways = [value(found.round(reporters)) for reporters in ([0, 1], [1], [0])]
-    assert ways == pytest.approx([0.025, 0.049375, 0.070046875], rel=1e-5)
-    forgetful = two_shards(SyncOptimizer(lr=0.1, optimizer="sgd"))
-    assert [value(forgetful.round(r)) for r in ([0, 1], [1])] == pytest.approx([0.025, -0.1775], rel=1e-5)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.data())
-def test_adam_over_remembered_gradients_against_a_loop(data):
-    found, shards = run(SyncOptimizer(lr=0.05, remember=True)), problem()
-    parameter, last = torch.nn.Parameter(torch.linspace(-1, 1, P)), [None] * 3
-    plain = torch.optim.Adam([parameter], lr=0.05)
-    for round_ in range(6):
-        reporters = range(3) if round_ == 0 else sorted(data.draw(st.sets(st.integers(0, 2), min_size=1)))
-        for i in reporters:
-            last[i] = shards[i].draw().gradient(parameter.detach().clone())
-        parameter.grad = sum(a * g for a, g in zip(ALPHA, last, strict=True))
-        plain.step()
-        close(found.round(reporters), parameter.detach())
-
-
-# SyncOptimizer and torch
-
-
-@pytest.mark.parametrize("name", sorted(known_optimizers()))
-def test_every_optimizer_of_torch_goes_on_where_it_was(name):
-    """Its state survives the way through a flat vector, bit for bit."""
-    options = {"momentum": 0.9} if name == "sgd" else {}
-    matrices = Layout.of([("a", (2, 3), True)])  # Muon takes matrices only
-    method = SyncOptimizer(lr=0.01, optimizer=name, options=options)
-    random = torch.Generator().manual_seed(1)
-    gradients = [torch.randn(P, generator=random) for _ in range(8)]
-    w, memory, rows = torch.linspace(-1, 1, P), method.initial_memory(matrices), RowLayout(P)
-    parameter = torch.nn.Parameter(w.clone().view(2, 3))
-    plain = known_optimizers()[name]([parameter], lr=0.01, **options)
-    for g in gradients:
-        row = torch.cat([g, torch.ones(2)])
-        out = torch.empty(P)
-        method.update(Update(rows.split(row), w, method.sigma, matrices, out), memory)
-        w = out
-        parameter.grad = g.clone().view(2, 3)
-        plain.step()
-        assert torch.equal(w, parameter.detach().flatten())
-
-
-def test_a_sigma_schedule_is_a_learning_rate_schedule():
-    found, parameter = run(SyncOptimizer(lr=0.1), growth=1.25), torch.nn.Parameter(torch.linspace(-1, 1, P))
-    plain, shards = torch.optim.Adam([parameter], lr=0.1), problem()
-    for _ in range(10):
-        plain.param_groups[0]["lr"] /= 1.25
-        parameter.grad = sum(a * s.draw().gradient(parameter.detach()) for a, s in zip(ALPHA, shards, strict=True))
-        plain.step()
-        close(found.round(), parameter.detach())
-
-
 def test_optimizers_are_refused_with_a_reason():
     for make, message in [
         (lambda: SyncOptimizer(optimizer="adamm"), "optimizer is 'adamm', but it must be one of adadelta, "),
@@ -386,17 +214,6 @@ def test_local_epochs_are_whole_passes():
     method = FedAvg(epochs=2)
     assert [method.gradients(rows, min(rows, 64)) for rows in (1, 64, 65, 640)] == [2, 2, 3, 20]
     assert FedAvg(epochs=0.1).gradients(64, 64) == 1
-
-
-def test_states_that_no_vector_can_hold_are_refused():
-    class Odd(torch.optim.SGD):
-        def step(self, closure=None):
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    self.state[parameter]["flag"] = torch.ones(3, dtype=torch.bool)
-
-    with pytest.raises(ValueError, match=r"Odd keeps flag as torch\.bool"):
-        state_entries(Optimizer.of(Odd, 0.1, {}), Layout.of([("a", (2,), False)]))
 
 
 def test_forgetting_duals_leaves_no_memory():

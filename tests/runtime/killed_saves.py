@@ -1,4 +1,4 @@
-"""Run by test_checkpoints.py in a process of its own: drivers that die at every file operation of a resume and a save.
+"""Drivers that die at every file operation of a resume and a save: test_checkpoint_files.py runs it as a process.
 
 Usage: killed_saves.py FOLDER. Prints one JSON line per death, and one for the first driver that survives.
 """
