@@ -8,8 +8,7 @@ import pytest
 
 from pisa_ray.actors import snapshots
 from pisa_ray.actors.calls import GoneError
-from pisa_ray.actors.snapshots import Kept, Snapshots
-from pisa_ray.engine.worker import PastRound
+from pisa_ray.actors.snapshots import RoundRecord, Snapshots
 from pisa_ray.errors import StatesLostError
 
 HERE, AWAY = "here", "away"
@@ -60,7 +59,7 @@ class Members:
 
 
 def past(number):
-    return Kept(PastRound(number, 1.0 * number, {0, 1, 2}), f"w{number}")
+    return RoundRecord(number, 1.0 * number, f"w{number}", {0, 1, 2})
 
 
 def after(rounds):
@@ -71,7 +70,7 @@ def after(rounds):
 
 
 def window(it):
-    return [kept.round.number for kept in it.window]
+    return [record.number for record in it.window]
 
 
 def test_before_the_first_there_are_initial_states_and_all_rounds():
@@ -126,7 +125,7 @@ def test_what_has_not_happened_is_in_no_round_and_in_no_snapshot_on_its_way():
         states.is_there = True
     it.settle(None)
     assert it.round == 0
-    assert [kept.round.reporters for kept in it.window] == [{0, 2}] * 3
+    assert [record.reporters for record in it.window] == [{0, 2}] * 3
 
 
 def test_one_at_a_time_is_on_its_way_and_the_next_is_due_after_a_period():

@@ -15,7 +15,7 @@ from pisa_ray.actors.crew import START_PAUSES, Crew, Holder, Plan
 from pisa_ray.actors.elastic import Elastic, Staffing, Wanted
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import Sites
-from pisa_ray.engine.worker import WorkerInfo
+from pisa_ray.engine.reports import WorkerInfo
 from pisa_ray.errors import RayLostError, StoppedWaitingError
 
 

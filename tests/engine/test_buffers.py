@@ -76,7 +76,7 @@ def test_whoever_hosts_which_shard_changes_no_bit_of_them(way):
     for worker, shards in zip(workers, ([1, 2], [0, 3]), strict=True):
         worker.host(shards)
     model = workers[0].model
-    consensus = Consensus(job, model.layout, model.published(), model.kept)
+    consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
     published = consensus.publish()
     for round_ in range(1, 6):
         alone.begin(round_, 1.0, diagnose=False)

@@ -32,7 +32,7 @@ def test_batchnorms_statistics_are_the_shards_mean_by_their_weights(method):
     for i in job.present:
         batch = worker.draw(i, 0, 1, torch.from_numpy(w[p : p + b].copy()))
         worker.model.load(w)
-        batch.gradient(worker.model.home)
+        batch.gradient(worker.model.w)
         left.append(batch.left.numpy() * job.alpha[i])
     assert not np.allclose(published[p : p + b], w[p : p + b])
     np.testing.assert_allclose(published[p : p + b], np.sum(left, axis=0), rtol=1e-5)

@@ -11,7 +11,8 @@ from runs import METHODS, Rich, uneven
 
 from pisa_ray import Data
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.worker import PastRound, Worker
+from pisa_ray.engine.reports import PastRound
+from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -82,7 +83,7 @@ def test_a_lost_shard_is_rebuilt_from_an_older_state_and_the_rounds_since(kept):
     published = played(of, [alone], keep)
     another = worker_of(of, [4])
     another.step(1, 9.0, published[0], diagnose=True)
-    rounds = [PastRound(r, SIGMAS[r - 1], set(of.reporters(r))) for r in range(kept + 1, len(SIGMAS) + 1)]
+    rounds = [PastRound(r, SIGMAS[r - 1], frozenset(of.reporters(r))) for r in range(kept + 1, len(SIGMAS) + 1)]
     another.host([5, 2])
     for i in (5, 2):
         if safe:

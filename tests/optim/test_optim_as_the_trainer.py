@@ -63,8 +63,8 @@ def run_of(method, sigmas, shards=1, rows=96):
         payload, _ = worker.step(round_, sigma, consensus.publish(), diagnose=False)
         assert consensus.add(round_, round_, payload)
         consensus.update(round_, sigma, diagnose=False)
-        homes = [worker.shards[i].at_home for i in range(shards)]
-        batches.append([home.rows.batch(home.stream.positions(round_ - 1)) for home in homes])
+        here = [worker.shards[i].own_rows for i in range(shards)]
+        batches.append([own.training.batch(own.stream.positions(round_ - 1)) for own in here])
     return first, batches, torch.tensor(consensus.publish())
 
 

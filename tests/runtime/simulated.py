@@ -21,8 +21,9 @@ from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, St
 from pisa_ray.actors.crew import Member
 from pisa_ray.actors.processes import ConsensusActor, WorkerActor
 from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.hosted import HostedShard
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.worker import HostedShard, Worker
+from pisa_ray.engine.worker import Worker
 
 NODE = "a" * 56
 

@@ -263,14 +263,13 @@ def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
     from pisa_ray.actors import AsynchronousFleet
     from pisa_ray.actors.asynchronous import Flight
     from pisa_ray.actors.crew import Member
-    from pisa_ray.actors.snapshots import Kept
-    from pisa_ray.engine.worker import PastRound
+    from pisa_ray.actors.snapshots import RoundRecord
 
     members = [Member(None, None, id=number) for number in range(3)]
     fleet = object.__new__(AsynchronousFleet)
     fleet.done, fleet.crew = 5, SimpleNamespace(members=members)
     fleet.flights = {
-        ticket: Flight(member, (ticket,), None, None, None, kept=Kept(PastRound(began, 1.0, set()), None))
+        ticket: Flight(member, (ticket,), None, None, None, kept=RoundRecord(began, 1.0, None))
         for ticket, (member, began) in enumerate(zip(members, [6, 5, 3], strict=True))
     }
     assert fleet.evaluators() == members[:1]

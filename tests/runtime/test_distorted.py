@@ -73,7 +73,7 @@ def test_every_row_is_distorted_as_itself():
     worker = Worker(job, process_is_ours=False)
     worker.host(range(3))
     for shard in range(3):
-        rows = job.shards[shard][worker.shards[shard].at_home.stream.positions(5)]
+        rows = job.shards[shard][worker.shards[shard].own_rows.stream.positions(5)]
         x, y = job.train.read(rows).batch(np.arange(len(rows)))
         x, y = images(x, training=True), y.clone()
         for distortion in job.distortions:

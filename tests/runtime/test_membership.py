@@ -23,7 +23,8 @@ from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
 from pisa_ray.algorithm import Layout, RowLayout, TreeSum
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.worker import Payload, Worker, WorkerInfo
+from pisa_ray.engine.reports import Payload, WorkerInfo
+from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import StoppedWaitingError
 from pisa_ray.trainer.prepare import prepare
 

@@ -113,7 +113,7 @@ def test_errors_name_the_rows_of_the_batch_that_failed(method, number):
     w = consensus.publish()
     worker.step(1, of.method.sigma, w, False, [4])
     at[0] = of.steps(4) - 1
-    rows = of.shards[4][worker.shards[4].at_home.stream.positions(number)]
+    rows = of.shards[4][worker.shards[4].own_rows.stream.positions(number)]
     groups = ", ".join(map(str, sorted({int(row) // 10 for row in rows})))
     with pytest.raises(PisaError, match=rf"shard 4 in round 2 \(rows from row groups? {groups}( and \d+ more)?\)"):
         worker.step(2, of.method.sigma, w, False, [4])

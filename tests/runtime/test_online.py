@@ -16,8 +16,8 @@ from runs import METHODS, Rich, events, run, small_job, states, trajectory
 from pisa_ray import SISAD, Asynchronous, ConfigError, Data, Geometric, OnlineK0, SyncOptimizer, Trapezoid
 from pisa_ray.algorithm import Auto
 from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.evaluation import spaced
 from pisa_ray.engine.fleet import LocalFleet
-from pisa_ray.engine.worker import spaced
 from pisa_ray.trainer.online import Neighbours, Trials
 
 DATA = Data(train="digits", test="digits:test", validation=0.1)

@@ -207,7 +207,7 @@ def test_the_limit_of_clip_is_over_those_that_have_been_heard():
 def test_rows_of_a_shard_that_is_kept_are_not_to_be_had():
     worker, consensus = started(job(pin_to={"site": ["bonn"] * SHARDS}))
     worker.host([0], rows=False)
-    with pytest.raises(RuntimeError, match="away from home"):
+    with pytest.raises(RuntimeError, match="rows are elsewhere"):
         worker.evaluate_shards(consensus.publish(), [0], held_out=True)
     worker.prefetch([0])  # leaves it out
     worker.host([0])

@@ -29,7 +29,8 @@ from pisa_ray import (
     TrimmedMean,
 )
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.worker import PastRound, Worker
+from pisa_ray.engine.reports import PastRound
+from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.prepare import prepare
 
 SHARDS = 10
@@ -206,7 +207,7 @@ def test_lost_shards_and_a_lost_consensus_are_rebuilt_with_the_same_bits(method,
     rebuilt.host(range(3, 7))
     for i, state in kept.items():
         rebuilt.shards[i].state = state
-    past = [PastRound(r, of.method.sigma * r, of.reporters(r)) for r in (3, 4)]
+    past = [PastRound(r, of.method.sigma * r, frozenset(of.reporters(r))) for r in (3, 4)]
     rebuilt.replay(range(3, 7), past, published[2:])
     for i in range(3, 7):
         assert rebuilt.shards[i].state.sha256() == second.shards[i].state.sha256()

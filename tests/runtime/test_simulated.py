@@ -179,7 +179,7 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
             assert np.isfinite(run.consensus.publish()).all()
             for i, shard in run.hosted().items():
                 site = next(m.site for m in run.members if i in m.shards)
-                assert (shard.home is not None) == SITES.is_home(i, site)  # its rows are where they may be, and read
+                assert (shard.rows is not None) == SITES.is_home(i, site)  # its rows are where they may be, and read
                 if shard.state.reports and not fleet.is_settled():
                     continue
                 if i in heard and shard.state.version == round_:
@@ -234,7 +234,7 @@ def test_what_has_been_said_since_the_last_safe_state_stands(three):
     for i in BONN:
         assert np.array_equal(three.consensus.said([i])[i], said[i])
         assert three.hosted()[i].state.version == kept
-        assert three.hosted()[i].home is None
+        assert three.hosted()[i].rows is None
     (away,) = [fields for kind, fields in three.events if kind == "shards_away"]
     assert (away["shards"], away["state"]) == (BONN, kept)
     three.fleet.elastic.arrived = [three.member("bonn")]

@@ -22,13 +22,12 @@ from pisa_ray.actors.fleet import PATIENCE, RECOVERIES, RayFleet
 from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Sites
-from pisa_ray.actors.snapshots import Kept
+from pisa_ray.actors.snapshots import RoundRecord
 from pisa_ray.engine.asynchrony import Arrivals
-from pisa_ray.engine.consensus import ConsensusReport
 from pisa_ray.engine.files import Folder
-from pisa_ray.engine.fleet import Log, RoundReport
+from pisa_ray.engine.fleet import Log
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.worker import PastRound, WorkerReport
+from pisa_ray.engine.reports import ConsensusReport, RoundReport, WorkerReport
 from pisa_ray.errors import PisaError, StatesLostError
 
 #: How many times the median pace makes a worker a slow one.
@@ -45,7 +44,7 @@ class Flight(Delivery):
         order: Its place among all that have landed.
     """
 
-    kept: Kept
+    kept: RoundRecord
     landed: WorkerReport | None = None
     order: int = 0
 
@@ -80,7 +79,7 @@ class AsynchronousFleet(RayFleet):
         self._heard = dict.fromkeys(job.present, 0)  # the round that each shard's standing message is from
         self.flights: dict[int, Flight] = {}
         self._landings = 0
-        self._now: Kept | None = None
+        self._now: RoundRecord | None = None
         self._settling, self._moving = False, False
         self._told: list[int] = []  # tickets of the last time that a new consensus was told all
         # Rounds after which steps at their w, or at an earlier one, still arrive: no state may be kept apart then.
@@ -114,7 +113,7 @@ class AsynchronousFleet(RayFleet):
         """See Fleet."""
         self._began = time.monotonic()
         self.round = Round(round_, sigma, diagnose, deliveries=dict(self.flights))
-        self._now = Kept(PastRound(round_, sigma, set()), self._published)
+        self._now = RoundRecord(round_, sigma, self._published)
         self._settling = settle or self._moving or self.untold or self.snapshots.due(round_)
         self._launch()
 
@@ -150,27 +149,27 @@ class AsynchronousFleet(RayFleet):
         made = self._made()
         for kept, wanted in self._wanted_steps(self.round.number, self._now):
             for member in self.crew.members:
-                shards = [i for i in member.shards if i in wanted and made[i] < kept.round.number]
+                shards = [i for i in member.shards if i in wanted and made[i] < kept.number]
                 if shards:
                     self._fly(self.round, kept, member, shards)
-                made |= dict.fromkeys(shards, kept.round.number)
+                made |= dict.fromkeys(shards, kept.number)
 
     def _made(self) -> dict[int, int]:
         """The newest w that each shard has stepped at; of those that are stepping, out of reach."""
         made = dict(self._heard)
         for flight in self.flights.values():
             for i in flight.shards:
-                made[i] = max(made[i], flight.kept.round.number)
+                made[i] = max(made[i], flight.kept.number)
                 if flight.landed is None and self._replay is None:
                     made[i] = self.done + 1  # one at a time: the next one may be at a newer w
         return made
 
-    def _wanted_steps(self, round_: int, now: Kept) -> Iterable[tuple[Kept, set[int]]]:
+    def _wanted_steps(self, round_: int, now: RoundRecord) -> Iterable[tuple[RoundRecord, set[int]]]:
         if self._replay is None:
             return [(now, set(self.shards) - self.hosting.absent())]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
-        known = {kept.round.number: kept for kept in [*self.snapshots.window, now]}
+        known = {kept.number: kept for kept in [*self.snapshots.window, now]}
         steps: dict[int, set[int]] = {}
         for shard, version in self._replay[round_]:
             steps.setdefault(version, set()).add(shard)
@@ -181,10 +180,10 @@ class AsynchronousFleet(RayFleet):
             )
         return [(known[version], shards) for version, shards in sorted(steps.items())]
 
-    def _fly(self, round_: Round, kept: Kept, member: Member, shards: Sequence[int]) -> None:
+    def _fly(self, round_: Round, kept: RoundRecord, member: Member, shards: Sequence[int]) -> None:
         diagnose = round_.diagnose and kept is self._now
         payload, report = member.actor.step.options(num_returns=2).remote(
-            kept.round.number, kept.round.sigma, kept.published, diagnose, tuple(shards), False
+            kept.number, kept.sigma, kept.published, diagnose, tuple(shards), False
         )
         member.actor.call.remote("prefetch", tuple(shards))  # while its message is on its way
         flight = Flight(member, tuple(shards), payload, report, None, kept=kept)
@@ -243,7 +242,7 @@ class AsynchronousFleet(RayFleet):
         heard = {i: version for i, version in self._heard.items() if i not in absent}
         for flight in landed:
             for i in set(flight.shards) & set(heard):
-                heard[i] = max(heard[i], flight.kept.round.number)
+                heard[i] = max(heard[i], flight.kept.number)
         arrived = {i for flight in landed for i in flight.shards}
         return self._rule.ends(round_.number, list(heard.values()), arrived, time.monotonic() - self._began)
 
@@ -261,7 +260,7 @@ class AsynchronousFleet(RayFleet):
             self._wait(added, "finish the round")
             for flight in landed:
                 self._accept(flight)
-            self._log(round_.number, [(i, flight.kept.round.number) for flight in landed for i in flight.shards])
+            self._log(round_.number, [(i, flight.kept.number) for flight in landed for i in flight.shards])
             round_.published, round_.summary = self.consensus.actor.update.options(num_returns=2).remote(
                 round_.number, round_.sigma, round_.diagnose, (), *added
             )
@@ -299,9 +298,9 @@ class AsynchronousFleet(RayFleet):
         """A message is in the sum: from now on its step is one that has happened."""
         if not flight.accepted:
             flight.accepted = True
-            flight.kept.round.reporters.update(flight.shards)
+            flight.kept.reporters.update(flight.shards)
             for i in flight.shards:
-                self._heard[i] = max(self._heard[i], flight.kept.round.number)
+                self._heard[i] = max(self._heard[i], flight.kept.number)
 
     # When processes are gone
 
@@ -349,13 +348,13 @@ class AsynchronousFleet(RayFleet):
     def _forget(self, shards: Sequence[int]) -> None:
         super()._forget(shards)
         if self._now is not None:
-            self._now.round.reporters.difference_update(shards)
+            self._now.reporters.difference_update(shards)
 
     # Evaluation
 
     def evaluators(self) -> list[Member]:
         """Workers that are not in a step that began in an earlier round, nor much slower than the others."""
-        late = {f.member.id for f in self.flights.values() if f.kept.round.number <= self.done}
+        late = {f.member.id for f in self.flights.values() if f.kept.number <= self.done}
         usual = statistics.median([m.pace for m in self.crew.members])
         quick = [m for m in self.crew.members if m.id not in late and m.pace <= SLOW * usual]
         return quick or self.crew.members

@@ -18,7 +18,7 @@ from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import differences
-from pisa_ray.engine.worker import WorkerInfo
+from pisa_ray.engine.reports import WorkerInfo
 from pisa_ray.errors import PisaError
 
 #: Seconds in which a start must succeed, and of the pauses after starts in a row that did not, as another program may

@@ -29,14 +29,14 @@ from pisa_ray.actors.rounds import Delivery, Round
 from pisa_ray.actors.saving import RaySaving
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import NOWHERE, Sites
-from pisa_ray.actors.snapshots import LONGEST_PERIOD, Kept, Snapshots
+from pisa_ray.actors.snapshots import LONGEST_PERIOD, RoundRecord, Snapshots
 from pisa_ray.algorithm import Slope
-from pisa_ray.engine.consensus import ConsensusReport, read_published
+from pisa_ray.engine.consensus import read_published
 from pisa_ray.engine.files import Folder
-from pisa_ray.engine.fleet import Fork, Pending, RoundReport, Saving, added
+from pisa_ray.engine.fleet import Fork, Pending, Saving, added
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import ConsensusReport, RoundReport, WorkerInfo, WorkerReport
 from pisa_ray.engine.states import StoredStates
-from pisa_ray.engine.worker import PastRound, WorkerInfo, WorkerReport
 from pisa_ray.errors import PisaError, StatesLostError, WorkerDiedError
 
 #: Seconds that any answer may take, and times that a shard's worker may die in one round.
@@ -337,7 +337,7 @@ class RayFleet:
         delivery.member.stepped = report.began
         self.hosting.balance.note(delivery.member, list(report.shards), report.seconds)
 
-    def _finished(self, round_: Round, kept: Kept) -> None:
+    def _finished(self, round_: Round, kept: RoundRecord) -> None:
         """What a round leaves behind."""
         self.snapshots.remember(kept)
         self._published, self.done, self.round, self.untold = round_.published, round_.number, None, False
@@ -565,17 +565,17 @@ class RayFleet:
         if self.round is not None:
             self.round.forgotten |= set(shards)
 
-    def _current(self) -> list[Kept]:
+    def _current(self) -> list[RoundRecord]:
         return [] if self.round is None else [self._kept(self.round)]
 
-    def _kept(self, round_: Round) -> Kept:
+    def _kept(self, round_: Round) -> RoundRecord:
         if self._sites:  # it may have changed during the round who was absent
             asked = round_.deliveries.values()
             reporters = {i for d in asked for i in set(self._job.reporters(round_.number, d.absent)) & set(d.shards)}
             reporters -= round_.forgotten
         else:
             reporters = set(self._job.reporters(round_.number))
-        return Kept(PastRound(round_.number, round_.sigma, reporters), self._published)
+        return RoundRecord(round_.number, round_.sigma, self._published, reporters)
 
     # When processes come and go
 

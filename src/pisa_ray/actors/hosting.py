@@ -12,7 +12,7 @@ from pisa_ray.actors.crew import Crew, Member, Plan, Tell
 from pisa_ray.actors.placement import Balance
 from pisa_ray.actors.rounds import Adoption
 from pisa_ray.actors.sites import Site, Sites
-from pisa_ray.actors.snapshots import Kept, Snapshots
+from pisa_ray.actors.snapshots import RoundRecord, Snapshots
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import StatesLostError
 
@@ -113,14 +113,14 @@ class Hosting:
             found += zip(members, self.balance.cut(shards, members), strict=True)
         return found
 
-    def adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[Kept]) -> None:
+    def adopt(self, member: Member, shards: Sequence[int], rounds: Sequence[RoundRecord]) -> None:
         """Have a worker rebuild shards from their last safe states and the rounds since."""
         if not shards:
             return
         done = member.actor.adopt.remote(
             tuple(shards),
-            [kept.round for kept in rounds],
-            *(kept.published for kept in rounds),
+            [record.past() for record in rounds],
+            *(record.published for record in rounds),
             *self._snapshots.sources(shards),
         )
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))

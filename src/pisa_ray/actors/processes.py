@@ -22,12 +22,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pisa_ray.actors.connection import is_gone
 from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import RayResources
-from pisa_ray.engine.consensus import Consensus, ConsensusReport, write_published
+from pisa_ray.engine.consensus import Consensus, write_published
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import set_numerics
+from pisa_ray.engine.reports import ConsensusReport, PastRound, Payload, WorkerInfo, WorkerReport
 from pisa_ray.engine.states import States, write_states
-from pisa_ray.engine.worker import PastRound, Payload, Worker, WorkerInfo, WorkerReport
+from pisa_ray.engine.worker import Worker
 
 #: Threads beside the main one.
 _GROUPS = {"pulse": 1, "files": 1}
@@ -145,7 +146,7 @@ class ConsensusActor:
         """Get ready for a round that begins with a published vector; None: the initial model's, which is returned."""
         set_numerics(threads=1)
         model = job.build_model()
-        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
+        self.consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
         if published is None:
             return self.consensus.publish(), None
         self.consensus.restore(published, round_)

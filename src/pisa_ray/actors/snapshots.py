@@ -9,29 +9,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.crew import Member
-from pisa_ray.engine.worker import PastRound
+from pisa_ray.engine.reports import PastRound
 from pisa_ray.errors import StatesLostError
 
 #: Largest share of the training time that snapshots may cost, and bounds of the rounds between two of them.
 SHARE, FIRST_PERIOD, LONGEST_PERIOD = 0.01, 10, 50
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A past round, enough to step through it again.
+@dataclass
+class RoundRecord:
+    """A round and all that it takes to step through it again.
 
     Attributes:
-        round: Its number, its penalty, and who took a step.
-        published: Reference to the vector it began with.
+        number: The round.
+        sigma: Its penalty.
+        published: Reference to the vector that it began with.
+        reporters: The shards whose steps at that vector count: a late one is added, one that was undone is removed.
     """
 
-    round: PastRound
+    number: int
+    sigma: float
     published: Any
+    reporters: set[int] = field(default_factory=set)
+
+    def past(self) -> PastRound:
+        """Return what a worker is sent of it, beside the vector."""
+        return PastRound(self.number, self.sigma, frozenset(self.reporters))
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Snapshots:
     def __init__(self) -> None:
         self.round = 0
         self.origins: dict[int, Any] = {}
-        self.window: list[Kept] = []
+        self.window: list[RoundRecord] = []
         self.joined: set[int] = set()
         self.period, self.longest = FIRST_PERIOD, LONGEST_PERIOD
         self.cost = 0.0
@@ -86,16 +94,16 @@ class Snapshots:
         self.round, self.origins, self.window, self._coming = round_, origins, [], None
         self.urgent = True
 
-    def remember(self, kept: Kept) -> None:
-        """A round is done."""
-        self.window.append(kept)
+    def remember(self, record: RoundRecord) -> None:
+        """Take note of a round that is done."""
+        self.window.append(record)
 
     def forget(self, shards: Collection[int]) -> None:
         """What some shards have done since their last safe states has not happened."""
         self.settle(None)
         self._coming = None  # what is not safe by now would bring it back
-        for kept in self.window:
-            kept.round.reporters.difference_update(shards)
+        for record in self.window:
+            record.reporters.difference_update(shards)
 
     def due(self, round_: int) -> bool:
         """Whether it is time for another, after a round."""
@@ -143,7 +151,7 @@ class Snapshots:
         self._coming, self.urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
         self.joined -= set(self.origins)
-        self.window = [kept for kept in self.window if kept.round.number > round_]
+        self.window = [record for record in self.window if record.number > round_]
 
     def _measure(self, parts: list[Part], round_seconds: float) -> None:
         """In the round after a snapshot: from its beginning on a worker to that of the step behind it is its cost."""

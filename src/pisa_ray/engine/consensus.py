@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,26 +15,7 @@ from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.worker import Payload
-
-
-@dataclass(frozen=True)
-class ConsensusReport:
-    """Small numbers about the w just made.
-
-    Attributes:
-        finite: Whether w is.
-        seconds: Time spent adding and updating.
-        move: ||w^{r+1} - w^r||, in rounds with diagnostics.
-        residual: ||sum alpha_i pi_i - lambda w||, the stationarity error up to noise; None without duals.
-        regulariser: (lambda/2) ||w^r||^2.
-    """
-
-    finite: bool
-    seconds: float
-    move: float | None = None
-    residual: float | None = None
-    regulariser: float | None = None
+from pisa_ray.engine.reports import ConsensusReport, Payload
 
 
 class Consensus:
@@ -51,11 +32,11 @@ class Consensus:
         job: The method, and who has a say in which round.
         layout: Where the parameters lie in w.
         initial: w^init and the initial buffers, [p + b].
-        kept: How many of the last buffers are not averaged; the first shard's are taken.
+        unaveraged: How many of the last buffers are not averaged; the first shard's are taken.
     """
 
-    def __init__(self, job: Job, layout: Layout, initial: np.ndarray, kept: int = 0) -> None:
-        self._job, self._layout, self._kept = job, layout, kept
+    def __init__(self, job: Job, layout: Layout, initial: np.ndarray, unaveraged: int = 0) -> None:
+        self._job, self._layout, self._unaveraged = job, layout, unaveraged
         self._sum = self._empty_sum()
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
@@ -183,8 +164,8 @@ class Consensus:
             residual = _norm(self._duals.total() / total.weight - method.shrinkage(old[:p], self._layout))
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
-        if self._kept:
-            new[p + b - self._kept : p + b] = self._first_shard(total).buffers[-self._kept :]
+        if self._unaveraged:
+            new[p + b - self._unaveraged : p + b] = self._first_shard(total).buffers[-self._unaveraged :]
         new[p + b :] = old[p + b :]
         memory, limit = new[p + b :].tensor_split([self._memory])
         method.update(Update(total, old[:p], sigma, self._layout, w), memory)

@@ -10,9 +10,12 @@ import torch
 from pisa_ray.data import Rows
 from pisa_ray.engine.device import to_device
 from pisa_ray.engine.flat_model import FlatModel
+from pisa_ray.engine.hosted import ShardRows
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.metrics import check_same_names, checked_metrics
 from pisa_ray.engine.not_finite import check_inputs
+from pisa_ray.engine.numerics import seed_all
+from pisa_ray.engine.user_code import told
 
 #: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
 Sums = dict[str, float]
@@ -76,3 +79,76 @@ def worst(shards: Iterable[Sums]) -> Mapping[str, float]:
     names = found[0] if found else ()
     # NumPy's largest and smallest are NaN where any number is.
     return {n: float((np.max if n.endswith("loss") else np.min)([shard[n] for shard in found])) for n in names}
+
+
+class SplitRows:
+    """The rows of a test or validation source that have been read, block by block."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[str, int, int | None], Rows] = {}
+
+    def block(self, job: Job, split: str, block: int, rows: int | None) -> Rows:
+        """Return a block of a split, or of so many of its rows, evenly spaced.
+
+        Raises:
+            PisaError: It cannot be read.
+        """
+        key = split, block, rows
+        if key not in self._blocks:
+            source = job.test if split == "test" else job.validation
+            assert source is not None  # noqa: S101  (for the type checker)
+            if rows is not None:  # of such selections only the last one stays in memory
+                self._blocks = {known: read for known, read in self._blocks.items() if known[2] in (None, rows)}
+            start, chosen = block * job.evaluation_rows, spaced(source.rows, rows)
+            with told(f"{split} {block}"):
+                self._blocks[key] = source.read(chosen[start : start + job.evaluation_rows])
+        return self._blocks[key]
+
+
+def evaluate_block(
+    model: FlatModel, job: Job, rows: Rows, split: str, number: int, distort: Distort | None = None
+) -> Sums:
+    """Evaluate the rows of a block or a shard with random numbers of their own.
+
+    Args:
+        model: The model.
+        job: Loss, metrics and seed.
+        rows: What is evaluated.
+        split: "test", "validation" or "shard".
+        number: The block or the shard.
+        distort: What is done to a shard's own rows; None: nothing.
+
+    Raises:
+        PisaError: User code raised; the sentence names the block.
+    """
+    model.reset(0)
+    seed_all(job.seed, f"evaluate {split}", number)
+    with told(f"{split} {number}"):
+        return evaluate_rows(model, job, rows, distort)
+
+
+def evaluate_shard(model: FlatModel, job: Job, i: int, own: ShardRows, *, held_out: bool, rows: int | None) -> Sums:
+    """Evaluate a shard's own rows, held-out or training ones, as distorted as they are there.
+
+    Args:
+        model: The model.
+        job: Loss, metrics and distortions.
+        i: The shard.
+        own: Its rows.
+        held_out: Whether the held-out rows are evaluated.
+        rows: So many, evenly spaced; None: all.
+    """
+    some, ids = (own.held_out, job.held_out[i]) if held_out else (own.training, job.shards[i])
+    chosen = spaced(len(some), rows)
+    some = some if rows is None else some.take(chosen)
+
+    def distort(x: torch.Tensor, y: torch.Tensor, positions: np.ndarray) -> tuple[torch.Tensor, ...]:
+        return job.distort(x, y, i, ids[chosen[positions]])
+
+    return evaluate_block(model, job, some, "shard", i, distort)
+
+
+def spaced(number: int, rows: int | None) -> np.ndarray:
+    """Return the positions of so many of a number of rows, evenly spaced, as files may be sorted; None: of all."""
+    some = number if rows is None else min(rows, number)
+    return np.arange(some) * number // max(some, 1)

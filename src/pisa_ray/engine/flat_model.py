@@ -28,8 +28,8 @@ class FlatModel:
 
     Trainable parameters become float32 views of `parameters`; frozen ones keep their type and stay out of w; tied ones
     appear once. Persistent floating buffers become views of `buffers`: first running statistics (BatchNorm's, and all
-    whose names begin with running_), which are averaged over shards, then `kept` entries of others, such as the unit
-    vectors of spectral_norm, of which the first shard's are taken. All other buffers stay as they were built (`reset`),
+    whose names begin with running_), which are averaged over shards, then `unaveraged` ones, such as the unit
+    vectors of spectral_norm, of which the first shard's are taken. All others stay as they were built (`reset`),
     but for BatchNorm's batch counters, so that no forward pass leaves a trace in a worker.
 
     Args:
@@ -57,7 +57,7 @@ class FlatModel:
         self.layout = layout_of(module)
         self.parameters = torch.empty(self.layout.size, device=device, dtype=torch.float32)
         self.gradient = torch.zeros_like(self.parameters)
-        self.home = self.parameters  # until something is published
+        self.w = self.parameters  # until something is published
         gradients = self.layout.views(self.gradient)
         for name, view in self.layout.views(self.parameters).items():
             view.copy_(trainable[name].detach())
@@ -68,17 +68,19 @@ class FlatModel:
         persistent = {name: b for name, b in module.named_buffers() if name in saved}
         floating = {name: b for name, b in persistent.items() if b.is_floating_point()}
         floating = dict(sorted(floating.items(), key=lambda item: not _is_running(item[0])))
-        self.kept = sum(b.numel() for name, b in floating.items() if not _is_running(name))
+        self.unaveraged = sum(b.numel() for name, b in floating.items() if not _is_running(name))
         places = Layout.of((name, tuple(b.shape), False) for name, b in floating.items())
         self.buffers = torch.empty(places.size, device=device, dtype=torch.float32)
         for name, view in places.views(self.buffers).items():
             view.copy_(floating[name])
             floating[name].data = view
         self._named = {**dict(module.named_parameters()), **persistent}
-        self._kept_views = {name: view for name, view in places.views(self.buffers).items() if not _is_running(name)}
+        self._unaveraged_views = {
+            name: view for name, view in places.views(self.buffers).items() if not _is_running(name)
+        }
         self._counters = [b for name, b in persistent.items() if name.endswith("num_batches_tracked")]
-        kept = {id(b) for b in [*floating.values(), *self._counters]}
-        self._constants = [(b, b.clone()) for b in self.module.buffers() if id(b) not in kept]
+        known = {id(b) for b in [*floating.values(), *self._counters]}
+        self._constants = [(b, b.clone()) for b in self.module.buffers() if id(b) not in known]
         self._trainable = list(trainable.values())
         self._writes = (0, 0)
 
@@ -86,21 +88,21 @@ class FlatModel:
         """Take over what the consensus published: w, the floating buffers, the memory of the method, [p + b + e].
 
         Returns:
-            The method's memory, [e], on the CPU. `home` is w, which forward passes cannot write to.
+            The method's memory, [e], on the CPU. `w` is w, which forward passes cannot write to.
         """
         source = borrowed_tensor(published)
         p, b = self.layout.size, len(self.buffers)
-        self.home, self._writes = to_device(source[:p], self.parameters.device), (-1, -1)
-        self.go_to(self.home)
+        self.w, self._writes = to_device(source[:p], self.parameters.device), (-1, -1)
+        self.go_to(self.w)
         self.buffers.copy_(source[p : p + b])
         return source[p + b :]
 
     def go_to(self, point: torch.Tensor) -> None:
-        """Let the parameters be a point, [p]; that is free where they are at `home` already and stay there."""
-        if point is self.home and self._writes == (self.versions(), self.parameters._version):
+        """Let the parameters be a point, [p]; that is free where they are at `w` already and stay there."""
+        if point is self.w and self._writes == (self.versions(), self.parameters._version):
             return
         self.parameters.copy_(point)
-        if point is self.home:
+        if point is self.w:
             self._writes = self.versions(), self.parameters._version
 
     def published(self) -> np.ndarray:
@@ -152,9 +154,9 @@ class FlatModel:
                     "would stay in one process: write in place, self.x.copy_(...), or self.x.mul_(0.9).add_(...)."
                 )
 
-    def kept_buffers(self) -> dict[str, torch.Tensor]:
+    def unaveraged_buffers(self) -> dict[str, torch.Tensor]:
         """Copies of the buffers that are not averaged, by name."""
-        return {name: view.clone() for name, view in self._kept_views.items()}
+        return {name: view.clone() for name, view in self._unaveraged_views.items()}
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:
         """Copies, on the CPU, of parameters (tied once) and persistent buffers in the model's order, by plain names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -14,46 +14,20 @@ import numpy as np
 from pisa_ray.algorithm import Slope, TreeSum
 from pisa_ray.algorithm.message import Node
 from pisa_ray.engine.asynchrony import Arrivals, Step
-from pisa_ray.engine.consensus import Consensus, ConsensusReport, read_published, write_published
+from pisa_ray.engine.consensus import Consensus, read_published, write_published
 from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor
+from pisa_ray.engine.reports import RoundReport, WorkerInfo
 from pisa_ray.engine.states import StoredStates, write_states
-from pisa_ray.engine.worker import ShardReport, Worker, WorkerInfo, WorkerReport
+from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import PisaError
 
 #: Entries of the files of a checkpoint: {"consensus": entry, "shards": [entry, ...]}.
 Saved = dict[str, Any]
 #: Asks for the sums of an evaluation, by block or shard; waits where they are not ready.
 Pending = Callable[[], dict[int, Sums]]
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """All small numbers of a round, shards in the order of their ids."""
-
-    shards: dict[int, ShardReport]
-    consensus: ConsensusReport
-    bytes_sent: int
-    gradient_seconds: float
-    worker_seconds: tuple[float, ...]
-
-    @classmethod
-    def of(cls, workers: list[WorkerReport], consensus: ConsensusReport, bytes_sent: int) -> RoundReport:
-        """Merge the workers' reports."""
-        shards: dict[int, ShardReport] = {}
-        for worker in workers:  # a shard may have reported twice since the last round: what counts is its last report
-            for i, report in worker.shards.items():
-                before = shards[i].samples if i in shards else 0
-                shards[i] = replace(report, samples=report.samples + before)
-        return cls(
-            dict(sorted(shards.items())),
-            consensus,
-            bytes_sent,
-            sum(worker.gradient_seconds for worker in workers),
-            tuple(worker.seconds for worker in workers),
-        )
 
 
 def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]) -> Slope:
@@ -212,7 +186,7 @@ class LocalFleet:
         self._job, self.worker = job, Worker(job, gpu=gpu, process_is_ours=False)
         self.worker.host(job.present)
         model = self.worker.model
-        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
+        self.consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
         self._log, self._replay = log, replay
         self._begun: _Begun | None = None
         self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
@@ -249,7 +223,7 @@ class LocalFleet:
         """See Fleet."""
         self.change(job)
         model = job.build_model()
-        self.consensus = Consensus(job, model.layout, model.published(), model.kept)
+        self.consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
         """See Fleet."""

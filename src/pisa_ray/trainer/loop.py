@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from pisa_ray.algorithm.diagnostics import combine
 from pisa_ray.engine.evaluation import means, worst
-from pisa_ray.engine.fleet import Fleet, Pending, RoundReport, Saving
+from pisa_ray.engine.fleet import Fleet, Pending, Saving
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundReport
 from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaError, WorkerDiedError
 from pisa_ray.schedulers import OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer import checkpoint

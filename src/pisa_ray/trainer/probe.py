@@ -142,10 +142,10 @@ class _Trial:
         given = f"a batch of {size} row{'s' * (size > 1)}, inputs {described(batch.inputs)}"
         untouched = batch.inputs._version
         with refused(f"model cannot be trained on {given}", _FITS if size > 1 else _LARGER):
-            first = batch.gradient(model.home).clone()
+            first = batch.gradient(model.w).clone()
             model.check_tensors()
-            left = model.kept_buffers()
-            again = batch.gradient(model.home).clone()
+            left = model.unaveraged_buffers()
+            again = batch.gradient(model.w).clone()
         for slot in model.layout.slots:
             if not bool(torch.isfinite(first[slot.part]).all()):
                 raise ConfigError(
@@ -164,8 +164,8 @@ class _Trial:
                 "and keep nothing from one forward pass to the next (in attributes, say)."
             )
         if left:
-            self._batch(rows.take(np.full(size, len(rows) - 1)), shard).gradient(model.home)
-            _check_kept(left, model.kept_buffers())
+            self._batch(rows.take(np.full(size, len(rows) - 1)), shard).gradient(model.w)
+            _check_kept(left, model.unaveraged_buffers())
         _try_method(job, model, batch)
 
     def _batch(self, rows: Rows, shard: int) -> ShardBatch:
@@ -220,4 +220,4 @@ def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
         raise ConfigError(f"algorithm.optimizer does not fit this model: {error}.") from error
     for asked in method.asks():
         with refused(asked.wrong, asked.remedy):
-            asked.ask(batch, model.home)
+            asked.ask(batch, model.w)

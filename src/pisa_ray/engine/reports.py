@@ -1,0 +1,142 @@
+"""The values that workers, the consensus and the driver send each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pisa_ray.algorithm.diagnostics import ShardDiagnostics
+from pisa_ray.algorithm.message import Node
+
+#: Sums by tree node, ready to be sent: float32 arrays of equal length.
+Nodes = list[tuple[Node, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a worker runs on.
+
+    Attributes:
+        pid: Its process.
+        node: Its host's name.
+        device: Where its model is.
+        environment: The numeric environment; see numerics.environment.
+        bfloat16: Whether the device multiplies matrices faster in bfloat16 than in float32.
+    """
+
+    pid: int
+    node: str
+    device: str
+    environment: Mapping[str, str | int] = field(default_factory=dict)
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """A round that a worker is asked to step through again.
+
+    Attributes:
+        number: The round.
+        sigma: Its penalty.
+        reporters: The shards that took a step at its w, and whose messages counted, then or later.
+    """
+
+    number: int
+    sigma: float
+    reporters: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a worker sends to the consensus.
+
+    Attributes:
+        messages: The sums of its shards' messages by tree node, [width] each; where messages stand beyond their
+            round, each message by itself.
+        duals: The same sums of alpha_i pi_i', [p] each, in rounds with diagnostics.
+    """
+
+    messages: Nodes
+    duals: Nodes
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays."""
+        return sum(array.nbytes for _, array in [*self.messages, *self.duals])
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """The small numbers of one shard's step."""
+
+    loss: float
+    samples: int
+    finite: bool
+    diagnostics: ShardDiagnostics | None
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a worker sends to the driver after its step.
+
+    Attributes:
+        shards: The reports of the shards that took a step.
+        bytes_sent: Size of the payload.
+        gradient_seconds: Time in gradients.
+        seconds: Time of the whole step.
+        began: When the step began, by the worker's clock.
+    """
+
+    shards: dict[int, ShardReport]
+    bytes_sent: int
+    gradient_seconds: float
+    seconds: float
+    began: float
+
+
+@dataclass(frozen=True)
+class ConsensusReport:
+    """Small numbers about the w that the consensus has just made.
+
+    Attributes:
+        finite: Whether w is finite.
+        seconds: Time spent adding and updating.
+        move: ||w^{r+1} - w^r||, in rounds with diagnostics.
+        residual: ||sum alpha_i pi_i - lambda w||, the stationarity error up to noise; None without duals.
+        regulariser: (lambda/2) ||w^r||^2.
+    """
+
+    finite: bool
+    seconds: float
+    move: float | None = None
+    residual: float | None = None
+    regulariser: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """All small numbers of a round, with the shards in the order of their ids."""
+
+    shards: dict[int, ShardReport]
+    consensus: ConsensusReport
+    bytes_sent: int
+    gradient_seconds: float
+    worker_seconds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, workers: list[WorkerReport], consensus: ConsensusReport, bytes_sent: int) -> RoundReport:
+        """Merge the workers' reports; of two reports of a shard the later one counts, with the samples of both."""
+        shards: dict[int, ShardReport] = {}
+        for worker in workers:
+            for i, report in worker.shards.items():
+                before = shards[i].samples if i in shards else 0
+                shards[i] = replace(report, samples=report.samples + before)
+        return cls(
+            dict(sorted(shards.items())),
+            consensus,
+            bytes_sent,
+            sum(worker.gradient_seconds for worker in workers),
+            tuple(worker.seconds for worker in workers),
+        )
