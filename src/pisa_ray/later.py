@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch as torch  # noqa: PLC0414  (that it is re-exported)
+    from torch import nn as nn  # noqa: PLC0414
 else:
 
     class _Later:
@@ -20,4 +21,4 @@ else:
             setattr(self, name, value)
             return value
 
-    torch = _Later("torch")
+    torch, nn = _Later("torch"), _Later("torch.nn")

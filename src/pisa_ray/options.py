@@ -17,7 +17,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -325,7 +325,8 @@ class Kind(Options):
     @classmethod
     def known(cls) -> dict[str, type[Any]]:
         """All of the family that are of this class, by kind."""
-        _look_through(cls.homes, f"pisa_ray.{cls.family}")
+        for entry in look_through(cls.homes, f"pisa_ray.{cls.family}"):
+            entry.load()
         return {kind: cls.kinds[kind] for kind in sorted(cls.kinds) if issubclass(cls.kinds[kind], cls)}
 
     @classmethod
@@ -391,11 +392,10 @@ def _made_again(named: Named, fields: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _look_through(homes: tuple[str, ...], group: str) -> None:
-    """Import all that may define kinds."""
+def look_through(homes: tuple[str, ...], group: str) -> EntryPoints:
+    """Import all of this library that may have something of a family, and find the entry points that may have more."""
     for home in homes:
         package = importlib.import_module(home)
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"{home}.{module.name}")
-    for entry in entry_points(group=group):
-        entry.load()
+    return entry_points(group=group)

@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "own-kinds.md"
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("own")
     text = PAGE.read_text()
-    for kind, name in (("py", "feddyn.py"), ("yaml", "feddyn.yaml")):
-        (block,) = re.findall(rf"```{kind}\n(.*?)```", text, re.S)
+    blocks = re.findall(r"```(?:py|yaml)\n(.*?)```", text, re.S)
+    for name, block in zip(("feddyn.py", "feddyn.yaml", "mine.py"), blocks, strict=True):
         (path / name).write_text(block)
     return path
 
@@ -56,6 +56,13 @@ def test_what_it_cannot_is_refused_by_what_it_declares(folder, monkeypatch, sett
     monkeypatch.chdir(folder)
     assert main(["train", "feddyn.yaml", "--set", "workers=0", "--set", setting, "--out", "no", "--quiet"]) == 2
     assert "FedDyn" in capsys.readouterr().err
+
+
+def test_a_model_a_loss_and_a_metric_are_named_beside_it(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    model = "model={factory: 'mine:tiny', args: {input_shape: [1, 8, 8], outputs: 10}}"
+    found = run("mine", "workers=0", "rounds=2", model, "loss='mine:smooth'", "metrics=[accuracy, 'mine:top2']")
+    assert found["test_top2"] > found["test_accuracy"]
 
 
 @pytest.mark.ray

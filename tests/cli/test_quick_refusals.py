@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 import pisa_ray
-from pisa_ray import models
-from pisa_ray.cli.model import MODELS
 
 HEAVY = "{'torch', 'ray', 'pandas', 'pyarrow'}"
 #: Runs commands in this process, each with the exit status that it should have, and looks at what they imported.
@@ -97,7 +95,3 @@ def test_the_package_alone_imports_nothing_and_has_its_names() -> None:
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(pisa_ray, name).__name__ == name
     assert name in dir(pisa_ray)
-
-
-def test_models_are_those_of_the_library() -> None:
-    assert tuple(models.KINDS) == MODELS

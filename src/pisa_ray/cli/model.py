@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pisa_ray.errors import ConfigError
+from pisa_ray.models import MODELS, build_model
 from pisa_ray.named import imported
-from pisa_ray.options import Count, Options, any_of
+from pisa_ray.options import Count, Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,16 +19,13 @@ if TYPE_CHECKING:
     from pisa_ray.algorithm.method import Method
     from pisa_ray.trainer.data import Opened
 
-#: The models of this library: the keys of pisa_ray.models.KINDS.
-MODELS = ("mlp", "lenet", "resnet18", "resnet34", "vgg11", "densenet121")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection(Options):
     """The model.
 
     Attributes:
-        kind: One of this library's, or "package.module:function" as in factory.
+        kind: One that has a name, or "package.module:function" as in factory.
         hidden: Widths of an mlp's hidden layers.
         factory: "package.module:function" that makes a model.
         args: Arguments of the kind or the factory.
@@ -53,8 +51,8 @@ class ModelSection(Options):
         super().__post_init__()
         if (self.kind is None) == (self.factory is None):
             raise ConfigError("model needs either kind or factory (package.module:function), and not both.")
-        if self.kind is not None and self.kind not in MODELS:
-            raise ConfigError(f"model.kind is {self.kind!r}, but it must be {any_of(MODELS)}, or use model.factory.")
+        if self.kind is not None:
+            MODELS.chosen(self.kind, "model.kind")
         if self.hidden is not None and self.kind != "mlp":
             raise ConfigError(f"model.hidden is for kind mlp, but model.kind is {self.kind}: leave it out.")
 
@@ -75,7 +73,7 @@ class ModelSection(Options):
         Raises:
             ConfigError: The factory cannot be imported.
         """
-        if self.factory is None:  # none of this library's is a transformer
+        if self.factory is None:  # those with a name take real numbers: none embeds tokens, as transformers do
             from pisa_ray.algorithm import SISAD
 
             return SISAD()
@@ -113,7 +111,6 @@ class ModelSection(Options):
 
         def make() -> nn.Module:
             from pisa_ray.engine.user_code import refused
-            from pisa_ray.models import build_model
 
             with refused("model could not be made", f"give {keys} what the model {kind} takes"):
                 return build_model(kind, data.train.input_shape, outputs, **options)

@@ -1,4 +1,7 @@
-"""Small models of the paper's experiments, and torchvision's for larger images."""
+"""Small models of the paper's experiments, and torchvision's for larger images.
+
+A model is a function of an input's shape, the number of outputs and options of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
-import torch
-from torch import nn
-
 from pisa_ray.errors import ConfigError
+from pisa_ray.later import nn, torch
+from pisa_ray.registry import Registry
+
+#: What `model.kind` can be.
+MODELS = Registry("model", homes=("pisa_ray.models",))
 
 
+@MODELS.add
 def mlp(input_shape: Sequence[int], outputs: int, hidden: Sequence[int] = (64,)) -> nn.Module:
     """Fully connected layers with ReLU between.
 
@@ -27,6 +33,7 @@ def mlp(input_shape: Sequence[int], outputs: int, hidden: Sequence[int] = (64,))
     return nn.Sequential(*layers)
 
 
+@MODELS.add
 def lenet(input_shape: Sequence[int], outputs: int) -> nn.Module:
     """The LeNet-like CNN of the paper's heterogeneity study: 44,426 parameters on 1x28x28 images and 10 classes.
 
@@ -79,6 +86,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
             )
         return model
 
+    build.__name__ = name
     build.__doc__ = f"torchvision's {name}, with a first layer that suits small images."
     return build
 
@@ -93,23 +101,23 @@ def _image(input_shape: Sequence[int], kind: str, least: int) -> tuple[int, int,
     return channels, height, width
 
 
-KINDS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "lenet": lenet,
-    **{name: _torchvision(name) for name in ("resnet18", "resnet34", "vgg11", "densenet121")},
-}
+for _name in ("resnet18", "resnet34", "vgg11", "densenet121"):
+    MODELS.add(_torchvision(_name))
 
 
 def build_model(kind: str, input_shape: Sequence[int], outputs: int, **options: object) -> nn.Module:
     """Build a model by name.
 
     Args:
-        kind: A key of KINDS.
+        kind: Its name, or "package.module:function".
         input_shape: Shape of one input.
         outputs: Number of outputs: classes, or 1 for regression.
         **options: Further arguments of that kind, such as `hidden` of mlp.
+
+    Raises:
+        ConfigError: There is no such model.
     """
-    model = KINDS[kind](input_shape, outputs, **options)
+    model: nn.Module = MODELS.chosen(kind, "kind")(input_shape, outputs, **options)
     with torch.no_grad():  # a wrong option shows here, not on a worker
         model.eval()(torch.zeros(2, *input_shape))
     return model.train()

@@ -13,8 +13,7 @@ from torch.nn import functional
 from pisa_ray.data import Source
 from pisa_ray.engine.job import Loss, Metrics, Objective, classification_metrics
 from pisa_ray.errors import ConfigError
-from pisa_ray.named import imported
-from pisa_ray.options import any_of
+from pisa_ray.registry import Registry
 
 
 def _entry_by_entry(
@@ -24,16 +23,18 @@ def _entry_by_entry(
 
 
 #: Losses by name, means over rows and entries.
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": functional.cross_entropy,
-    "mse": partial(_entry_by_entry, functional.mse_loss),
-    "l1": partial(_entry_by_entry, functional.l1_loss),
-    "huber": partial(_entry_by_entry, functional.huber_loss),
-    "bce": partial(_entry_by_entry, functional.binary_cross_entropy_with_logits),
-}
+LOSSES = Registry("loss")
+
+LOSSES.add(functional.cross_entropy)
+LOSSES.add(partial(_entry_by_entry, functional.mse_loss), "mse")
+LOSSES.add(partial(_entry_by_entry, functional.l1_loss), "l1")
+LOSSES.add(partial(_entry_by_entry, functional.huber_loss), "huber")
+LOSSES.add(partial(_entry_by_entry, functional.binary_cross_entropy_with_logits), "bce")
 
 #: Metrics by name.
-METRICS: dict[str, Metrics] = {"accuracy": classification_metrics}
+METRICS = Registry("metrics")
+
+METRICS.add(classification_metrics, "accuracy")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def objective_of(
     """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing.
 
     Args:
-        loss: A function, a key of LOSSES, "package.module:function", or None.
+        loss: A function, a name in LOSSES, "package.module:function", or None.
         metrics: The same for metrics, or several of them.
         train: The training data.
 
@@ -75,27 +76,21 @@ def objective_of(
         ConfigError: There is nothing of that name, or a class is given in place of a function.
     """
     several = metrics if isinstance(metrics, list | tuple) else [] if metrics is None else [metrics]
-    measured = [_found("evaluate", one, METRICS) for one in several]
+    measured = [_found(METRICS, one, "evaluate") for one in several]
     measure: Metrics | None = measured[0] if len(measured) == 1 else Together(tuple(measured)) if measured else None
     if loss is not None:
-        return Objective(_found("loss", loss, LOSSES), measure or _nothing)
+        return Objective(_found(LOSSES, loss, "loss"), measure or _nothing)
     if train.target_dtype.is_floating_point:
-        return Objective(LOSSES["mse"], measure or _nothing)
-    return Objective(LOSSES["cross_entropy"], measure or METRICS["accuracy"])
+        return Objective(LOSSES.chosen("mse", "loss"), measure or _nothing)
+    return Objective(functional.cross_entropy, measure or classification_metrics)
 
 
-def _found(name: str, given: Any, known: Mapping[str, Any]) -> Any:
+def _found(known: Registry, given: Any, name: str) -> Any:
     if isinstance(given, type):
         raise ConfigError(
             f"{name} is the class {given.__name__}, but a function is needed: give one of it, {given.__name__}()."
         )
-    if not isinstance(given, str):
-        return given
-    if given in known:
-        return known[given]
-    if ":" not in given:
-        raise ConfigError(f"{name} is {given!r}, but it must be {any_of([*known])}, or 'package.module:function'.")
-    return imported(given, name)
+    return known.chosen(given, name) if isinstance(given, str) else given
 
 
 def _nothing(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
