@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from every import FAMILIES
 
 import pisa_ray
 from pisa_ray.cli.words import spoken
@@ -14,7 +15,9 @@ OPTIONS = "resume|out|overwrite|set|quiet|trust|data"
 KEYS = (
     r"checkpoint\.(every|keep|best_by|order|storage)|stop\.(seconds|test_accuracy)|model\.(factory|kind|weights|args)"
 )
-KINDS = r"labels_per_shard|by_column|by_feature|feature_noise|sisa_d|nsisa|fedavg|fednova|trimmed_mean|online_k0|mifa"
+#: Kinds that are words of English, too, or part of the command's name or of an example of a file.
+WORDS = {"clip", "iid", "median", "noise", "pisa", "shape"}
+KINDS = "|".join(kind for family in FAMILIES.values() for kind in family.known() if kind not in WORDS)
 FOREIGN = re.compile(
     rf"--({OPTIONS})\b|\b(cpus|gpus)_per_worker|worker_labels|: (true|false)\b|partition\.(kind|distort\b)|"
     rf"asynchronous\.replay|ray\.address|\b({KEYS})\b|\b({KINDS})\b"

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from every import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pisa_ray.data import (
     IID,
     Distorted,
+    Distortion,
     FeatureNoise,
     Indices,
     Noise,
@@ -26,7 +28,7 @@ from pisa_ray.data import (
 from pisa_ray.data.keys import generator, uniform
 from pisa_ray.errors import ConfigError
 
-ALL = [Noise(0.5), ShiftLabels(0.5, shards=None, classes=10), Rotate(36), Recolour()]
+ALL = [*every(Distortion, shift_labels=ShiftLabels(0.5, shards=None, classes=10)).values()]
 
 
 def batch(rows: int = 8, channels: int = 3, height: int = 6, width: int = 6) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from every import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
@@ -18,6 +19,7 @@ from pisa_ray.data import (
     Indices,
     LabelSkew,
     Noise,
+    Partition,
     QuantitySkew,
     Rotate,
     Source,
@@ -47,7 +49,7 @@ kinds = st.one_of(
     st.builds(FeatureNoise, st.integers(1, 12), st.just(0.1)),
     st.builds(ByFeature, st.integers(1, 12), st.sampled_from([None, "x", "site"])),
     st.builds(Distorted, st.builds(IID, st.integers(1, 12)), st.just(Rotate(36))),
-    st.just(ByColumn("site")),
+    st.sampled_from(list(every(Partition).values())),
 )
 
 
@@ -64,7 +66,7 @@ def test_shards_are_disjoint_sorted_and_determined_by_the_seed(source, kind, see
         np.testing.assert_array_equal(rows, same)
     together = np.concatenate(shards)
     assert len(np.unique(together)) == len(together)
-    if not isinstance(kind, LabelSkew):
+    if not isinstance(kind, LabelSkew | Indices):
         assert sorted(together) == list(range(source.rows))
 
 

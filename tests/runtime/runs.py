@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from every import every
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,9 +22,14 @@ from pisa_ray.algorithm import (
     PISA,
     SISA,
     SISAD,
+    FedAdam,
+    FedAvg,
+    FedNova,
+    FedProx,
     FedYogi,
     FisherDiagonal,
     HessianDiagonal,
+    Method,
     Scaffold,
     SyncOptimizer,
 )
@@ -31,21 +37,28 @@ from pisa_ray.engine.job import Job
 from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.prepare import prepare
 
-METHODS = {
-    "pisa": PISA(sigma=3.0, rho=1.0),
-    "sisa": SISA(sigma=0.3, rho=30.0, lam=1e-3),
-    "sisa_d": SISAD(sigma=60.0, rho=540.0),
-    "nsisa": NSISA(sigma=20.0, rho=50.0, rest=SISAD(sigma=60.0, rho=540.0), precision="float32"),
+#: Every kind of method, and others of a kind.
+METHODS = every(
+    Method,
+    pisa=PISA(sigma=3.0, rho=1.0),
+    sisa=SISA(sigma=0.3, rho=30.0, lam=1e-3),
+    sisa_d=SISAD(sigma=60.0, rho=540.0),
+    nsisa=NSISA(sigma=20.0, rho=50.0, rest=SISAD(sigma=60.0, rho=540.0), precision="float32"),
+    scaffold=Scaffold(lr=0.1, steps=2, momentum=0.5),
+    moon=MOON(lr=0.1, steps=2),
+    fedavg=FedAvg(lr=0.1, steps=2),
+    fednova=FedNova(lr=0.1, steps=2),
+    fedprox=FedProx(lr=0.1, steps=2),
+    fedadam=FedAdam(lr=0.1, steps=2),
+    fedyogi=FedYogi(lr=0.1, steps=2),
+    mifa=MIFA(lr=0.1, epochs=0.5),
+) | {
     "sisa_local": SISA(sigma=0.3, rho=30.0, lam=1e-3, local_steps=2),
     "sisa_d_local": SISAD(sigma=20.0, rho=580.0, local_steps=3),
     "fisher": PISA(sigma=3.0, rho=1.0, preconditioner=FisherDiagonal(), local_steps=2),
+    "hutchinson": PISA(sigma=3.0, rho=1.0, preconditioner=HessianDiagonal(probes=2, eta=10.0)),
     "adam": SyncOptimizer(lr=0.01),
     "remembering": SyncOptimizer(lr=0.01, remember=True),
-    "scaffold": Scaffold(lr=0.1, steps=2, momentum=0.5),
-    "moon": MOON(lr=0.1, steps=2),
-    "fedyogi": FedYogi(lr=0.1, steps=2),
-    "mifa": MIFA(lr=0.1, epochs=0.5),
-    "hutchinson": PISA(sigma=3.0, rho=1.0, preconditioner=HessianDiagonal(probes=2, eta=10.0)),
 }
 
 

@@ -40,10 +40,14 @@ def test_two_runs_agree_and_another_seed_differs(tmp_path):
     assert trajectory(one) == trajectory(again) != trajectory(other)
 
 
+def model_for(method):
+    """Second-order preconditioners differentiate a function of w, which forward must not write to."""
+    return partial(Rich, max_norm=None) if method in ("fisher", "hutchinson") else Rich
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
-    # Second-order preconditioners differentiate a function of w, which forward must not write to.
-    net = partial(Rich, max_norm=None) if method in ("fisher", "hutchinson") else Rich
+    net = model_for(method)
     often = run(tmp_path / "a", method=method, rounds=5, evaluate_every=1, checkpoint_every=1, model=net)
     seldom = run(tmp_path / "b", method=method, rounds=5, evaluate_every=5, model=net)
     assert often.weights_sha256 == seldom.weights_sha256
@@ -51,15 +55,12 @@ def test_evaluations_and_checkpoints_change_nothing(tmp_path, method):
     assert len(often.history) == 5
 
 
-#: Methods with a memory of absent shards and without, with a memory of the consensus and without.
-PARTIAL = ("sisa_d", "sisa_d_local", "nsisa", "adam", "remembering", "scaffold", "moon", "fedyogi", "mifa")
-
-
-@pytest.mark.parametrize("method", PARTIAL)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_in_which_few_report_is_resumed_with_the_same_bits(tmp_path, method):
-    straight = run(tmp_path / "straight", method=method, model=Rich, participation=0.3)
-    run(tmp_path / "resumed", method=method, model=Rich, participation=0.3, rounds=4)
-    resumed = run(tmp_path / "resumed", method=method, model=Rich, participation=0.3, resume=True)
+    few = {"method": method, "model": model_for(method), "participation": 0.3}
+    straight = run(tmp_path / "straight", **few)
+    run(tmp_path / "resumed", rounds=4, **few)
+    resumed = run(tmp_path / "resumed", resume=True, **few)
     assert [row["shards_reporting"] for row in straight.history] == [2, 2]
     assert resumed.weights_sha256 == straight.weights_sha256
     assert states(resumed) == states(straight)

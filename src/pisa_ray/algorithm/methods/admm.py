@@ -305,7 +305,7 @@ class PISA(AdmmRule):
                 ask,
                 "algorithm.preconditioner needs second derivatives, or gradients of single rows, which model or loss "
                 "do not give",
-                "use another algorithm, such as sisa",
+                "use another algorithm, such as SISA",
             )
         ]
 
