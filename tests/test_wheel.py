@@ -15,6 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def files_of(package: Path) -> set[Path]:
+    """All that a package is, but for what Python makes."""
+    return {path.relative_to(package) for path in package.rglob("*.*") if path.suffix != ".pyc"}
+
+
 @pytest.mark.slow
 def test_the_wheel_is_complete(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -36,7 +41,7 @@ def test_the_wheel_is_complete(tmp_path):
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = run(python, "-c", "import pisa_ray; print(pisa_ray.__file__)").strip()
     assert Path(where).is_relative_to(tmp_path / "env")
-    assert (Path(where).parent / "py.typed").exists()
+    assert files_of(Path(where).parent) == files_of(source / "src" / "pisa_ray")
     shutil.copytree(ROOT / "tests", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     some = "tests/algorithm/test_vectors.py", "tests/runtime/test_bits.py"

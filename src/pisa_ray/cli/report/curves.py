@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from pisa_ray.cli.report.figures import Line, draw_curves, thin
-from pisa_ray.cli.report.markup import legend, line_key
+from pisa_ray.cli.report.markup import Figure, line_key
 from pisa_ray.cli.report.run import Run
 from pisa_ray.cli.report.text import count
 
-_LEGEND_RUNS = 5  # with more runs the figures leave their names to the first table
+LEGEND_RUNS = 5  # with more runs the figures leave their names to the first table
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,8 @@ _CHARTS = (
 )
 
 
-def curves(runs: Sequence[Run]) -> str:
-    """A figure for every metric that some run has."""
-    if not any(run.rows for run in runs):
-        return '<p class="card">No curves: there is no evaluated round yet.</p>'
+def curves(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
+    """A figure for every metric that some run has, and which are missing."""
     figures, missing = [], []
     for number, chart in enumerate(_CHARTS):
         series = [(key, name) for key, name in chart.series if any(run.points(key) for run in runs)]
@@ -109,15 +106,10 @@ def curves(runs: Sequence[Run]) -> str:
             missing += [chart.title[0].lower() + chart.title[1:]] if chart.expected else []
         elif chart.title != "Workers" or any(len({y for _, y in run.points("workers")}) > 1 for run in runs):
             figures.append(_figure(runs, chart, series, salt=f"chart{number}"))
-    above = '<p class="soft">The colours of the runs are those of the first table.</p>'
-    below = f'<p class="soft">Not recorded, so not drawn: {", ".join(missing)}.</p>'
-    return (
-        f'{above if len(runs) > _LEGEND_RUNS else ""}<div class="charts">{"".join(figures)}</div>'
-        f"{below if missing else ''}"
-    )
+    return figures, missing
 
 
-def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]], salt: str) -> str:
+def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]], salt: str) -> Figure:
     """One figure: one run's metrics differ in colour and dash, several runs in colour and their metrics in dash."""
     one = len(runs) == 1
     lines, gaps = [], 0
@@ -125,7 +117,7 @@ def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]
         found = [run.points(key) for key, _ in series]
         gaps += max((len(run.rows) - len(points) for points in found if points), default=0)
         lines += [Line(thin(points), j if one else i, j) for j, points in enumerate(found) if points]
-    keys = [] if one or len(runs) > _LEGEND_RUNS else [line_key(i) + escape(run.name) for i, run in enumerate(runs)]
+    keys = [] if one or len(runs) > LEGEND_RUNS else [line_key(i) + run.name for i, run in enumerate(runs)]
     if len(series) > 1:
         keys += [line_key(j if one else None, j) + name for j, (_, name) in enumerate(series)]
     names = ", ".join(name for _, name in series)
@@ -138,7 +130,4 @@ def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]
         percent=chart.percent,
     )
     said = f" No finite value in {count(gaps, 'evaluated round')}: not drawn." if gaps else ""
-    return (
-        f'<figure class="card"><h3>{chart.title}</h3>{legend(keys)}{svg}'
-        f"<figcaption>{chart.caption}{said}</figcaption></figure>"
-    )
+    return Figure(chart.title, keys, svg, chart.caption + said)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
@@ -71,7 +72,7 @@ def draw_curves(
     percent: bool = False,
     x: str = "round",
     inches: tuple[float, float] = (4.5, 2.7),
-) -> str:
+) -> Markup:
     """Draws curves.
 
     Args:
@@ -127,7 +128,7 @@ def draw_curves(
     return draw(paint, inches, salt, description, {c: f"var(--c{i})" for i, c in enumerate(LINE_COLOURS)})
 
 
-def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> str:
+def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> Markup:
     """Draws one stacked bar a shard.
 
     Args:

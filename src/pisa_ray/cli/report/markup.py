@@ -1,87 +1,59 @@
-"""The pieces of HTML that more than one part of the page is made of."""
+"""What the templates of the pages are given. Only `Markup` is HTML: all other text is escaped as it is put in."""
 
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from pisa_ray.cli.report.figures import DASHES, LINE_COLOURS
 
-OPEN_ROWS = 20  # a list with more entries starts closed
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - pisa_ray report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+CODE = Markup("<code>{}</code>")
+_KEY = Markup('<svg class="key" aria-hidden="true" viewBox="0 0 26 10"><path d="{}" style="{}"/></svg>')
 
 
-def page(title: str, body: str) -> str:
-    """A whole page, which needs no other file and no network; both are HTML already."""
-    style = files("pisa_ray.cli.report").joinpath("style.css").read_text(encoding="utf-8")
-    return _PAGE.format(title=title, style=style, body=body)
+class Table(NamedTuple):
+    """A table: for each column its heading and the class of its cells ("name" and "row" are headings of the rows)."""
+
+    caption: str
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
 
 
-def table(caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls, and starts closed where it is long.
+class Figure(NamedTuple):
+    """A figure, with what stands above and below it."""
+
+    title: str
+    keys: Sequence[Markup]
+    svg: Markup
+    caption: str
+
+
+def render(template: str, **values: object) -> str:
+    """A whole page, which needs no other file and no network.
 
     Args:
-        caption: Plain text.
-        columns: Each one's heading and the class of its cells; "name" and "row" are headings of the rows.
-        rows: Cells; they and the headings are HTML already.
+        template: Its file, below `cli`.
+        values: What the template names; functions may be among them.
     """
-    head = "".join(f'<th scope="col"{_class(kind if kind == "n" else "")}>{name}</th>' for name, kind in columns)
-    kinds = [kind for _, kind in columns]
-    body = "\n".join(f"<tr>{''.join(map(_cell, cells, kinds))}</tr>" for cells in rows)
-    long = len(rows) > OPEN_ROWS
-    whole = (
-        f'<div class="scroll{" tall" if long else ""}" tabindex="0" role="group" aria-label="{caption}">'
-        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    pages = Environment(
+        loader=PackageLoader("pisa_ray.cli", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return details(f"{caption}: {len(rows):,} rows", whole) if long else whole
+    return pages.get_template(template).render(line_key=line_key, **values)
 
 
-def _cell(content: str, kind: str) -> str:
-    tag, scope = ("th", ' scope="row"') if kind in {"name", "row"} else ("td", "")
-    return f"<{tag}{scope}{_class(kind)}>{content}</{tag}>"
-
-
-def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
-
-
-def details(summary: str, content: str) -> str:
-    """Content that opens at a click."""
-    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def legend(items: Sequence[str]) -> str:
-    """The key of a figure, or nothing."""
-    return f'<ul class="legend">{"".join(f"<li>{item}</li>" for item in items)}</ul>' if items else ""
-
-
-def line_key(colour: int | None, dash: int = 0) -> str:
+def line_key(colour: int | None, dash: int = 0) -> Markup:
     """A short piece of a line, as the figures draw it; without a colour it stands for every run's."""
     paint = "var(--soft)" if colour is None else f"var(--c{colour % len(LINE_COLOURS)})"
     width = 2.5 if colour is None or colour < len(LINE_COLOURS) else 4.5
     dashes = f";stroke-dasharray:{','.join(str(2 * d) for d in DASHES[dash])}" if dash else ""
-    return _key("M0 5H26", f"stroke:{paint};stroke-width:{width};fill:none{dashes}")
+    return _KEY.format("M0 5H26", f"stroke:{paint};stroke-width:{width};fill:none{dashes}")
 
 
-def area_key(colour: str) -> str:
+def area_key(colour: str) -> Markup:
     """A box of a colour."""
-    return _key("M6 0h14v10H6z", f"fill:{colour}")
-
-
-def _key(path: str, style: str) -> str:
-    return f'<svg class="key" aria-hidden="true" viewBox="0 0 26 10"><path d="{path}" style="{style}"/></svg>'
+    return _KEY.format("M6 0h14v10H6z", f"fill:{colour}")

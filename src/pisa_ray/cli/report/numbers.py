@@ -1,21 +1,22 @@
 """The final numbers of one run, and those of several beside each other."""
 
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
 
-from pisa_ray.cli.report.markup import line_key, table
+from markupsafe import Markup
+
+from pisa_ray.cli.report.markup import CODE, Table, line_key
 from pisa_ray.cli.report.run import Run
 from pisa_ray.cli.report.text import count, duration, number, percent, short, shown, size
 
 
-def badge(run: Run) -> str:
+def badge(run: Run) -> Markup:
     """How the run ended, in its colour."""
     known = run.status if run.status in {"finished", "stopped", "interrupted", "failed"} else "unfinished"
-    return f'<span class="status {known}">{escape(run.status)}</span>'
+    return Markup('<span class="status {}">{}</span>').format(known, run.status)
 
 
-def headline(run: Run) -> str:
-    """The numbers of one run, large."""
+def headline(run: Run) -> list[tuple[str, str, str]]:
+    """The numbers of one run, large: the name of each, its value, and what is said below it."""
     items: list[tuple[str, str, str]] = []
     for key, name, show, choose in (
         ("test_accuracy", "Test accuracy", percent, max),
@@ -35,21 +36,17 @@ def headline(run: Run) -> str:
     items.append(("Time", duration(run.last("seconds")), ""))
     if run.gradient_share is not None:
         items.append(("Gradient share", percent(run.gradient_share, 0), "of the workers' time"))
-    cells = [
-        f"<div><dt>{name}</dt><dd>{value}{f'<small>{extra}</small>' if extra else ''}</dd></div>"
-        for name, value, extra in items
-    ]
     if run.result.get("weights_sha256"):
-        cells.append(f"<div><dt>Weights, SHA-256</dt><dd>{_digest(run)}</dd></div>")
-    return f'<dl class="numbers">{"".join(cells)}</dl>'
+        items.append(("Weights, SHA-256", _digest(run), ""))
+    return items
 
 
 def _digest(run: Run) -> str:
     digest = run.result.get("weights_sha256")
-    return f'<code title="{escape(str(digest))}">{escape(str(digest)[:10])}</code>' if digest else "-"
+    return Markup('<code title="{}">{}</code>').format(digest, str(digest)[:10]) if digest else "-"
 
 
-def comparison(runs: Sequence[Run]) -> str:
+def comparison(runs: Sequence[Run]) -> Table:
     """The numbers of several runs, one row each."""
     columns: list[tuple[str, str, Callable[[Run], str]]] = [
         ("Status", "", badge),
@@ -64,21 +61,18 @@ def comparison(runs: Sequence[Run]) -> str:
         ("Bytes sent", "n", lambda run: size(run.last("bytes_sent"))),
         ("Weights", "n", _digest),
     ]
-    rows = [[f"{line_key(i)}{escape(run.name)}", *(show(run) for _, _, show in columns)] for i, run in enumerate(runs)]
-    heads = [("Run", "name"), *((name, kind) for name, kind, _ in columns)]
-    return f'<div class="card">{table("Final values, one row a run", heads, rows)}</div>'
+    rows = [[line_key(i) + run.name, *(show(run) for _, _, show in columns)] for i, run in enumerate(runs)]
+    return Table("Final values, one row a run", [("Run", "name"), *(column[:2] for column in columns)], rows)
 
 
-def differences(runs: Sequence[Run]) -> str:
+def differences(runs: Sequence[Run]) -> Table:
     """The settings that are not the same in all runs."""
     flat = [dict(_flat(run.config)) for run in runs]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key != "name"]
     different = [key for key in keys if len({one.get(key) for one in flat}) > 1]
-    if not different:
-        return '<p class="soft">All runs have the same settings, but for their names.</p>'
-    columns = [("Setting", "row"), *((f"{line_key(i)}{escape(run.name)}", "any") for i, run in enumerate(runs))]
-    rows = [[f"<code>{escape(key)}</code>", *(escape(shown(one.get(key, "-"))) for one in flat)] for key in different]
-    return f'<div class="card">{table("Settings that differ", columns, rows)}</div>'
+    rows = [[CODE.format(key), *(shown(one.get(key, "-")) for one in flat)] for key in different]
+    columns = [("Setting", "row"), *((line_key(i) + run.name, "any") for i, run in enumerate(runs))]
+    return Table("Settings that differ", columns, rows)
 
 
 def _flat(value: object, key: str = "") -> Iterator[tuple[str, str]]:

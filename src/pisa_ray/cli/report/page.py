@@ -1,20 +1,16 @@
-"""The page: what it is made of, in which order."""
+"""The page, of what its template asks for."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
-from pisa_ray.cli.report.curves import curves
+from pisa_ray.cli.report.curves import LEGEND_RUNS, curves
 from pisa_ray.cli.report.events import events
-from pisa_ray.cli.report.markup import details, line_key, page
+from pisa_ray.cli.report.markup import render
 from pisa_ray.cli.report.numbers import badge, comparison, differences, headline
 from pisa_ray.cli.report.partition import partition
 from pisa_ray.cli.report.run import Run, read_runs
-from pisa_ray.cli.report.text import count
 from pisa_ray.engine.local_files import write_file
 from pisa_ray.errors import ConfigError
-
-_OPEN_LINES = 60  # a longer configuration starts closed
 
 
 def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
@@ -49,25 +45,14 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _page(runs: Sequence[Run]) -> str:
-    title = escape(" / ".join(run.name for run in runs))
-    one = len(runs) == 1
-    if one:
-        body = [f"<h1>{title}</h1>", *_introduction(runs[0]), headline(runs[0])]
-    else:
-        body = [f"<h1>Comparison of {count(len(runs), 'run')}</h1>", comparison(runs), differences(runs)]
-    body += ["<h2>Curves</h2>", curves(runs)]
-    for i, run in enumerate(runs):
-        if not one:
-            body += [f"<h2>{line_key(i)}{escape(run.name)}</h2>", *_introduction(run)]
-        level = "h2" if one else "h3"
-        body += [f"<{level}>Partition</{level}>", partition(run, i)]
-        body += [f"<{level}>Configuration</{level}>", _configuration(run)]
-        body += [f"<{level}>Events</{level}>", events(run)]
-    return page(title, "\n".join(body))
+    parts = (badge, headline, comparison, differences, curves, partition, events)
+    title = " / ".join(run.name for run in runs)
+    asked = {part.__name__: part for part in parts}
+    return render("report/report.jinja", title=title, runs=runs, words=_words, LEGEND_RUNS=LEGEND_RUNS, **asked)
 
 
-def _introduction(run: Run) -> list[str]:
-    """How the run ended, what it is in a few words, and what is not known of it."""
+def _words(run: Run) -> str:
+    """What it is, in a few words."""
     words = []
     for key in ("algorithm", "model", "partition"):
         value = run.config.get(key)
@@ -75,16 +60,4 @@ def _introduction(run: Run) -> list[str]:
             words.append(f"{key} {kind}")
     if run.config.get("seed") is not None:
         words.append(f"seed {run.config['seed']}")
-    parts = [f'<p>{badge(run)} <span class="soft">{escape(", ".join(words))}</span></p>']
-    if message := run.result.get("message"):
-        parts.append(f"<p>{escape(str(message))}</p>")
-    if run.notes:
-        parts.append(f'<ul class="notes soft">{"".join(f"<li>{escape(note)}</li>" for note in run.notes)}</ul>')
-    return parts
-
-
-def _configuration(run: Run) -> str:
-    block = f'<pre tabindex="0" aria-label="config.yaml">{escape(run.config_text)}</pre>'
-    lines = run.config_text.count("\n") + 1
-    shown = block if lines <= _OPEN_LINES else details(f"config.yaml, {lines} lines", block)
-    return f'<div class="card long">{shown}</div>'
+    return ", ".join(words)

@@ -1,10 +1,12 @@
 """The partition: how many rows of each label lie on each shard."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from pisa_ray.cli.report.figures import draw_partition, label_colours
-from pisa_ray.cli.report.markup import OPEN_ROWS, area_key, details, legend, table
+from pisa_ray.cli.report.markup import Table, area_key
 from pisa_ray.cli.report.run import Row, Run
 from pisa_ray.cli.report.text import count, number
 
@@ -12,10 +14,17 @@ _MATRIX_LABELS = 12  # with more labels the table names each shard's largest one
 _NAMED_LABELS = 4
 
 
-def partition(run: Run, index: int) -> str:
-    """The shards of a run as a figure and a table."""
-    if not run.shards:
-        return '<p class="card">Not known: there is no partition.json that names shards.</p>'
+class Partition(NamedTuple):
+    """The shards of a run: in a sentence, as a figure with its legend, and as a table."""
+
+    about: str
+    svg: Markup
+    legend: list[Markup]
+    table: Table
+
+
+def partition(run: Run, index: int) -> Partition:
+    """The shards of a run that has some; `index` is its place on the page."""
     counts = [_counts(shard) for shard in run.shards]
     rows = [
         int(n) if (n := number(shard.get("rows"))) is not None else sum(labels.values())
@@ -27,13 +36,8 @@ def partition(run: Run, index: int) -> str:
     about += f"; smallest shard {min(rows):,}, largest {max(rows):,} rows."
     stacks = [[one.get(label, 0) for label in labels] for one in counts] if labels else [[n] for n in rows]
     svg = draw_partition(stacks, salt=f"partition{index}", description=f"Rows of each shard by label: {about}")
-    key = legend([area_key(c) + escape(label) for label, c in zip(labels, label_colours(len(labels)), strict=True)])
-    if len(labels) > OPEN_ROWS:
-        key = details(f"Colours of the {len(labels)} labels", key)
-    return (
-        f'<div class="card long"><p>{about}</p><figure><div class="scroll wide" tabindex="0" role="group" '
-        f'aria-label="Partition figure">{svg}</div>{key}</figure>{_table(rows, counts, labels)}</div>'
-    )
+    legend = [area_key(colour) + label for label, colour in zip(labels, label_colours(len(labels)), strict=True)]
+    return Partition(about, svg, legend, _table(rows, counts, labels))
 
 
 def _counts(shard: Row) -> dict[str, int]:
@@ -51,19 +55,19 @@ def _order(label: str) -> tuple[float, str]:
         return float("inf"), label
 
 
-def _table(rows: Sequence[int], counts: Sequence[Mapping[str, int]], labels: Sequence[str]) -> str:
+def _table(rows: Sequence[int], counts: Sequence[Mapping[str, int]], labels: Sequence[str]) -> Table:
     columns = [("Shard", "row"), ("Rows", "n")]
     if len(labels) <= _MATRIX_LABELS:
-        columns += [(escape(label), "n") for label in labels]
+        columns += [(label, "n") for label in labels]
         cells = [[f"{one[label]:,}" if label in one else "-" for label in labels] for one in counts]
     else:
         columns += [("Labels", "n"), ("Most frequent (rows)", "any")]
         cells = [[f"{len(one)}", _largest(one)] for one in counts]
     body = [[f"{i}", f"{n:,}", *rest] for i, (n, rest) in enumerate(zip(rows, cells, strict=True))]
-    return table("Rows of each shard, by label", columns, body)
+    return Table("Rows of each shard, by label", columns, body)
 
 
 def _largest(labels: Mapping[str, int]) -> str:
     top = sorted(labels, key=lambda label: -labels[label])
     named = ", ".join(f"{label} ({labels[label]:,})" for label in top[:_NAMED_LABELS])
-    return escape(named) + (f", {len(top) - _NAMED_LABELS} more" if len(top) > _NAMED_LABELS else "")
+    return named + (f", {len(top) - _NAMED_LABELS} more" if len(top) > _NAMED_LABELS else "")
