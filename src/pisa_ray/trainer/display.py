@@ -12,47 +12,26 @@ from tqdm import tqdm
 from pisa_ray.trainer.terminal import LOST, escaped, is_watched, say
 
 
-class Display:
-    """Shows progress on standard error.
+class Bar:
+    """A progress bar on standard error, if that is a terminal.
 
     Args:
-        rounds: The run's length.
-        start: Rounds done before (a resumed run).
+        total: How much there is to do.
+        done: How much was done before.
+        unit: What is counted.
         quiet: Show nothing.
-        penalty: Whether the method has a penalty sigma; else 1/sigma is shown, its learning rate.
     """
 
-    def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False, penalty: bool = True) -> None:
-        self._quiet, self._rounds, self._penalty = quiet, rounds, penalty
+    def __init__(self, total: int, done: int, unit: str, *, quiet: bool) -> None:
+        self._quiet = quiet
         self._bar = tqdm(
-            total=rounds,
-            initial=start,
-            unit=" rounds",
+            total=total,
+            initial=done,
+            unit=f" {unit}",
             disable=quiet or not is_watched(),
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}]{postfix}",
         )
-        self._last: dict[str, str] = {}
-
-    def round(self, sigma: float, loss: float) -> None:
-        """A round is done."""
-        name, _, value = self._strength(sigma).partition(" ")
-        self._last |= {"loss": f"{loss:.3f}", name: value}
-        with suppress(*LOST):  # a terminal may be gone
-            self._bar.set_postfix_str(self._text(), refresh=False)
-            self._bar.update()
-
-    def row(self, row: Mapping[str, Any], rate: float) -> None:
-        """A round has been evaluated; `rate` is in rounds per second."""
-        names = {"test_accuracy": "acc", "test_loss": "test", "primal_residual": "prim", "consensus_residual": "cons"}
-        self._last |= {short: f"{row[name]:.3g}" for name, short in names.items() if row.get(name) is not None}
-        if not self._quiet and self._bar.disable:
-            left = (self._rounds - row["round"]) / rate if rate else 0.0
-            self.say(
-                f"round {row['round']}/{self._rounds}  loss {row['train_loss']:.3f}  {self._strength(row['sigma'])}  "
-                + "  ".join(f"{short} {self._last[short]}" for short in names.values() if short in self._last)
-                + f"  {rate:.1f} rounds/s  {left:.0f} s left"
-            )
 
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
@@ -69,8 +48,45 @@ class Display:
         with suppress(*LOST):
             self._bar.close()
 
+    def _advance(self, text: str) -> None:
+        """One more is done; the text stands behind the bar."""
+        with suppress(*LOST):  # a terminal may be gone
+            self._bar.set_postfix_str(escaped(text), refresh=False)
+            self._bar.update()
+
+
+class Display(Bar):
+    """Shows how far a run is.
+
+    Args:
+        rounds: The run's length.
+        start: Rounds done before (a resumed run).
+        quiet: Show nothing.
+        penalty: Whether the method has a penalty sigma; else 1/sigma is shown, its learning rate.
+    """
+
+    def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False, penalty: bool = True) -> None:
+        super().__init__(rounds, start, "rounds", quiet=quiet)
+        self._rounds, self._penalty = rounds, penalty
+        self._last: dict[str, str] = {}
+
+    def round(self, sigma: float, loss: float) -> None:
+        """A round is done."""
+        name, _, value = self._strength(sigma).partition(" ")
+        self._last |= {"loss": f"{loss:.3f}", name: value}
+        self._advance(" ".join(f"{name} {value}" for name, value in self._last.items()))
+
+    def row(self, row: Mapping[str, Any], rate: float) -> None:
+        """A round has been evaluated; `rate` is in rounds per second."""
+        names = {"test_accuracy": "acc", "test_loss": "test", "primal_residual": "prim", "consensus_residual": "cons"}
+        self._last |= {short: f"{row[name]:.3g}" for name, short in names.items() if row.get(name) is not None}
+        if not self._quiet and self._bar.disable:
+            left = (self._rounds - row["round"]) / rate if rate else 0.0
+            self.say(
+                f"round {row['round']}/{self._rounds}  loss {row['train_loss']:.3f}  {self._strength(row['sigma'])}  "
+                + "  ".join(f"{short} {self._last[short]}" for short in names.values() if short in self._last)
+                + f"  {rate:.1f} rounds/s  {left:.0f} s left"
+            )
+
     def _strength(self, sigma: float) -> str:
         return f"sigma {sigma:.3g}" if self._penalty else f"lr {1 / sigma:.3g}"
-
-    def _text(self) -> str:
-        return " ".join(f"{name} {value}" for name, value in self._last.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _run(
 ) -> bool:
     """Run what has not ended, into `found`; False if the user asked to stop. Tells when nothing can be refused more."""
     score = spec.file.score
-    with Display(len(cells) + len(found), len(found), quiet=not progress) as display:
+    with closing(Display(len(cells) + len(found), len(found), quiet=not progress)) as display:
         if not cells:
             begin()
             return True
