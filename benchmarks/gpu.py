@@ -69,7 +69,7 @@ class Plain:
         for _ in range(rounds):
             self._count += 1
             for i in self._job.present:
-                gradient(self._worker.model, self._job, *self._worker._batch(i, self._count))
+                gradient(self._worker.model, self._job, *self._worker.batch(i, self._count))
                 if adam:
                     self._adam.step()
         if torch.cuda.is_available():

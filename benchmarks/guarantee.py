@@ -38,10 +38,10 @@ def measure(name: str, rounds: int) -> None:
         batch_size=batch,
     ).job
     fleet = RayFleet(job, Staffing(Wanted(2, 2)), RayResources())
-    snapshots, due = fleet._snapshots, fleet._snapshots.due
+    snapshots, due = fleet.snapshots, fleet.snapshots.due
     taken: list[int] = []
-    take = fleet._take_snapshot
-    fleet._take_snapshot = lambda: (taken.append(1), take())[1]  # type: ignore[method-assign]
+    take = fleet.take_snapshot
+    fleet.take_snapshot = lambda: (taken.append(1), take())[1]  # type: ignore[method-assign]
     block, round_ = max(rounds // 6, 5), 0
     plain: dict[bool, list[float]] = {True: [], False: []}
     with_one: list[float] = []
@@ -62,7 +62,7 @@ def measure(name: str, rounds: int) -> None:
             if turn:
                 (with_one if taken else plain[on]).append(seconds)
                 periods.append(snapshots.period)
-    size = len(ray.get(fleet._published)) * 4 / 2**20
+    size = len(ray.get(fleet.state.published)) * 4 / 2**20
     usual, period = statistics.median(plain[True]), statistics.median(periods)
     extra = statistics.median(with_one) - usual
     print(

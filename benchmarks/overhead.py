@@ -42,7 +42,7 @@ class Plain:
         start = time.perf_counter()
         for count in range(first, first + rounds):
             for i in range(len(self._job.shards)):
-                gradient(self._worker.model, self._job, *self._worker._batch(i, count))
+                gradient(self._worker.model, self._job, *self._worker.batch(i, count))
         return time.perf_counter() - start
 
 

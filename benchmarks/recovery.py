@@ -35,7 +35,7 @@ EVERY, ROUNDS = 10, 30
 
 
 def kill(fleet: RayFleet, dice: random.Random) -> float:
-    victim = dice.choice([m for m in fleet._crew.members if m.shards])
+    victim = dice.choice([m for m in fleet.crew.members if m.shards])
     time.sleep(0.02)  # into the round
     os.kill(victim.info.pid, signal.SIGKILL)
     return time.time()
@@ -64,7 +64,7 @@ def replay(job: Job, seed: int) -> dict[str, float]:
         load, again = (max(f[name] for f in recovered) for name in ("load_seconds", "replay_seconds"))
         usual = statistics.median(ordinary[5:-1])
         back = time.time()
-        while len(fleet._crew.members) < 2 and time.time() - back < 120:
+        while len(fleet.crew.members) < 2 and time.time() - back < 120:
             fleet.tend()
             fleet.begin(round_ := round_ + 1, 1.0, diagnose=False)
             fleet.end()

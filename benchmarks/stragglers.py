@@ -50,7 +50,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from slow_worker import factory, train_ddp
 
 from pisa_ray import SISAD, Asynchronous, LabelSkew
-from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Staffing, Wanted
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted
 from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.job import Job
@@ -125,20 +125,16 @@ def ours(job: Job, folder: Path, workers: int, goal: Goal, *, move: bool) -> Run
         move: Whether a slow worker loses shards (an asynchronous fleet never takes them away).
     """
     run = Run([])
-    common = job, Staffing(Wanted(workers, workers)), RayResources()
-    if job.asynchronous is None:
-        fleet = RayFleet(*common)
-    else:
-        fleet = AsynchronousFleet(
-            *common,
-            tell=lambda kind, **fields: None,
-            stop_requested=lambda: False,
-            log=lambda round_, steps: run.arrivals.append((round_, steps)),
-        )
+    fleet = RayFleet(
+        job,
+        Staffing(Wanted(workers, workers)),
+        RayResources(),
+        log=lambda round_, steps: run.arrivals.append((round_, steps)),
+    )
     with closing(fleet):
         if not move:
-            fleet._hosting.balance._every = sys.maxsize  # rounds between two looks at the paces
-        fleet.tend()  # places the shards
+            fleet.assignment.balance._every = sys.maxsize  # rounds between two looks at the paces
+        fleet.tend()  # assigns the shards
         start, samples, round_ = time.perf_counter(), 0, 0
         while samples < goal.samples or time.perf_counter() - start < goal.seconds:
             round_ += 1
@@ -149,13 +145,13 @@ def ours(job: Job, folder: Path, workers: int, goal: Goal, *, move: bool) -> Run
             samples += sum(shard.samples for shard in report.shards.values())
             run.points.append(Point(round_, seconds, samples, published(fleet)))
         pid = int((folder / "slow").read_text())
-        run.slow = [i for m in fleet._crew.members if m.info and m.info.pid == pid for i in m.shards]
+        run.slow = [i for m in fleet.crew.members if m.info and m.info.pid == pid for i in m.shards]
     return run
 
 
 def published(fleet: RayFleet) -> np.ndarray:
     """A copy of the next round's w, so that the object store can forget the original."""
-    return np.array(ray.get(fleet._published))
+    return np.array(ray.get(fleet.state.published))
 
 
 def ddp(job: Job, folder: Path, workers: int, goal: Goal) -> Run:

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayActorError, RayError, RayTaskError
 
-from pisa_ray.actors.calls import GoneError, answer, loss
+from pisa_ray.actors.calls import GoneError, answer, how_lost
 from pisa_ray.errors import NonFiniteError, PisaError
 
 
@@ -47,7 +47,7 @@ def test_an_error_is_told_and_is_no_loss(raised, error, sentence):
     raised(error)
     with pytest.raises(PisaError, match=sentence):
         answer("a reference", "step")
-    assert loss("a reference") is None
+    assert how_lost("a reference") is None
 
 
 def test_an_error_keeps_its_kind(raised):
@@ -72,10 +72,10 @@ def test_a_loss_is_told_from_an_error(raised, error, direct):
     with pytest.raises(GoneError) as caught:
         answer("a reference", "step")
     assert caught.value.direct is direct
-    assert loss("a reference").direct is direct
+    assert how_lost("a reference").direct is direct
 
 
 def test_what_is_not_there_yet_is_not_lost(raised, monkeypatch):
     raised(RayActorError())
     monkeypatch.setattr(ray, "wait", lambda references, **_: ([], references))
-    assert loss("a reference") is None
+    assert how_lost("a reference") is None

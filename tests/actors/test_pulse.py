@@ -9,10 +9,10 @@ import ray
 from ray.exceptions import RayActorError
 
 from pisa_ray.actors import RayResources, crew
-from pisa_ray.actors.crew import START_SECONDS, Crew, Holder
+from pisa_ray.actors.crew import START_SECONDS, Crew, Process
 
 
-class Process:
+class Actor:
     """A process that answers pulses, or does not, or is gone."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ def world(monkeypatch):
     return SimpleNamespace(clock=clock, crew=Crew(None, RayResources(), lambda kind, **_: None, frozen_after=5.0))
 
 
-def holder(ready=None):
-    return Holder(Process(), ready or Process())
+def process(ready=None):
+    return Process(Actor(), ready or Actor())
 
 
 def test_who_answers_is_asked_again_and_again(world):
-    one = holder()
+    one = process()
     for _ in range(100):
         assert world.crew.feel([one])
         world.clock.now += 1.0
@@ -67,7 +67,7 @@ def test_who_answers_is_asked_again_and_again(world):
 
 
 def test_who_does_not_answer_is_frozen_after_a_while(world):
-    one, other = holder(), holder()
+    one, other = process(), process()
     assert world.crew.feel([one, other])
     one.actor.is_frozen = True
     felt = []
@@ -79,7 +79,7 @@ def test_who_does_not_answer_is_frozen_after_a_while(world):
 
 
 def test_who_answers_late_was_not_frozen(world):
-    one = holder()
+    one = process()
     assert world.crew.feel([one])
     for frozen in (True, True, True, True, False, True, True, True, True):
         one.actor.is_frozen = frozen
@@ -88,7 +88,7 @@ def test_who_answers_late_was_not_frozen(world):
 
 
 def test_a_pause_of_this_process_is_no_silence_of_others(world):
-    one = holder()
+    one = process()
     assert world.crew.feel([one])
     one.actor.is_frozen = True
     world.clock.now += 3600.0  # it may be that nobody ran
@@ -97,16 +97,16 @@ def test_a_pause_of_this_process_is_no_silence_of_others(world):
 
 
 def test_who_is_gone_is_dead_and_who_lives_is_not(world):
-    one, other = holder(), holder()
+    one, other = process(), process()
     assert world.crew.feel([one, other])
     one.actor.is_gone = True
     assert world.crew.dead([one, other]) == [one]
 
 
 def test_who_is_starting_has_longer(world):
-    ready = Process()
+    ready = Actor()
     ready.is_frozen = True
-    one = Holder(Process(), ready, since=world.clock.now)
+    one = Process(Actor(), ready, since=world.clock.now)
     assert world.crew.feel([one])
     for _ in range(100):
         world.clock.now += 1.0

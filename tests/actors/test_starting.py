@@ -11,7 +11,7 @@ from pisa_ray.actors import crew as crews
 from pisa_ray.actors import elastic as elastics
 from pisa_ray.actors import session
 from pisa_ray.actors.calls import GoneError
-from pisa_ray.actors.crew import START_PAUSES, Crew, Holder, Plan
+from pisa_ray.actors.crew import START_PAUSES, Crew, Plan, Process
 from pisa_ray.actors.elastic import Elastic, Staffing, Wanted
 from pisa_ray.actors.session import RayResources
 from pisa_ray.actors.sites import Sites
@@ -169,7 +169,7 @@ def test_ray_s_end_is_noticed_in_every_wait(cluster, monkeypatch):
     crew, it = make(cluster)
     cluster.gone = True
     monkeypatch.setattr(elastics, "is_ready", lambda references: False)
-    for wait in (it.staff, crew.arrivals, crew.feel, crew.dead, lambda: it.await_start(Holder(None, None, since=0.0))):
+    for wait in (it.staff, crew.arrivals, crew.feel, crew.dead, lambda: it.await_start(Process(None, None, since=0.0))):
         with pytest.raises(RayLostError):
             wait()
 
@@ -177,12 +177,12 @@ def test_ray_s_end_is_noticed_in_every_wait(cluster, monkeypatch):
 def test_a_new_consensus_is_waited_for_but_not_for_ever_nor_against_the_user_s_will(cluster, monkeypatch):
     monkeypatch.setattr(elastics, "is_ready", lambda references: False)
     _, it = make(cluster)
-    it.await_start(Holder(None, None, since=0.0))
+    it.await_start(Process(None, None, since=0.0))
     assert cluster.now == pytest.approx(crews.START_SECONDS, abs=2)
     cluster.now = 0.0
     _, it = make(cluster, stop=lambda: True)
     with pytest.raises(StoppedWaitingError):
-        it.await_start(Holder(None, None, since=0.0))
+        it.await_start(Process(None, None, since=0.0))
     assert cluster.now == pytest.approx(elastics.LENIENT, abs=2)  # a round's end is worth so much
 
 

@@ -42,12 +42,12 @@ def test_any_number_of_deaths_where_nothing_is_said(job, monkeypatch):
 def test_a_consensus_that_dies_again_and_again_in_one_round_ends_the_run(job, monkeypatch):
     run = Simulation(job, Sites(), [None], monkeypatch)
     for round_ in range(1, 7):  # once in a round, it may
-        play(run, round_, run.fleet.consensus)
+        play(run, round_, run.fleet.state.consensus)
     run.fleet.tend()
     run.fleet.begin(7, 10.0, diagnose=False)
     for _ in range(2):
-        run.kill(run.fleet.consensus)
+        run.kill(run.fleet.state.consensus)
         run.fleet.recover()
-    run.kill(run.fleet.consensus)
+    run.kill(run.fleet.state.consensus)
     with pytest.raises(PisaError, match="the consensus process died 3 times in round 7: look for too little memory"):
         run.fleet.recover()

@@ -74,16 +74,16 @@ class Chaos:
         return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
 
     def strike(self, fleet: RayFleet, moment: str = "begin") -> None:
-        round_ = fleet.round.number if fleet.round is not None else fleet.done
+        round_ = fleet.state.round.number if fleet.state.round is not None else fleet.state.done
         done = {(f["round"], f["kind"], f["moment"]) for f in self.happened()}
         for fault in self.faults:
             if (fault.round, fault.moment) == (round_, moment) and (round_, fault.kind, moment) not in done:
-                if moment == "evaluate" and fleet.round is not None:
-                    ray.wait([fleet.round.summary], timeout=60, fetch_local=False)
+                if moment == "evaluate" and fleet.state.round is not None:
+                    ray.wait([fleet.state.round.summary], timeout=60, fetch_local=False)
                 self._strike(fault, fleet)
         if moment != "begin":
             return
-        deliveries = list(fleet.round.deliveries.items())
+        deliveries = list(fleet.state.round.deliveries.items())
         if deliveries:
             self._old = round_, deliveries[0][0], deliveries[0][1].payload
 
@@ -104,17 +104,17 @@ class Chaos:
             time.sleep(0.5)
             _send(signal.SIGCONT, [victim])
         elif fault.kind == "consensus kill":
-            pid = ray.get(_pulse(fleet.consensus.actor), timeout=30)
+            pid = ray.get(_pulse(fleet.state.consensus.actor), timeout=30)
             os.kill(pid, signal.SIGKILL)
             what = {"pids": [pid]}
         elif fault.kind == "duplicate":
-            ticket, delivery = next(iter(fleet.round.deliveries.items()))
-            both = [delivery.added, fleet.consensus.actor.add.remote(fault.round, ticket, delivery.payload)]
+            ticket, delivery = next(iter(fleet.state.round.deliveries.items()))
+            both = [delivery.added, fleet.state.consensus.actor.add.remote(fault.round, ticket, delivery.payload)]
             self.refused.append((fault.kind, both))
             what = {"ticket": ticket}
         elif fault.kind == "late":
             number, ticket, payload = self._old
-            add = fleet.consensus.actor.add
+            add = fleet.state.consensus.actor.add
             self.refused.append((fault.kind, [add.remote(number, ticket, payload), add.remote(number, -1, payload)]))
             what = {"of_round": number}
         elif fault.kind.startswith("slow from now on: "):
@@ -124,7 +124,7 @@ class Chaos:
         elif fault.kind in ("shrink", "grow"):
             size = max(1, len(fleet.crew.members) + (1 if fault.kind == "grow" else -1))
             fleet.resize(size)
-            self.awaited = min(size, len(fleet.shards))
+            self.awaited = min(size, len(fleet.assignment.shards))
             what = {"workers": size}
         else:
             assert self._outside is not None, f"nobody to do {fault.kind}"
@@ -164,17 +164,17 @@ def _pulse(actor: Any) -> Any:
     return actor.pulse.options(concurrency_group="pulse").remote()
 
 
-def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
-    class Shaken(base):
+def _shaken(chaos: Chaos) -> type[RayFleet]:
+    class Shaken(RayFleet):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            move = self.hosting.move
+            move = self.assignment.move
 
             def struck(*args: Any) -> None:
                 move(*args)
                 chaos.strike(self, "move")
 
-            self.hosting.move = struck
+            self.assignment.move = struck
 
         def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
             super().begin(round_, sigma, diagnose, settle)
@@ -221,14 +221,11 @@ def _shaken(base: type[RayFleet], chaos: Chaos) -> type[RayFleet]:
 @contextlib.contextmanager
 def shaken(chaos: Chaos) -> Iterator[Chaos]:
     """Runs within have fleets that are struck."""
-    before = {name: getattr(pisa_ray.actors, name) for name in ("RayFleet", "AsynchronousFleet")}
-    for name, base in before.items():
-        setattr(pisa_ray.actors, name, _shaken(base, chaos))
+    pisa_ray.actors.RayFleet = _shaken(chaos)
     try:
         yield chaos
     except BaseException:
         print("faults, to be repeated:", chaos.faults)
         raise
     finally:
-        for name, base in before.items():
-            setattr(pisa_ray.actors, name, base)
+        pisa_ray.actors.RayFleet = RayFleet

@@ -1,4 +1,4 @@
-"""The real fleets, workers and consensus on a Ray of one process, where calls are done at once and nothing takes time.
+"""The real fleet, workers and consensus on a Ray of one process, where calls are done at once and nothing takes time.
 
 A process dies when the test says so: what was asked of it before is done, what is asked later is lost. That a call is
 done is seen sooner or later, by luck. So thousands of sequences of faults can be tried in seconds; races inside Ray
@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 
 import pisa_ray.actors.fleet as fleets
-from pisa_ray.actors import AsynchronousFleet, RayFleet, RayResources, Sites, Staffing, Wanted, processes
+from pisa_ray.actors import RayFleet, RayResources, Sites, Staffing, Wanted, processes
 from pisa_ray.actors.crew import Member
 from pisa_ray.actors.processes import ConsensusActor, WorkerActor
 from pisa_ray.engine.consensus import Consensus
@@ -182,12 +182,7 @@ class Simulation:
         monkeypatch.setattr(fleets, "Elastic", Staffed)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.log: list[Any] = []
-        arguments = job, Staffing(wanted), RayResources(), self._tell
-        self.fleet: Any
-        if job.asynchronous is None:
-            self.fleet = RayFleet(*arguments, sites=sites)
-        else:
-            self.fleet = AsynchronousFleet(*arguments, lambda: False, self._arrived, sites=sites)
+        self.fleet: Any = RayFleet(job, Staffing(wanted), RayResources(), self._tell, sites=sites, log=self._arrived)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
@@ -207,7 +202,7 @@ class Simulation:
 
     @property
     def consensus(self) -> Consensus:
-        actor: ConsensusActor = self.fleet.consensus.actor.it
+        actor: ConsensusActor = self.fleet.state.consensus.actor.it
         return actor.consensus
 
     def hosted(self) -> dict[int, HostedShard]:
@@ -224,7 +219,7 @@ class Simulation:
     def kill(self, holder: Any) -> None:
         """A process dies, and something that was lost with it has been noticed."""
         holder.actor.dead = True
-        self.fleet.suspect = True
+        self.fleet.state.suspect = True
 
     def kill_some(self, luck: random.Random, share: float) -> None:
         """Each process dies with some probability; if all workers do, another one is about to start."""
@@ -232,6 +227,6 @@ class Simulation:
             if luck.random() < share:
                 self.kill(member)
         if luck.random() < share / 2:
-            self.kill(self.fleet.consensus)
+            self.kill(self.fleet.state.consensus)
         gone = all(member.actor.dead for member in self.members)
         self.fleet.elastic.pending = [self.member(luck.choice(["bonn", "lyon"]))] if gone else []

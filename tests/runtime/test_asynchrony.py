@@ -260,19 +260,22 @@ def test_an_asynchronous_run_is_resumed_and_its_whole_log_repeats_it(tmp_path):
 
 def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
     """In round 6, asked for test rows at the w that it begins with."""
-    from pisa_ray.actors import AsynchronousFleet
-    from pisa_ray.actors.asynchronous import Flight
+    from pisa_ray.actors.asynchronous import AsynchronousRounds, Flight
     from pisa_ray.actors.crew import Member
     from pisa_ray.actors.snapshots import RoundRecord
 
     members = [Member(None, None, id=number) for number in range(3)]
-    fleet = object.__new__(AsynchronousFleet)
-    fleet.done, fleet.crew = 5, SimpleNamespace(members=members)
-    fleet.flights = {
-        ticket: Flight(member, (ticket,), None, None, None, kept=RoundRecord(began, 1.0, None))
+    core = SimpleNamespace(
+        crew=SimpleNamespace(members=members),
+        snapshots=SimpleNamespace(longest=50),
+        state=SimpleNamespace(job=SimpleNamespace(present=range(3)), done=5),
+    )
+    rounds = AsynchronousRounds(core, Asynchronous(), lambda round_, steps: None, None)
+    rounds.flights = {
+        ticket: Flight(member, (ticket,), None, None, None, record=RoundRecord(began, 1.0, None))
         for ticket, (member, began) in enumerate(zip(members, [6, 5, 3], strict=True))
     }
-    assert fleet.evaluators() == members[:1]
+    assert rounds.evaluators() == members[:1]
 
 
 @pytest.mark.ray

@@ -93,7 +93,7 @@ def test_a_killed_worker_and_a_resume(tmp_path, monkeypatch):
     def begin_and_kill(self, round_, *rest, **options):
         begin(self, round_, *rest, **options)
         if round_ == 7:
-            os.kill(self._crew.members[0].info.pid, signal.SIGKILL)
+            os.kill(self.crew.members[0].info.pid, signal.SIGKILL)
 
     monkeypatch.setattr(RayFleet, "begin", begin_and_kill)
     killed = run(tmp_path / "killed", scaling_config=TWO, **more)

@@ -19,7 +19,7 @@ from test_interrupt import command
 from torch import nn
 
 from pisa_ray import SISAD, ConfigError, Data, Geometric, PisaError, PisaTrainer
-from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, fleet
+from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, core
 from pisa_ray.cli.main import main
 from pisa_ray.trainer.prepare import prepare
 
@@ -144,7 +144,7 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_worker_that_lives_and_never_answers_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "PATIENCE", 3.0)
+    monkeypatch.setattr(core, "LONGEST_CALL", 3.0)
     with pytest.raises(PisaError, match=r"a worker did not finish the round within 3 s, though its process is alive"):
         run(tmp_path / "run", workers=1, model=Asleep)
 

@@ -11,7 +11,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from runs import run
 
 from pisa_ray import ConfigError
-from pisa_ray.actors.placement import place
+from pisa_ray.actors.balance import cut_into_runs
 from pisa_ray.actors.session import RayResources
 from pisa_ray.trainer.settings import Run, Scaling
 
@@ -79,7 +79,7 @@ def test_num_to_keep(tmp_path):
 def test_placement_covers_all_shards_in_order_and_leaves_no_worker_idle(costs, data):
     workers = data.draw(st.integers(1, len(costs)))
     paces = data.draw(st.lists(st.floats(1e-6, 1e3), min_size=workers, max_size=workers))
-    placed = place(costs, paces)
+    placed = cut_into_runs(costs, paces)
     assert [i for shards in placed for i in shards] == list(range(len(costs)))
     assert len(placed) == workers
     assert all(placed)
@@ -88,7 +88,7 @@ def test_placement_covers_all_shards_in_order_and_leaves_no_worker_idle(costs, d
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_equal_costs_are_spread_evenly(shards, workers):
     workers = min(workers, shards)
-    sizes = [len(part) for part in place([1.0] * shards, [0.3] * workers)]
+    sizes = [len(part) for part in cut_into_runs([1.0] * shards, [0.3] * workers)]
     assert max(sizes) - min(sizes) <= 1
 
 

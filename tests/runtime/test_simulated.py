@@ -60,7 +60,7 @@ def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
             run.kill_some(luck, 0.08)
             run.fleet.begin(round_, 10.0, round_ % 3 == 0, settle=round_ == rounds)
             run.kill_some(luck, 0.1)
-            if run.fleet.suspect and luck.random() < 0.7:
+            if run.fleet.state.suspect and luck.random() < 0.7:
                 run.fleet.recover()
                 run.kill_some(luck, 0.1)
             run.fleet.end()
@@ -124,7 +124,7 @@ def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
     play(run, 1)
     fork = run.fleet.fork(1)
     run.fleet.begin(2, 40.0, diagnose=False)
-    late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet.round.deliveries.items()]
+    late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet.state.round.deliveries.items()]
     run.fleet.end()
     run.fleet.back(fork)
     run.fleet.tend()
@@ -164,13 +164,13 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
             run.kill_some(luck, 0.08)
             fleet.begin(round_, 10.0, round_ % 3 == 0)
             run.kill_some(luck, 0.1)
-            if fleet.suspect and luck.random() < 0.7:
+            if fleet.state.suspect and luck.random() < 0.7:
                 fleet.recover()
                 run.kill_some(luck, 0.1)
             held_out = fleet.evaluate_shards(held_out=True)
             report = fleet.end()
             held_out()
-            if fleet.untold:  # the consensus has died after the round, and is told all in the next
+            if fleet.state.lacks_standing:  # the consensus has died after the round, and is told all in the next
                 continue
             known = {i for i, shard in run.hosted().items() if shard.state.said.any()}
             assert heard & known <= set(run.consensus.heard())  # it keeps its say, but if all who knew it died
@@ -184,7 +184,7 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
                     continue
                 if i in heard and shard.state.version == round_:
                     assert np.array_equal(run.consensus.said([i])[i], shard.state.said.numpy())
-        assert fleet.hosting.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
+        assert fleet.assignment.lost | set().union(*(m.shards for m in run.members)) == set(range(SHARDS))
 
 
 def test_the_last_to_be_alive_does_not_leave(free, monkeypatch):
@@ -215,7 +215,7 @@ def test_a_place_and_the_consensus_die_in_one_round(three):
     three.fleet.tend()
     three.kill(bonn(three))
     three.fleet.begin(6, 10.0, False)
-    three.kill(three.fleet.consensus)
+    three.kill(three.fleet.state.consensus)
     assert sorted(three.fleet.end().shards) == [i for i in range(SHARDS) if i not in BONN]
     assert three.consensus.heard() == list(range(SHARDS))
     assert set(three.consensus.said(BONN)) == set(said)
@@ -229,7 +229,7 @@ def test_what_has_been_said_since_the_last_safe_state_stands(three):
     assert 0 < kept < 7
     three.kill(bonn(three))
     play(three, 8)
-    three.kill(three.fleet.consensus)
+    three.kill(three.fleet.state.consensus)
     play(three, 9)
     for i in BONN:
         assert np.array_equal(three.consensus.said([i])[i], said[i])

@@ -13,7 +13,6 @@ from runs import Rich, events, plain_net, run, small_job, states, trajectory
 from safetensors.torch import load_file
 from simulated import Simulation, get
 
-import pisa_ray.actors.fleet as fleets
 from pisa_ray import (
     NSISA,
     PISA,
@@ -27,7 +26,7 @@ from pisa_ray import (
     NonFiniteError,
     OnlineK0,
 )
-from pisa_ray.actors import Sites
+from pisa_ray.actors import Sites, deaths
 from pisa_ray.algorithm import Auto, Groups, number
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.fleet import LocalFleet
@@ -228,15 +227,15 @@ def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
     simulation = Simulation(job, NOWHERE, [None] * 3, monkeypatch, luck)
     fleet = simulation.fleet
     fleet.tend()
-    gather = fleet.gather
+    gather = fleet.evaluation.gather
 
     def gathered(*arguments):
         sums = gather(*arguments)
         simulation.kill_some(luck, 0.4)
         return sums
 
-    monkeypatch.setattr(fleet, "gather", gathered)
-    monkeypatch.setattr(fleets, "DEATHS_IN_A_ROUND", 99)  # the consensus may die as often as it likes
+    monkeypatch.setattr(fleet.evaluation, "gather", gathered)
+    monkeypatch.setattr(deaths, "DEATHS_IN_A_ROUND", 99)  # the consensus may die as often as it likes
     here, numbers, again = measured(fleet, job, job.build_model().layout, 10)
 
     assert (here.method, numbers, again) == (expected.method, found, samples)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
@@ -17,13 +18,19 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.errors import ConfigError, PisaError, StatesLostError
 
 #: What Ray raises when a process or its objects are gone, by whoever's fault.
 _GONE = (RayActorError, ObjectLostError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError, WorkerCrashedError)
 
 #: Seconds that a small answer may take from where it is ready.
 _FETCH = 60.0
+
+
+#: Losses in a row that are recovered from, in one attempt at something.
+RECOVERIES = 100
+
+T = TypeVar("T")
 
 
 class GoneError(Exception):
@@ -62,6 +69,25 @@ def answer(reference: Any, doing: str) -> Any:
         raise PisaError(f"Ray failed to have a worker {doing}: {error}") from error
 
 
+def try_again(attempt: Callable[[], T], recover: Callable[[], None], too_fast: str) -> T:
+    """Try something until nothing is lost on the way.
+
+    Args:
+        attempt: What is tried.
+        recover: What is done after a loss, before the next attempt.
+        too_fast: What processes die faster than, for the error.
+
+    Raises:
+        StatesLostError: Something was lost at each of many attempts.
+    """
+    for _ in range(RECOVERIES):
+        try:
+            return attempt()
+        except GoneError:
+            recover()
+    raise StatesLostError(f"processes die faster than {too_fast}.")
+
+
 def sent(job: Any) -> Any:
     """A reference to what all processes are told.
 
@@ -86,8 +112,8 @@ def is_ready(references: list[Any]) -> bool:
     return len(done) == len(references)
 
 
-def loss(reference: Any) -> GoneError | None:
-    """How the answer of a call was lost, if it was; None also while there is none yet."""
+def how_lost(reference: Any) -> GoneError | None:
+    """Return how the answer of a call was lost; None where it was not, or while there is none yet."""
     if not is_ready([reference]):
         return None
     try:

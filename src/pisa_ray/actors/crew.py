@@ -43,7 +43,7 @@ class Tell(Protocol):
 
 
 @dataclass(eq=False)
-class Holder:
+class Process:
     """A process with a pulse.
 
     Attributes:
@@ -60,7 +60,7 @@ class Holder:
 
 
 @dataclass(eq=False, kw_only=True)
-class Member(Holder):
+class Member(Process):
     """A worker process.
 
     Attributes:
@@ -238,7 +238,7 @@ class Crew:
             processes.end(member.actor)
         self.members, self.starting = [], []
 
-    def feel(self, others: Sequence[Holder] = ()) -> bool:
+    def feel(self, others: Sequence[Process] = ()) -> bool:
         """Ask each process for a pulse, without waiting; returns whether none has been silent for too long.
 
         Raises:
@@ -252,7 +252,7 @@ class Crew:
         self._felt = now
         return not any(self._silent(holder) for holder in [*self.members, *others])
 
-    def _silent(self, holder: Holder) -> bool:
+    def _silent(self, holder: Process) -> bool:
         if not is_ready([holder.ready]):  # still starting
             return time.monotonic() - holder.since > START_SECONDS
         if holder.pulse is not None:
@@ -262,7 +262,7 @@ class Crew:
         holder.pulse = _ask(holder), time.monotonic()
         return False
 
-    def dead(self, others: Sequence[Holder] = ()) -> list[Holder]:
+    def dead(self, others: Sequence[Process] = ()) -> list[Process]:
         """Who of the members and some others is gone or frozen; asked after something went wrong.
 
         Raises:
@@ -276,7 +276,7 @@ class Crew:
         return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]
 
 
-def _ask(holder: Holder) -> Any:
+def _ask(holder: Process) -> Any:
     return holder.actor.pulse.options(concurrency_group="pulse").remote()
 
 

@@ -11,7 +11,7 @@ import ray
 
 from pisa_ray.actors.calls import is_ready
 from pisa_ray.actors.connection import check_ray
-from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Holder, Member, Plan, Tell
+from pisa_ray.actors.crew import PULSE, START_SECONDS, Crew, Member, Plan, Process, Tell
 from pisa_ray.actors.session import RayResources, ask_autoscaler, can_grow, draining, room, usable_nodes
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
@@ -162,7 +162,7 @@ class Elastic:
             if not self._coming():
                 time.sleep(0.1)
 
-    def await_start(self, holder: Holder) -> None:
+    def await_start(self, holder: Process) -> None:
         """Wait until a process is ready, or could not be started, or has taken too long.
 
         Raises:

@@ -164,9 +164,9 @@ class ConsensusActor:
         """See Consensus.add; `before` are the adds that it waits for."""
         return self.consensus.add(round_, ticket, payload, duals=duals)
 
-    def tell_again(self, tickets: Sequence[int]) -> None:
-        """See Consensus.tell_again."""
-        self.consensus.tell_again(tickets)
+    def refuse(self, tickets: Sequence[int]) -> None:
+        """See Consensus.refuse."""
+        self.consensus.refuse(tickets)
 
     def said(self, shards: Sequence[int]) -> dict[int, np.ndarray]:
         """See Consensus.said."""

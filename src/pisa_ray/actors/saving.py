@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pisa_ray.actors.calls import GoneError, answer, is_ready, loss
+from pisa_ray.actors.calls import GoneError, answer, how_lost, is_ready
 from pisa_ray.actors.crew import Crew, Member
 from pisa_ray.actors.snapshots import Part
 from pisa_ray.engine.files import Folder
@@ -85,7 +85,7 @@ class RaySaving:
                 return answer(file.written, "write the checkpoint")
             except GoneError as error:
                 self._recover()
-                if loss(file.written) is None:
+                if how_lost(file.written) is None:
                     continue  # somebody else was lost, not this file's writer
                 if file.attempts == ATTEMPTS:
                     raise WorkerDiedError(f"a checkpoint's {file.stem} could not be written ({error}).") from error

@@ -124,8 +124,8 @@ class Consensus:
         self._fenced.add(ticket)
         return ticket in self._accepted
 
-    def tell_again(self, tickets: Collection[int]) -> None:
-        """Everybody's messages and duals of this round will be told anew: refuse what is left of the last time."""
+    def refuse(self, tickets: Collection[int]) -> None:
+        """Refuse deliveries from now on, and forget this round's duals: all messages and duals will be sent anew."""
         self._fenced.update(tickets)
         self._duals.clear()
 

@@ -67,7 +67,6 @@ class Places:
             return
         # Here, so that a run without workers needs no Ray.
         from pisa_ray.actors import (  # noqa: PLC0415
-            AsynchronousFleet,
             RayFleet,
             RayResources,
             Sites,
@@ -92,9 +91,7 @@ class Places:
 
         def remote(job: Job, events: Events, stop_requested: Callable[[], bool]) -> AbstractContextManager[Fleet]:
             arguments = job, staffing, resources, events, stop_requested
-            if job.asynchronous is None:
-                return closing(RayFleet(*arguments, sites))
-            return closing(AsynchronousFleet(*arguments, log, self.replay, sites))
+            return closing(RayFleet(*arguments, sites, log, self.replay))
 
         with ray_session(scaling.least, scaling.most, resources, self.address, stop_requested, hanging):
             yield remote

@@ -1,4 +1,4 @@
-"""Which worker hosts which shards: taking them in, rebuilding and moving them, keeping those whose place is away."""
+"""Which worker hosts which shards: taking them in, rebuilding and moving them, storing those whose site is away."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pisa_ray.actors.calls import answer, is_ready, loss
+from pisa_ray.actors.balance import Balance
+from pisa_ray.actors.calls import answer, how_lost, is_ready
 from pisa_ray.actors.crew import Crew, Member, Plan, Tell
-from pisa_ray.actors.placement import Balance
-from pisa_ray.actors.rounds import Adoption
+from pisa_ray.actors.deliveries import Adoption
 from pisa_ray.actors.sites import Site, Sites
 from pisa_ray.actors.snapshots import RoundRecord, Snapshots
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import StatesLostError
 
 
-class Hosting:
-    """The shards of a job on the workers of a crew.
+class Assignment:
+    """The assignment of a job's shards to the workers of a crew.
 
     Args:
         job: What is trained.
@@ -31,7 +31,7 @@ class Hosting:
         shards: The ids of the shards of the problem.
         lost: Those that nobody hosts; at first all, at their initial states.
         adopting: Shards that are being taken in.
-        balance: Placement by measured pace.
+        balance: The cut of shards by measured pace.
     """
 
     def __init__(self, job: Job, crew: Crew, sites: Sites, snapshots: Snapshots, tell: Tell) -> None:
@@ -94,9 +94,9 @@ class Hosting:
         for member, shards in hosted:
             self.adopt(member, [i for i in shards if self.is_home(member, i)], [])
             if away := [i for i in shards if not self.is_home(member, i)]:
-                self.keep(member, away, None, told=True)
+                self.host_away(member, away, None, again=True)
 
-    def homes(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
+    def hosts_for_lost(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
         """Who should take in which lost shards, all of which are at home there or none: who has least.
 
         Shards whose place is away are kept together.
@@ -125,7 +125,7 @@ class Hosting:
         )
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
 
-    def keep(self, member: Member, shards: Sequence[int], said: Any, *, told: bool = False) -> None:
+    def host_away(self, member: Member, shards: Sequence[int], said: Any, *, again: bool = False) -> None:
         """Have a worker elsewhere keep the last safe states of shards whose place is away.
 
         The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
@@ -135,13 +135,13 @@ class Hosting:
             member: The worker.
             shards: The shards.
             said: Reference to their messages that stand, by shard; None: their states know them.
-            told: Whether it has been told already.
+            again: Whether it stores them already, at other states.
         """
         done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False, said=said)
         # What is lost on the way, as the consensus may die, is asked for again like shards that move.
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), moved=said is not None))
         self._orphans -= set(shards)
-        if not told:
+        if not again:
             self._tell("shards_away", shards=list(shards), worker=member.id, state=self._snapshots.round)
 
     def _take_in(self, member: Member, shards: Iterable[int], adoption: Adoption) -> None:
@@ -149,12 +149,12 @@ class Hosting:
         self.adopting.append(adoption)
         self.lost.difference_update(shards)
 
-    def sort(self) -> None:
+    def sort_adoptions(self) -> None:
         """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
         for adoption in list(self.adopting):
             if adoption.member not in self._crew.members:
                 self.adopting.remove(adoption)
-            elif loss(adoption.done):
+            elif how_lost(adoption.done):
                 if not adoption.moved:
                     raise StatesLostError(
                         f"the states of shards {list(adoption.shards)} are lost with the node that held them."
@@ -163,9 +163,9 @@ class Hosting:
                 self._orphans.update(adoption.shards)
                 self.lost.update(set(adoption.shards) & set(adoption.member.shards))
                 adoption.member.shards = [i for i in adoption.member.shards if i not in adoption.shards]
-        self.welcome()
+        self.note_arrivals()
 
-    def welcome(self) -> None:
+    def note_arrivals(self) -> None:
         """Take note of shards that have arrived."""
         for adoption in [a for a in self.adopting if is_ready([a.done])]:
             adopted = answer(adoption.done, "take in shards")
@@ -198,9 +198,9 @@ class Hosting:
         """Whether shards should be placed anew after a round."""
         members = self._crew.members
         hosted = {m: self.at_home(m) for m in members}
-        return self.balance.is_uneven(hosted, lambda: self._placed(members), done)
+        return self.balance.is_uneven(hosted, lambda: self._cut(members), done)
 
-    def place(self, stay: Sequence[Member], done: int) -> None:
+    def reassign(self, stay: Sequence[Member], done: int) -> None:
         """Cut the shards anew over some workers, and have their states moved.
 
         Args:
@@ -208,7 +208,7 @@ class Hosting:
             done: The round that is done.
         """
         hosts = {i: m for m in self._crew.members for i in m.shards}
-        placed = self._placed(stay)
+        placed = self._cut(stay)
         for i in set(hosts).difference(*placed.values()):  # their places are away
             placed.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
         for member, shards in placed.items():
@@ -220,7 +220,7 @@ class Hosting:
                 self.move(member, moving, done)
         self.balance.done = done
 
-    def _placed(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
+    def _cut(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
         """The shards cut anew over some workers, of those that can be at home with one."""
         placed: dict[Member, list[int]] = {}
         for site, shards in self._sites.groups(self.shards).items():
