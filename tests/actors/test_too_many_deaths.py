@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from runs import small_job
 from simulated import Simulation
 
-from pisa_ray.actors import Sites, Wanted
+from pisa_ray.actors import Sites, Staffing, Wanted
+from pisa_ray.actors.deaths import Deaths
 from pisa_ray.errors import PisaError, WorkerDiedError
 
 
@@ -51,3 +54,16 @@ def test_a_consensus_that_dies_again_and_again_in_one_round_ends_the_run(job, mo
     run.kill(run.fleet.state.consensus)
     with pytest.raises(PisaError, match="the consensus process died 3 times in round 7: look for too little memory"):
         run.fleet.recover()
+
+
+@pytest.mark.parametrize("accident", [False, True])
+def test_a_shard_whose_workers_die_again_and_again_in_one_round_ends_the_run(accident):
+    deaths = Deaths(Staffing(Wanted(1, 9)))
+    for round_ in range(1, 5):  # twice in a round, they may
+        deaths.end_round()
+        for shards in ([3, 4], [3]):
+            deaths.add_worker(shards, accident=accident)
+            deaths.check(round_)
+    deaths.add_worker([2, 3], accident=accident)
+    with nullcontext() if accident else pytest.raises(PisaError, match="workers of shard 3 died 3 times in round 4: "):
+        deaths.check(4)
