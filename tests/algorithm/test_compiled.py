@@ -217,7 +217,7 @@ def test_without_a_compiler_it_is_said_once_why(loader, process):
 
 def test_a_compiler_that_does_not_end_is_given_up(loader, process, monkeypatch):
     compiled.use(True)
-    monkeypatch.setattr(compiled, "PATIENCE", -1.0)
+    monkeypatch.setattr(compiled, "COMPILE_SECONDS", -1.0)
     with pytest.warns(UserWarning, match="the compiler was stopped") as told:
         assert torch.equal(stepped(), plain())
     assert len(told) == 1

@@ -1,4 +1,4 @@
-"""The algorithms: torch only, no Ray, no files. Read admm.py first, then message.py; the baselines are beside them."""
+"""The algorithms, which know torch and neither Ray nor files. Read methods/admm.py first, then message.py."""
 
 import lazy_loader
 

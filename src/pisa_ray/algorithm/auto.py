@@ -14,10 +14,10 @@ from pisa_ray.options import Options
 
 @dataclass(frozen=True)
 class Auto(Options):
-    """Stands for a number that the automatic start sets before round 1; in a file "auto" or {hint: 3}.
+    """A number that the automatic start sets before round 1; in a file it is "auto" or {hint: 3}.
 
     Attributes:
-        hint: A first guess, taken as it is where the start finds it sound, else the nearest value that is; None: none.
+        hint: A first guess, which is used if the start finds it sound, else the nearest sound value. None: no guess.
     """
 
     hint: Annotated[float, Gt(0), Le(1e30)] | None = None
@@ -42,15 +42,15 @@ def _automatic(name: str, value: Any) -> Any:
     return value if isinstance(value, Auto) else AUTO if value == "auto" else checks.NOT
 
 
-#: What may stand where a number is found by the automatic start.
+#: The type of an option that the automatic start can set.
 Automatic = Annotated[Auto, checks.Rule("Auto()", _automatic)]
 
 
 def number(value: float | Auto) -> float:
-    """A setting that must have been set by now.
+    """Return a number that the automatic start must have set by now.
 
     Raises:
-        ValueError: It is still to be set.
+        ValueError: If it is still to be set.
     """
     if isinstance(value, Auto):
         raise ValueError("sigma or rho is still to be set by the automatic start: give a number, or let a trainer run")

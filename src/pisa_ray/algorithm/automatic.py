@@ -1,19 +1,20 @@
-"""The automatic start: sigma, rho and eps of each rule from the curvature of the mean loss at w^init.
+"""The automatic start, which sets sigma, rho and eps of each rule by the curvature of the mean loss at w^init.
 
-With one sigma for all, full gradients and curvature h of the mean loss along an eigenvector, a quadratic is stable iff
+With one sigma for all shards, full gradients and the curvature h of the mean loss along an eigenvector, a quadratic is
+stable iff
 
     2 sigma + 4 rho q > 3 h
 
-so the largest h is what the first sigma must be chosen by. It is found by power steps on gradient differences, from
+so the first sigma must be chosen by the largest h. Power steps on gradient differences find it, from
 v_0 = P^(-1/2) g(w):
 
     u_k = P^(-1/2) [g(w + s_k P^(-1/2) v_k) - g(w)] / s_k,    h_k = ||u_k||,    v_{k+1} = u_k / h_k
 
-g is the mean gradient, on one and the same mini-batch of each shard throughout: on others, the difference would be
-noise over s. P is the metric, and a step goes a thousandth of ||w||. For a diagonal penalty P is that penalty's metric,
-and h_1 is used, the curvature along the first move P^-1 g: the largest is that of a few entries with tiny gradients.
-Where parameters are in groups, a rule's curvature is that along the entries of all groups that follow its kind of rule:
-what moves at once adds up.
+g is the mean gradient. Each shard takes it on the same mini-batch throughout, as with other mini-batches the difference
+would be noise over s. P is the metric, and a step goes a thousandth of ||w||. For a diagonal penalty, P is that
+penalty's metric and h_1 is used, the curvature along the first move P^-1 g, because the largest curvature is that of a
+few entries with tiny gradients. Where parameters are in groups, the curvature of a rule is taken along the entries of
+all groups that follow its kind of rule, as moves made at once add up.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ from pisa_ray.later import torch
 
 R = TypeVar("R", bound=AdmmRule)
 
-#: How far a power step goes in units of ||w||, and the least root mean square of w that is counted with.
+#: How far a power step goes in units of ||w||, and the least root mean square of w for that.
 REACH, LEAST = 1e-3, 0.01
 
-#: Digits of what is found that are kept: the last bits of sums in a driver depend on its machine.
+#: Significant digits of the numbers that are set: the last bits of a driver's sums depend on its machine.
 DIGITS = 3
 
-#: How many times below the edge is told of SISA and SISA-D: networks stand ten times, as their curvature falls when
-#: steps are too long. PISA is told at once.
+#: How many times below the edge of stability sigma must be for a warning about SISA and SISA-D. Networks stand ten
+#: times, as their curvature falls when steps are too long. For PISA the warning comes at once.
 FAR = 20.0
 
-#: From here on rho stabilises by itself where Q is a curvature.
+#: Where Q is a curvature, a rho of at least this is stable with any sigma.
 CURVED = 0.75
 
-#: Of SISA-D: eps as a share of a typical entry where sigma is automatic; rho / sigma where all of the mean gradient is
-#: chance, and where nothing is.
+#: For SISA-D: eps as a share of a typical entry where sigma is automatic; rho / sigma where the mean gradient is all
+#: chance, and where none of it is.
 EPS_SHARE, NOISY, CLEAR = 0.02, 19.0, 9.0
 
 
@@ -59,7 +60,7 @@ class Slope:
         mean: g, sum_i alpha_i g_i, [p].
         size: sum_i alpha_i |g_i|, by entry, [p].
         square: sum_i alpha_i g_i^2, by entry, [p].
-        weight: sum_i alpha_i over the shards that were there.
+        weight: sum_i alpha_i over the shards that took part.
     """
 
     mean: torch.Tensor
@@ -69,22 +70,22 @@ class Slope:
 
     @classmethod
     def of(cls, total: torch.Tensor) -> Slope:
-        """From a sum over shards of alpha_i [ g_i | |g_i| | g_i^2 | 1 ], [3 p + 1]."""
+        """Make one from a sum over shards of alpha_i [ g_i | |g_i| | g_i^2 | 1 ], [3 p + 1]."""
         weight = float(total[-1])
         mean, size, square = (total[:-1] / weight).chunk(3)
         return cls(mean, size, square, weight)
 
     def typical(self, entries: Sequence[slice]) -> float:
-        """The root mean square entry of the shards' gradients at some entries of w."""
+        """Return the root mean square entry of the shards' gradients at some entries of w."""
         squares = [self.square[part].double() for part in entries]
         return math.sqrt(float(sum(x.sum() for x in squares)) / sum(len(x) for x in squares))
 
     def signal(self, entries: Sequence[slice], alone: float) -> float:
-        """The share of ||g||^2 that is none of chance, in [0, 1]: what is left without what unrelated g_i would have.
+        """Return the share of ||g||^2 that is not due to chance, in [0, 1]: unrelated g_i would have the remainder.
 
         Args:
-            entries: Of w.
-            alone: sum_i alpha_i^2 where they add up to 1: the part of sum_i alpha_i ||g_i||^2 that unrelated g_i leave.
+            entries: The entries of w to look at.
+            alone: sum_i alpha_i^2 for weights of the sum 1: the share of sum_i alpha_i ||g_i||^2 left by unrelated g_i.
         """
         mean = sum(float(self.mean[part].double().square().sum()) for part in entries)
         square = sum(float(self.square[part].double().sum()) for part in entries)
@@ -95,12 +96,12 @@ class Slope:
 
 @dataclass(frozen=True)
 class Start:
-    """What a rule's numbers are set by.
+    """The measurements that a rule's numbers are set by.
 
     Attributes:
-        h: Curvature of the mean loss at w^init in the rule's metric, after its number of power steps, above 0.
-        typical: Root mean square entry of the shards' gradients at its entries, above 0.
-        signal: The share of the mean gradient there that is none of chance; 0 where that cannot be told.
+        h: Curvature of the mean loss at w^init in the rule's metric, after the policy's power steps, above 0.
+        typical: Root mean square entry of the shards' gradients at the rule's entries, above 0.
+        signal: The share of the mean gradient there that is not due to chance; 0 where that is unknown.
         reports: How often a shard reports in the run.
     """
 
@@ -112,16 +113,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Policy:
-    """How a rule's numbers are found.
+    """How the numbers of a rule are found.
 
     Attributes:
         probes: Whether the curvature is to be measured.
-        steps: Power steps; 1 is along the first move.
-        metric: What the penalty is multiplied by, [p], given the gradients and the typical entry of the part's.
-        numbers: From what was measured to what is to be set, by name.
-        far: How many times below the edge of stability a sigma is told of; None: of none, as its directions have no
-            curvature, or are curvatures themselves.
-        q: An entry of Q at the initial model, given the typical entry of the gradients.
+        steps: Number of power steps; 1 measures along the first move.
+        metric: Returns what the penalty is multiplied by, [p], given the gradients and the part's typical entry.
+        numbers: Returns the numbers to set, by name, given the measurements.
+        far: How many times below the edge of stability a sigma must be for a warning. None: no warning, as the rule's
+            directions have no curvature, or are curvatures themselves.
+        q: Returns an entry of Q at the initial model, given the typical entry of the gradients.
     """
 
     probes: bool
@@ -134,29 +135,29 @@ class Policy:
 
 @singledispatch
 def policy(rule: AdmmRule) -> Policy:
-    """The policy of a kind of rule.
+    """Return the policy for a rule.
 
     Raises:
-        TypeError: It has none.
+        TypeError: If there is none for its kind.
     """
     raise TypeError(f"no automatic start is known for {type(rule).__name__}: give sigma and rho")
 
 
 def started(rule: R, start: Start) -> R:
-    """The rule with its numbers set."""
+    """Return the rule with its numbers set."""
     return rule.with_numbers(policy(rule).numbers(start))
 
 
 def _plain(slope: Slope, typical: float) -> torch.Tensor:
-    """1: the penalty is a number."""
+    """Return ones, the metric of a penalty that is a number."""
     return torch.ones_like(slope.mean)
 
 
 @policy.register
 def _of_pisa(rule: PISA) -> Policy:
-    """Sigma = rho = h, so that 2 sigma + 4 rho q is twice what stability asks for; without rho sigma = 2 h.
+    """Set sigma = rho = h, so that 2 sigma + 4 rho q is twice what stability asks for; without rho, sigma = 2 h.
 
-    Q of the other preconditioners is a curvature itself, so that rho is 1, and enough from 3/4 on.
+    The other preconditioners make Q a curvature itself; there rho is 1, and 3/4 would be enough.
     """
     curved = getattr(rule.preconditioner, "curved", True)
 
@@ -171,7 +172,7 @@ def _of_pisa(rule: PISA) -> Policy:
 
 @policy.register
 def _of_sisa(rule: SISA) -> Policy:
-    """Sigma at h, and rho q as large for an entry of typical size; see PISA."""
+    """Set sigma = h, and rho q = h for an entry of typical size; see PISA."""
 
     def numbers(start: Start) -> dict[str, float | str]:
         return _at(rule, start.h, start.h / start.typical, start.typical)
@@ -181,7 +182,7 @@ def _of_sisa(rule: SISA) -> Policy:
 
 @policy.register
 def _of_nsisa(rule: NSISA) -> Policy:
-    """Sigma 20 and rho 80, whatever the loss: a matrix moves by about 2 o / sigma, with o of unit scale."""
+    """Set sigma 20 and rho 80 for any loss: a matrix moves by about 2 o / sigma, with o of unit scale."""
 
     def numbers(start: Start) -> dict[str, float | str]:
         return {"sigma": choose(rule.sigma, 5, 20, 80), "rho": choose(rule.rho, 8, 80, 800)}
@@ -191,10 +192,10 @@ def _of_nsisa(rule: NSISA) -> Policy:
 
 @policy.register
 def _of_sisa_d(rule: SISAD) -> Policy:
-    """Rho = 19 to 9 sigma, by how much of g is chance; 2 sigma + 4 rho = 3 h, also with a given rho; sigma >= sqrt(T).
+    """Set rho = 19 to 9 sigma, by how much of g is chance, with 2 sigma + 4 rho = 3 h and sigma >= sqrt(T).
 
-    The duals average 1 + rho / sigma gradients. A round moves an entry by about 1 / sigma, so in T reports by chance
-    alone by sqrt(T) / sigma, which is to be at most 1: nothing else holds weights where a loss is easy.
+    The duals average 1 + rho / sigma gradients. A round moves an entry by about 1 / sigma, so T reports move it by
+    sqrt(T) / sigma through chance alone. That must be at most 1, as nothing else holds weights where a loss is easy.
     """
 
     def eps(typical: float) -> float:
@@ -215,21 +216,21 @@ def _of_sisa_d(rule: SISAD) -> Policy:
 
 
 def _at(rule: AdmmRule, h: float, rho: float, q: float) -> dict[str, float | str]:
-    """Sigma about h, and above what stability asks for, (3 h - 4 rho q) / 2; rho where it is not given."""
+    """Set sigma to about h and above what stability asks for, (3 h - 4 rho q) / 2, and rho where it is not given."""
     rho = choose(rule.rho, rho / 10, rho, 10 * rho)
     least = max(0.3 * h, (3 * h - 4 * rho * q) / 2)
     return {"sigma": choose(rule.sigma, least, max(h, 4 / 3 * least), max(3 * h, least)), "rho": rho}
 
 
 def choose(setting: float | Auto, least: float, best: float, most: float) -> float:
-    """A setting as it is given, or the hint as far as it lies between two bounds, or without one what is best."""
+    """Return a number as it is given, or its hint brought between two bounds, or the best value if there is no hint."""
     if not isinstance(setting, Auto):
         return setting
     return rounded(best if setting.hint is None else min(max(setting.hint, least), most))
 
 
 def rounded(value: float) -> float:
-    """A number to DIGITS significant digits."""
+    """Return a number to DIGITS significant digits."""
     return float(f"{value:.{DIGITS - 1}e}")
 
 
@@ -241,20 +242,20 @@ def curvature_along(
     steps: int,
     entries: Sequence[slice] = (slice(None),),
 ) -> float:
-    """Curvature of the mean loss in a metric, by power steps.
+    """Measure the curvature of the mean loss in a metric, by power steps.
 
     Args:
-        gradient: The mean gradient at a point, [p] -> [p].
-        w: Where, [p].
-        g: The gradient there, [p].
+        gradient: Returns the mean gradient at a point, [p] -> [p].
+        w: The point to measure at, [p].
+        g: The gradient at w, [p].
         metric: P, [p], above 0.
-        steps: How many; 1: along P^-1 g, many: the largest.
-        entries: Along which entries.
+        steps: Number of power steps: 1 measures along P^-1 g, many find the largest curvature.
+        entries: The entries of w to measure along.
 
     Returns:
-        h_steps; 0 or not finite where the loss is flat, or not finite, there.
+        h_steps; 0 where the loss is flat, and not finite where the loss is not.
     """
-    root = torch.full_like(metric, math.inf)  # nothing moves there
+    root = torch.full_like(metric, math.inf)  # so that nothing moves elsewhere
     for part in entries:
         root[part] = metric[part].sqrt()
     there = torch.cat([w[part] for part in entries])

@@ -1,8 +1,8 @@
-"""Kernels compiled to one pass over memory, with the bits of the same operations one by one, and the way without.
+"""Kernels compiled to one pass over memory, with the same bits as their operations one by one.
 
-torch's ahead-of-time compiler makes a kernel's code in a process of its own, while rounds go on block by block; so no
-process that trains imports a compiler. Code is kept for later runs in the user's cache folder, by everything that it
-depends on. It counts only once it has given, in this process, the bits of the plain operations.
+torch's ahead-of-time compiler makes a kernel's code in a separate process while rounds go on block by block, so no
+process that trains imports a compiler. The user's cache folder keeps the code for later runs, named by everything that
+it depends on. A process uses it only after it has reproduced the bits of the plain operations there.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from pisa_ray.algorithm.kernel import Kernel
 from pisa_ray.algorithm.layout import blocks
 from pisa_ray.later import torch
 
-#: Entries that a kernel moves block by block before it is compiled: about as long as compiling takes on one core.
+#: Entries that a kernel moves block by block before it is compiled; that takes about as long as compiling on one core.
 WORTH = 5_000_000_000
 
-#: Entries that new code is tried with; odd, so that no vector width divides them.
+#: Number of entries that new code is tried with; it is odd, so that no vector width divides it.
 TRIED = 1003
 
-#: Seconds after which a compiler is given up.
-PATIENCE = 1800.0
+#: Seconds after which a compilation is given up.
+COMPILE_SECONDS = 1800.0
 
-#: The file with the code, in a folder of the cache, and its hash; code for GPUs is beside it.
+#: The file with the code in a folder of the cache, and the file with its hash. Code for GPUs is beside them.
 LIBRARY, HASH = "kernel.so", "kernel.sha256"
 
-#: A compiled kernel: w, g, ... and the numbers as a tensor.
+#: A compiled kernel, which is called with w, g, ... and the numbers as a tensor.
 Code: TypeAlias = "Callable[[list[torch.Tensor]], object]"
 
 _when: bool | None = None
@@ -53,15 +53,15 @@ def use(when: bool | None) -> None:
     """Say whether this process is to use compiled kernels.
 
     Args:
-        when: True: compile each that is met at once. None: use what the cache has, and compile where a kernel has moved
-            WORTH entries. False: never.
+        when: True: compile each kernel when it is first needed. None: use the code in the cache, and compile a kernel
+            once it has moved WORTH entries. False: use none.
     """
     global _when  # noqa: PLW0603  (as torch's own settings, it is one of the process)
     _when = when
 
 
 def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float]) -> None:
-    """Take a kernel's step on all entries, compiled where that is ready; see Kernel.__call__ for the arguments."""
+    """Take a kernel's step on all entries, by compiled code if it is ready; see Kernel.__call__ for the arguments."""
     like = vectors[0]
     if _when is not False and len(like) > 1 and like.dtype == torch.float32 and has_name(kernel):
         code = _of(kernel, like.device).ready(len(like))
@@ -74,7 +74,7 @@ def run(kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float
 
 
 def wait(seconds: float) -> bool:
-    """Wait until what is being compiled is ready, so many seconds at most; returns whether it is."""
+    """Wait for the compilations under way, at most some seconds; return whether their code is ready."""
     until = time.monotonic() + seconds
     begun = [compiling for compiling in _known.values() if compiling.process is not None]
     for compiling in begun:
@@ -93,7 +93,7 @@ def _of(kernel: Kernel, device: torch.device) -> _Compiling:
 
 
 class _Compiling:
-    """One kernel on one device: not asked for yet, being compiled, ready, or given up."""
+    """The compilation of a kernel for a device: not begun, under way, ready, or given up."""
 
     def __init__(self, kernel: Kernel, device: torch.device) -> None:
         self.kernel, self.device = kernel, device
@@ -101,11 +101,11 @@ class _Compiling:
         self.process: subprocess.Popen[bytes] | None = None
         self._moved, self._until = 0, 0.0
         self._path: Path | None = cache_folder() / folder_name(kernel, device)
-        if os.path.exists(self._path):  # not Path.exists, which raises where it may not look
+        if os.path.exists(self._path):  # Path.exists would raise where permissions are missing
             self._load()
 
     def ready(self, entries: int) -> Code | None:
-        """The code, if it is there by now; counts the entries that are moved without."""
+        """Return the code if it is there by now; otherwise count the entries that are moved without it."""
         if self.code is not None or self._path is None:
             return self.code
         if self.process is not None:
@@ -122,7 +122,7 @@ class _Compiling:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (until the process ends)
-            self._until = time.monotonic() + PATIENCE
+            self._until = time.monotonic() + COMPILE_SECONDS
             self.process = subprocess.Popen(  # noqa: S603  (ourselves)
                 [sys.executable, "-P", "-m", "pisa_ray.algorithm.compiler", str(self._path), described(self.kernel),
                  self.device.type, str(torch.get_num_threads())],
@@ -135,7 +135,7 @@ class _Compiling:
     def _end(self) -> None:
         assert self.process is not None  # noqa: S101  (for the type checker)
         code, process, self.process = self.process.returncode, self.process, None
-        if code is None:  # it has had all the time that it may have
+        if code is None:  # the time for compiling is over
             process.kill()
             process.wait()
         self._errors.seek(0)
@@ -150,7 +150,7 @@ class _Compiling:
         assert self._path is not None  # noqa: S101  (for the type checker)
         try:
             trusted(self._path)
-            if is_damaged(self._path):  # it is made again, like what is not there
+            if is_damaged(self._path):  # the code is made again, as if it were missing
                 shutil.rmtree(self._path)
                 return
             code = load(self._path, self.device)
@@ -177,31 +177,31 @@ class _Compiling:
 
 
 def has_name(kernel: Kernel) -> bool:
-    """Whether another process can find what a kernel is made of: not a second moment of somebody's own."""
+    """Return whether another process can import the parts of a kernel, which excludes a second moment of the user's."""
     return kernel.root is None or getattr(rules, getattr(kernel.root, "__name__", ""), None) is kernel.root
 
 
 def described(kernel: Kernel) -> str:
-    """A kernel as JSON."""
+    """Return a kernel as JSON."""
     root = kernel.root.__name__ if kernel.root else None
     return json.dumps({**{name: getattr(kernel, name) for name in ("rule", "moment", "diagonal", "first", "last")},
                        "root": root})  # fmt: skip
 
 
 def read(description: str) -> Kernel:
-    """A kernel from its JSON."""
+    """Return a kernel from its JSON."""
     fields: dict[str, Any] = json.loads(description)
     return Kernel(**{**fields, "root": getattr(rules, fields["root"]) if fields["root"] else None})
 
 
 def _packages() -> list[str]:
-    """Where another process finds this package and torch: not the folder of a script, whose files can hide Python's."""
+    """Return the folders of this package and torch, without that of a script, whose files could hide Python's."""
     ours = [str(Path(str(module.__file__)).parents[up]) for module, up in ((rules, 2), (torch, 1))]
     return [*filter(None, [os.environ.get("PYTHONPATH")]), *dict.fromkeys(ours)]
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: pisa_ray in the user's cache folder (XDG_CACHE_HOME), or of this login's own."""
+    """Return the folder of compiled kernels: pisa_ray in the user's cache folder (XDG_CACHE_HOME), or one per login."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not home.is_absolute() or not _writable(home):
         home = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
@@ -209,13 +209,13 @@ def cache_folder() -> Path:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a folder can be written to, or be made."""
+    """Return whether a folder can be written to or made."""
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     return os.access(there, os.W_OK | os.X_OK)
 
 
 def processor() -> str:
-    """What the processor can do, as compilers see it."""
+    """Return the processor's instruction sets, as the system names them."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("flags", "Features")):
@@ -224,7 +224,7 @@ def processor() -> str:
 
 
 def folder_name(kernel: Kernel, device: torch.device) -> str:
-    """A name that says all that a kernel's code depends on."""
+    """Return a name that says all that a kernel's code depends on."""
     parts = [described(kernel), torch.__version__, platform.machine(), processor(), torch.get_num_threads()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
@@ -233,15 +233,15 @@ def folder_name(kernel: Kernel, device: torch.device) -> str:
 
 
 def load(path: Path, device: torch.device) -> Code:
-    """The code in a folder of the cache.
+    """Return the code in a folder of the cache.
 
     Raises:
-        OSError: It cannot be read.
-        RuntimeError: It is damaged, or cannot be run here.
+        OSError: If it cannot be read.
+        RuntimeError: If it is damaged or cannot run here.
     """
     library = str(path / LIBRARY)
     if device.type == "cuda":
-        on_gpu: Any = torch._C._aoti.AOTIModelContainerRunnerCuda  # of CUDA builds
+        on_gpu: Any = torch._C._aoti.AOTIModelContainerRunnerCuda  # CUDA builds have it
         run: Code = on_gpu(library, 1, str(device), str(path)).run
     else:
         run = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1).run
@@ -249,7 +249,7 @@ def load(path: Path, device: torch.device) -> Code:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether code of the cache is not what was written there; to run what is cut short would end the process."""
+    """Return whether code in the cache differs from what was written; running a cut file would end the process."""
     try:
         return (path / HASH).read_text() != sha256(path / LIBRARY)
     except (OSError, UnicodeDecodeError):
@@ -257,15 +257,15 @@ def is_damaged(path: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's content."""
+    """Return the hash of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trusted(path: Path) -> None:
-    """Refuse code that somebody else can have written.
+    """Refuse code that somebody else may have written.
 
     Raises:
-        OSError: The code or its folders belong to somebody else, or others may write there.
+        OSError: If the code or its folders belong to somebody else, or others may write there.
     """
     library = path / LIBRARY
     for place in (path.parent, path, *([library] if os.path.lexists(library) else [])):
@@ -275,17 +275,17 @@ def trusted(path: Path) -> None:
 
 
 def example(kernel: Kernel, entries: int, device: torch.device) -> tuple[list[torch.Tensor], list[float]]:
-    """Vectors and numbers that a kernel can be tried with, always the same."""
+    """Return vectors and numbers to try a kernel with, always the same."""
     random = torch.Generator().manual_seed(0)
     row = torch.randn((entries + 1) * kernel.vectors, generator=random).to(device)
-    vectors = [row[k * (entries + 1) + 1 :][:entries] for k in range(kernel.vectors)]  # not aligned, as in messages
+    vectors = [row[k * (entries + 1) + 1 :][:entries] for k in range(kernel.vectors)]  # unaligned, as in messages
     if kernel.moment:
         vectors[3].abs_()
     return vectors, [0.3, 1.7, 0.37, 2e-3, 1e-3, 0.97, 0.03, 0.0873][: kernel.count]
 
 
 def same_bits(kernel: Kernel, code: Code, device: torch.device) -> bool:
-    """Whether code does what a kernel does operation by operation, to the last bit."""
+    """Return whether compiled code gives the same bits as the kernel operation by operation."""
     (ours, numbers), (theirs, _) = (example(kernel, TRIED, device) for _ in range(2))
     kernel(ours, numbers)
     code([*theirs, torch.tensor(numbers, device=device)])

@@ -1,4 +1,4 @@
-"""Compiles one kernel to a folder of the cache, in a process of its own.
+"""The command that compiles one kernel into a folder of the cache, run as a separate process.
 
 python -m pisa_ray.algorithm.compiler PATH KERNEL DEVICE THREADS
 """
@@ -20,7 +20,7 @@ from torch import nn
 from pisa_ray.algorithm.compiled import HASH, LIBRARY, example, read, sha256
 from pisa_ray.algorithm.kernel import Kernel
 
-#: No two operations are contracted into one that rounds once, none is reordered, and nothing else is left behind.
+#: The compiler may not contract two operations into one that rounds once, nor reorder any, nor leave other files.
 EXACT = {
     "cpp.enable_floating_point_contract_flag": "off",
     "aot_inductor.compile_wrapper_opt_level": "O0",
@@ -32,7 +32,7 @@ EXACT = {
 
 
 class Pass(nn.Module):
-    """A kernel as the compiler takes it.
+    """A kernel as a module, which the compiler needs.
 
     Args:
         kernel: The kernel.
@@ -49,12 +49,12 @@ class Pass(nn.Module):
 
 
 def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
-    """Write a kernel's code, for any number of entries above 1; does nothing where it is there."""
+    """Write a kernel's code, for any number of entries above 1, unless it is there already."""
     with path.with_name("lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process per machine at a time
         if path.exists():
             return
-        for left in path.parent.glob("tmp*"):  # by a compiler that was killed
+        for left in path.parent.glob("tmp*"):  # a compiler that was killed left it
             shutil.rmtree(left, ignore_errors=True)
         vectors, numbers = example(kernel, 4096, device)
         entries = torch.export.Dim("entries", min=2)
@@ -73,25 +73,25 @@ def compile_kernel(path: Path, kernel: Kernel, device: torch.device) -> None:
 
 
 def unpack(package: Path, folder: Path) -> None:
-    """Take the code out of a package: the library, and what of a GPU's code is beside it there."""
+    """Extract the code from a package: the library, and the files of GPU code beside it."""
     folder.mkdir(mode=0o700)
     with zipfile.ZipFile(package) as files:
         for name in files.namelist():
             if name.endswith((".so", ".cubin")):
                 (folder / (LIBRARY if name.endswith(".so") else Path(name).name)).write_bytes(files.read(name))
     (folder / HASH).write_text(sha256(folder / LIBRARY))
-    for file in folder.iterdir():  # before the folder has its name
+    for file in folder.iterdir():  # before the folder gets its name
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
 
 
 def main() -> None:
-    """Read the command line, and be nice to what trains meanwhile."""
+    """Read the command line, and compile at a low priority beside the training."""
     path, kernel, device, threads = sys.argv[1:]
     os.nice(10)
     os.umask(0o077)  # code that others may write is not run
     torch.set_num_threads(int(threads))
-    os.environ["TRITON_DEFAULT_FP_FUSION"] = "0"  # on GPUs, too, no two operations become one
+    os.environ["TRITON_DEFAULT_FP_FUSION"] = "0"  # GPUs may not contract operations either
     compile_kernel(Path(path), read(kernel), torch.device(device))
 
 

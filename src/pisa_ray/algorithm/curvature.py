@@ -9,9 +9,9 @@ from pisa_ray.later import torch
 
 
 class Curvature:
-    """A loss F(w) = criterion(outputs(w)), seen through Hessian- and Gauss-Newton-vector products and sample gradients.
+    """Hessian- and Gauss-Newton-vector products and sample gradients of a loss F(w) = criterion(outputs(w)).
 
-    Graphs are built when first asked for and kept for all products: memory like that of a backward pass per kind.
+    A graph is built at the first product of its kind and kept for all others, in about the memory of a backward pass.
 
     Args:
         w: The point, flat, [p].
@@ -19,7 +19,7 @@ class Curvature:
         criterion: z -> the mean loss, a scalar.
         sample_loss: (flat w, j) -> the loss of sample j by itself, a scalar.
         samples: b, the number of samples.
-        generator: Where random probes come from; needed by HessianDiagonal with probes.
+        generator: Draws random probes; HessianDiagonal needs one if it has probes.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Curvature:
 
     @cached_property
     def w(self) -> torch.Tensor:
-        """The point, [p], as a leaf that gradients are taken at."""
+        """The point, [p], as a leaf of the graph."""
         return self._at.detach().clone().requires_grad_()
 
     @cached_property
@@ -51,7 +51,7 @@ class Curvature:
         return gradient
 
     def hessian(self, v: torch.Tensor) -> torch.Tensor:
-        """(grad^2 F) v, [p], by differentiating <grad F, v>."""
+        """Return (grad^2 F) v, [p], by differentiating <grad F, v>."""
         if not self._gradient.requires_grad:  # F is linear in w
             return torch.zeros_like(v)
         (product,) = torch.autograd.grad(self._gradient, self.w, v, retain_graph=True, materialize_grads=True)
@@ -68,7 +68,7 @@ class Curvature:
         return y, jt_y, z, loss_gradient
 
     def gauss_newton(self, v: torch.Tensor) -> torch.Tensor:
-        """J^T (d2 loss / dz2) J v, [p]: never indefinite when the loss is convex in the outputs."""
+        """Return J^T (d2 loss / dz2) J v, [p], which is never indefinite if the loss is convex in the outputs."""
         y, jt_y, z, loss_gradient = self._output_graph
         (j_v,) = torch.autograd.grad(jt_y, y, v, retain_graph=True)  # <J^T y, v> is linear in y with slope J v
         if not loss_gradient.requires_grad:
@@ -78,7 +78,7 @@ class Curvature:
         return product
 
     def sample_gradients(self) -> Iterator[torch.Tensor]:
-        """Each sample's gradient, [p], one forward and backward pass each."""
+        """Yield each sample's gradient, [p], one forward and backward pass each."""
         for j in range(self.samples):
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(self._sample_loss(self.w, j), self.w)

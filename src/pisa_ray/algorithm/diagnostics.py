@@ -1,4 +1,4 @@
-"""How the iteration is doing: (12) of docs/algorithm.md."""
+"""Diagnostics of the iteration, (12) of docs/algorithm.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pisa_ray.later import torch
 
 @dataclass(frozen=True)
 class ShardDiagnostics:
-    """One shard's terms, in float64, after its step of a round; all but the first are None without a dual.
+    """One shard's terms in float64 after its report; without a dual, all but the first are None.
 
     Attributes:
-        gap: ||w_i - w||^2; of methods with local steps, how far they led.
+        gap: ||w_i - w||^2, where w_i is the end of the local steps.
         dual_gap: ||pi_i + grad F_i(w_i)||^2, on the round's mini-batch.
         lagrangian: F_i(w_i) + <pi_i, w_i - w> + (s_i/2) ||w_i - w||^2, on the round's mini-batch.
-        momentum: Mean of 1 - theta; None where Q has no entries.
+        momentum: Mean of 1 - theta; None where Q is a product without entries.
     """
 
     gap: float
@@ -56,7 +56,7 @@ def shard_diagnostics(
 
 
 def combine(shards: Sequence[ShardDiagnostics], alpha: Sequence[float]) -> dict[str, float | None]:
-    """Weighted over shards in the order of their ids, in float64: the same bits wherever the shards are.
+    """Return weighted sums over shards, in float64 and in the order of ids, so that the bits are the same anywhere.
 
     Returns:
         primal_residual, dual_residual, augmented_lagrangian (without its lambda term) and momentum.

@@ -1,4 +1,4 @@
-"""What drives the rules: which entries of w follow which, where their state is, local steps, blocks and diagnostics."""
+"""Applies the rules: which entries of w follow which rule, where their state lies, local steps and diagnostics."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pisa_ray.algorithm.state import ShardState
 
 @dataclass(kw_only=True)
 class DualState(ShardState):
-    """What a shard of PISA and its kin keeps.
+    """The state of a shard for methods with duals.
 
     Attributes:
         dual: pi_i, the multiplier of w_i = w, [p].
-        moment: Second moments, of the entries whose rule has one.
-        momentum: b_i, of the entries whose rule has one.
+        moment: Second moments of the entries whose rule has one.
+        momentum: b_i of the entries whose rule has one.
     """
 
     dual: torch.Tensor
@@ -40,10 +40,10 @@ class Piece:
     """Neighbouring entries under one rule.
 
     Attributes:
-        entries: Where they are in w, the gradient, the dual and N.
-        moment: Where their moments are, if they have any.
-        momentum: Where their momenta are, if they have any.
-        penalty: Where their penalty is in M: one place of the part, or a place for each.
+        entries: Their slice of w, the gradient, the dual and N.
+        moment: Their slice of all moments, if they have any.
+        momentum: Their slice of all momenta, if they have any.
+        penalty: Their slice of M: the part's one entry, or an entry for each.
     """
 
     entries: slice
@@ -57,11 +57,11 @@ class Part:
     """The entries of w that one rule moves.
 
     Attributes:
-        path: What its numbers are found by in the method: "" or, for the rest of NSISA, "rest.".
+        path: The prefix of its numbers in the method: "" or, for the rest of NSISA, "rest.".
         rule: The rule and its numbers.
-        ratio: Its sigma in units of the method's.
+        ratio: Its sigma, in units of the method's sigma.
         slots: Its parameters.
-        pieces: Their entries.
+        pieces: Its entries.
     """
 
     path: str
@@ -71,7 +71,7 @@ class Part:
     pieces: tuple[Piece, ...]
 
     def mask(self, like: torch.Tensor) -> torch.Tensor:
-        """1 on its entries, else 0, [p]."""
+        """Return a vector [p] that is 1 at the part's entries and 0 elsewhere."""
         mask = torch.zeros_like(like)
         for piece in self.pieces:
             mask[piece.entries] = 1
@@ -80,14 +80,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """A method's parts of one layout.
+    """The parts that a method makes of a layout.
 
     Attributes:
         layout: The layout.
         parts: The parts that have entries.
-        penalties: Where their penalties are in M.
-        moments: Entries of all moments.
-        momenta: Entries of all momenta.
+        penalties: Where their penalties lie in M.
+        moments: Number of entries of all moments.
+        momenta: Number of entries of all momenta.
     """
 
     layout: Layout
@@ -98,7 +98,7 @@ class Plan:
 
     @classmethod
     def of(cls, layout: Layout, members: Sequence[tuple[str, AdmmRule, float, Sequence[Slot]]]) -> Plan:
-        """Lay out parts.
+        """Lay out the parts.
 
         Args:
             layout: Where the parameters lie in w.
@@ -115,7 +115,7 @@ class Plan:
             else:
                 runs.append((k, slot.part))
         moment = momentum = penalty = 0
-        scalar: dict[str, slice] = {}  # of rules with the same numbers
+        scalar: dict[str, slice] = {}  # by path, as the pieces of a part share their penalty
         pieces: dict[int, list[Piece]] = {}
         for k, entries in runs:
             path, rule, *_ = members[k]
@@ -144,25 +144,25 @@ class Plan:
         return cls(layout, parts, Penalties(layout.size, penalty or 1, places), moment, momentum)
 
     def state(self, w: torch.Tensor) -> DualState:
-        """A shard's state before its first report: all 0."""
+        """Return a shard's state before its first report, which is all 0."""
         return DualState(dual=torch.zeros_like(w), moment=w.new_zeros(self.moments), momentum=w.new_zeros(self.momenta))
 
 
 @dataclass(frozen=True)
 class LocalStep:
-    """One of the local steps of a report.
+    """One local step of a report.
 
     Attributes:
-        task: The report's.
+        task: The report's task.
         shard: The shard's state.
-        message: Where the report's message goes.
+        message: The report's message, which the last step writes.
         batch: The step's mini-batch.
-        v: Where it begins, [p]; only read. The first begins at task.w itself.
-        g: The gradient there, [p]; a rule may overwrite its own entries.
-        to: Where it puts the point it leads to, [p]; unused by the last, which writes the message.
-        number: How many the shard has taken with this one, from 1: k in every bias correction.
-        first: Whether it is the report's first.
-        last: Whether it is the last.
+        v: The point that the step begins at, [p]; only read. The first step begins at task.w itself.
+        g: The gradient at v, [p]; a rule may overwrite its own entries.
+        to: Receives the point that the step leads to, [p]; the last step leaves it alone.
+        number: The number of the step among all of the shard's, from 1: k in every bias correction.
+        first: Whether it is the report's first step.
+        last: Whether it is the report's last step.
     """
 
     task: Task
@@ -177,7 +177,7 @@ class LocalStep:
     last: bool
 
     def sigma(self, part: Part) -> float:
-        """The part's penalty in this iteration."""
+        """Return the part's penalty in this iteration."""
         return self.task.sigma if part.ratio == 1 else self.task.sigma * part.ratio
 
     def apply(
@@ -189,18 +189,18 @@ class LocalStep:
         root_numbers: Sequence[float] = (),
         vector: torch.Tensor | None = None,
     ) -> float | None:
-        """Let a rule of rules.py move the part's entries.
+        """Move the part's entries by a rule of rules.py.
 
         Args:
             part: The part.
             rule: The rule's name in kernel.RULES.
             numbers: The rule's numbers, sigma first.
-            root: How the second moment goes on, if there is one.
+            root: Updates the second moment and returns its root, if the rule has one.
             root_numbers: The root's numbers.
             vector: A vector that the rule takes where others have a moment, [p].
 
         Returns:
-            The sum of theta = sigma / (sigma + rho q) over the entries, where diagnosing.
+            The sum of theta = sigma / (sigma + rho q) over the entries in rounds with diagnostics, else None.
         """
         moment = part.rule.moments or vector is not None
         kernel = kernel_of(rule, root, moment, part.rule.diagonal, self.first, self.last)
@@ -223,14 +223,14 @@ class LocalStep:
         return theta if self.task.gap is not None and self.last else None
 
     def settle(self, part: Part) -> None:
-        """Write the part's penalty, where it is a number."""
+        """Write the part's penalty to the message if it is a number."""
         if self.last and not part.rule.diagonal:
             self.message.M[part.pieces[0].penalty].fill_(self.sigma(part)).mul_(self.task.alpha)
 
     def _diagnosed(
         self, kernel: Kernel, vectors: Sequence[torch.Tensor], numbers: Sequence[float], gap: torch.Tensor, sigma: float
     ) -> float:
-        """The same in a round with diagnostics: w_i - w goes to `gap`, and the sum of theta is returned."""
+        """Do the same in a round with diagnostics: write w_i - w to `gap`, and return the sum of theta."""
         theta = 0.0
         for block in blocks(gap):
             move, s, denominator = kernel([x[block] for x in vectors], numbers, weigh=self.task.alpha != 1)
@@ -242,7 +242,7 @@ class LocalStep:
 
 
 def local_steps(shard: DualState, task: Task, message: Message) -> Iterator[LocalStep]:
-    """A report: its local steps, each with a mini-batch that is drawn when the step before is done."""
+    """Yield the local steps of a report, each with a mini-batch that is drawn after the step before."""
     taken = shard.reports * task.steps
     shard.reports += 1
     room = torch.empty_like(task.w) if task.steps > 1 else task.w
@@ -254,7 +254,7 @@ def local_steps(shard: DualState, task: Task, message: Message) -> Iterator[Loca
 
 
 def step(plan: Plan, shard: DualState, task: Task, message: Message) -> float | None:
-    """A report of a shard; returns what Method.step does: the momentum of the last local step."""
+    """Make a shard's report; return the momentum of its last local step, as Method.step does."""
     momentum: float | None = None
     for local in local_steps(shard, task, message):
         theta = [part.rule.take(local, part) for part in plan.parts]

@@ -1,4 +1,4 @@
-"""A rule with the lines that follow it as one function of vectors and numbers: run block by block, or compiled."""
+"""A rule, its dual line and its message as one function of vectors and numbers, run block by block or compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pisa_ray.algorithm import rules
 from pisa_ray.algorithm.rules import Moved, Number, Root
 from pisa_ray.later import torch
 
-#: (pi, g, m, root, numbers) -> what rules.py gives, by name; m is the moment, or the vector that a rule takes for it.
+#: (pi, g, m, root, numbers) -> (move, s, denominator), by name; m is the moment, or a vector that replaces it.
 RULES: dict[str, Callable[..., Moved]] = {
     "given": lambda pi, g, m, root, n: (m, n[0], n[0]),
     "pisa": lambda pi, g, m, root, n: rules.pisa(pi, g, n[0], n[1]),
@@ -20,21 +20,21 @@ RULES: dict[str, Callable[..., Moved]] = {
     "sisa_d": lambda pi, g, m, root, n: rules.sisa_d(pi, g, lambda d: root(m, d, *n[3:]), *n[:3]),
 }
 
-#: How many numbers a rule has, without its root's.
+#: How many numbers a rule has, not counting its root's.
 NUMBERS = {"given": 1, "pisa": 2, "pisa_diagonal": 1, "sisa": 3, "nsisa": 4, "sisa_d": 3}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One local step on a block.
+    """A local step on a block of entries.
 
     Attributes:
-        rule: Its name in RULES.
-        root: How the second moment goes on, or None.
-        moment: Whether it takes a moment, or another vector in its place.
+        rule: The rule's name in RULES.
+        root: Updates the second moment and returns its root, or None.
+        moment: Whether the step takes a moment, or a vector that replaces it.
         diagonal: Whether the penalty is a vector.
         first: Whether it is the report's first local step.
-        last: Whether it is the last.
+        last: Whether it is the report's last local step.
     """
 
     rule: str
@@ -46,36 +46,36 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """What it is, in words that make a file's name."""
+        """A description that can be part of a file's name."""
         root = f"-{self.root.__name__}" if self.root else ""
         return f"{self.rule}{root}{'-first' * self.first}{'-last' * self.last}"
 
     @property
     def count(self) -> int:
-        """How many numbers it takes."""
+        """How many numbers a call takes."""
         of_root = 0 if self.root is None else self.root.__code__.co_argcount - 2
         return self.last + NUMBERS[self.rule] + of_root
 
     @property
     def vectors(self) -> int:
-        """How many vectors it takes."""
+        """How many vectors a call takes."""
         return 4 + self.moment + (self.diagonal if self.last else 1)
 
     def numbers(self, rule: Sequence[float], root: Sequence[float], alpha: float) -> tuple[float, ...]:
-        """The numbers of a call: the rule's, then the root's; the last step's begin with alpha."""
+        """Return the numbers of a call: alpha if it is the last step, the rule's numbers, then the root's."""
         return (alpha, *rule, *root) if self.last else (*rule, *root)
 
     def __call__(self, vectors: Sequence[torch.Tensor], numbers: Sequence[Number], *, weigh: bool = True) -> Moved:
         """Take the step.
 
         Args:
-            vectors: w, g, pi, the moment or vector where there is one, the sum of the report's moves (N after the last
-                step), then where v goes, or for the last step M where the penalty is a vector; [n] each.
+            vectors: w, g, pi, the moment or its replacement if there is one, the sum of the report's moves (which the
+                last step turns into N), then the next v, or in the last step M if the penalty is a vector; [n] each.
             numbers: See `numbers`.
             weigh: Whether the message is multiplied by alpha.
 
         Returns:
-            The sum of the report's moves after the last step, else what is undefined; the penalty; the denominator.
+            (move, penalty, denominator); the last step returns the sum of the report's moves as the move.
         """
         w, g, pi, *more = vectors
         m = more.pop(0) if self.moment else None
@@ -94,5 +94,5 @@ class Kernel:
         return move, moved[1], moved[2]
 
 
-#: The same kernel for the same arguments, as a step asks for it again and again.
+#: Returns the same kernel for the same arguments, as every step asks for one.
 kernel_of = lru_cache(maxsize=256)(Kernel)

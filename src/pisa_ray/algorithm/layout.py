@@ -1,4 +1,4 @@
-"""Where each parameter lies in the flat vector w."""
+"""The place of each parameter in the flat vector w."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Slot:
         name: The parameter's name in the model.
         shape: Its shape.
         start: Index of its first entry in the flat vector.
-        matrix: Whether it can be treated as a matrix, (shape[0], the rest flattened): embeddings are none.
+        matrix: Whether it counts as a matrix, (shape[0], the rest flattened); embeddings do not.
         head: Whether it is the weight of the model's last linear layer.
     """
 
@@ -39,12 +39,12 @@ class Slot:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(rows, columns) as a matrix: a convolution is (out, in * kh * kw)."""
+        """(rows, columns) of the parameter as a matrix; a convolution is (out, in * kh * kw)."""
         return self.shape[0], self.size // self.shape[0]
 
     @property
     def flat(self) -> bool:
-        """Whether it is a matrix of one row or column, such as a class token: a vector, but for its shape."""
+        """Whether it is a matrix of one row or column, such as a class token."""
         return self.matrix and min(self.matrix_shape) == 1
 
 
@@ -60,11 +60,11 @@ class Layout:
 
     @classmethod
     def of(cls, parameters: Iterable[tuple[str, tuple[int, ...], bool]], heads: Collection[str] = ()) -> Layout:
-        """Lay out parameters given as (name, shape, matrix); what has fewer than two dimensions is no matrix.
+        """Lay out parameters given as (name, shape, matrix); with fewer than two dimensions none is a matrix.
 
         Args:
-            parameters: In the model's order.
-            heads: The names of those that are the weight of a last linear layer.
+            parameters: The parameters in the model's order.
+            heads: The names of the parameters that are the weight of a last linear layer.
         """
         slots, start = [], 0
         for name, shape, matrix in parameters:
@@ -78,15 +78,15 @@ class Layout:
         return self.slots[-1].part.stop if self.slots else 0
 
     def views(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The parameters as views of a flat vector [p], by name."""
+        """Return the parameters as views of a flat vector [p], by name."""
         return {slot.name: flat[slot.part].view(slot.shape) for slot in self.slots}
 
 
 def layout_of(module: torch.nn.Module) -> Layout:
-    """Where the trainable parameters of a module lie in w, and what they are.
+    """Lay out the trainable parameters of a module, and tell embeddings and heads from the others.
 
-    Embeddings are told by their class; the head is the last nn.Linear that is in no list of blocks, a ModuleList or a
-    Sequential of modules of one class: a model whose output is made otherwise has none.
+    Embeddings are known by their class. The head is the last nn.Linear that is in no list of blocks (a ModuleList, or a
+    Sequential of modules of one class); a model without such a layer has no head.
     """
     blocks_of = (m for m in module.modules() if _is_list_of_blocks(m))
     within = {id(part) for listed in blocks_of for part in listed.modules()}
@@ -105,12 +105,12 @@ def _is_list_of_blocks(module: torch.nn.Module) -> bool:
     return len(module) > 1 and len({type(part) for part in module}) == 1 and any(True for _ in module[0].children())
 
 
-#: Entries updated at a time on a CPU, so that the passes over a block find it in the core's own cache.
+#: Entries updated at a time on a CPU, so that a block stays in the core's own cache for all passes over it.
 BLOCK = 1 << 16
 
 
 def blocks(x: torch.Tensor) -> Iterator[slice]:
-    """Cut a vector in slices to update one after the other: blocks on a CPU, the whole elsewhere (fewer kernels)."""
+    """Yield slices of a vector to update in turn: blocks on a CPU, the whole elsewhere, which takes fewer kernels."""
     step = BLOCK if x.device.type == "cpu" else max(len(x), 1)
     for start in range(0, len(x), step):
         yield slice(start, min(start + step, len(x)))

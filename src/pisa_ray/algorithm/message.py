@@ -1,9 +1,9 @@
-"""What a shard tells the consensus, and the sum whose bits depend on shard ids only: (6) and (2) of docs/algorithm.md.
+"""Messages of shards, (6) of docs/algorithm.md, and their sum in (2), whose bits depend on shard ids only.
 
 A message is one row of numbers, alpha_i times [ N_i | M_i | buffers | 1 | norms ]. Rows are added along the binary tree
 over shard ids: node (level, index) covers the shards index * 2^level to (index + 1) * 2^level - 1 and is its left child
-plus its right child; where no shard has a say the other child stands alone. Whoever computes a node gets the same bits,
-so who hosts which shard, and in what order messages arrive, cannot change the sum.
+plus its right child; a child without messages is left out. Every process that computes a node gets the same bits, so
+neither the placement of shards on workers nor the order of arrival can change the sum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pisa_ray.algorithm.layout import blocks
 from pisa_ray.later import torch
 
-#: (level, index) of a node of the canonical tree; a shard's own message is (0, shard).
+#: (level, index) of a node of the canonical tree; the message of a shard is the leaf (0, shard).
 Node = tuple[int, int]
 
 
@@ -24,12 +24,12 @@ class Message:
     """The parts of a row, as views of it.
 
     Attributes:
-        N: s w + 2 pi' - pi ( = s w_i + pi'), [p]; of baselines, a gradient or the way that local steps went.
-        M: s, where Penalties says, [q]; one number or a vector [p], or some of either. Of baselines, what their
-            docstrings say.
-        buffers: The model's floating buffers, [b]: BatchNorm statistics; last those that are not averaged, of which the
-            sum has the first shard's, unweighted.
-        weight: 1 before weighting, sum of alpha after summing, [1].
+        N: s w + 2 pi' - pi ( = s w_i + pi'), [p]; for baselines, a gradient or the change that local steps made.
+        M: s as Penalties lays it out, [q]: one number, a vector [p], or some of either. The docstrings of baselines say
+            what theirs is.
+        buffers: The model's floating buffers, [b]: first BatchNorm statistics, then those that are not averaged, which
+            the sum has from the first shard, unweighted.
+        weight: 1 before weighting, the sum of alpha after summing, [1].
         norms: Where duals are clipped, ||pi_i' - pi_i|| at place i and 0 elsewhere, [m]; else [0].
     """
 
@@ -42,11 +42,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Penalties:
-    """Where the penalties of w's entries are in M.
+    """Where the penalties of w's entries lie in M.
 
     Attributes:
-        parameters: p, entries of w.
-        size: q, entries of M.
+        parameters: p, the number of entries of w.
+        size: q, the number of entries of M.
         places: (entries of w, their places in M: one for all of them, or as many), for all of w.
     """
 
@@ -56,16 +56,16 @@ class Penalties:
 
     @classmethod
     def number(cls, parameters: int) -> Penalties:
-        """One number for all."""
+        """Lay out one number for all entries."""
         return cls(parameters, 1, ((slice(0, parameters), slice(0, 1)),))
 
     @classmethod
     def vector(cls, parameters: int) -> Penalties:
-        """One for each entry."""
+        """Lay out one number for each entry."""
         return cls(parameters, parameters, ((slice(0, parameters), slice(0, parameters)),))
 
     def spread(self, M: torch.Tensor) -> torch.Tensor:
-        """M by entries of w, [p], or as it is where it is one number for all, [1]."""
+        """Return M by entries of w, [p], or M itself if it is one number for all, [1]."""
         if M.numel() in (1, self.parameters):
             return M
         out = M.new_empty(self.parameters)
@@ -79,9 +79,9 @@ class RowLayout:
     """Where the parts of a message lie in its row.
 
     Attributes:
-        parameters: p, entries of w.
-        penalties: Entries of M, see Penalties.
-        buffers: b, entries of the floating buffers.
+        parameters: p, the number of entries of w.
+        penalties: q, the number of entries of M; see Penalties.
+        buffers: b, the number of entries of the floating buffers.
         norms: m where duals are clipped, else 0.
     """
 
@@ -92,7 +92,7 @@ class RowLayout:
 
     @property
     def width(self) -> int:
-        """Entries of a row."""
+        """The number of entries of a row."""
         return sum(self._sizes())
 
     def _sizes(self) -> list[int]:
@@ -101,13 +101,13 @@ class RowLayout:
     def complete(
         self, row: torch.Tensor, alpha: float, buffers: torch.Tensor, *, weighed: bool = False
     ) -> torch.Tensor:
-        """Make a leaf of a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
+        """Complete a row whose N and M a step has written: fill in the rest, then weigh it, float32(alpha_i N_i).
 
         Args:
             row: The row, [width]; changed in place.
             alpha: The shard's weight, rounded once to the row's type.
             buffers: The model's floating buffers after the shard's forward pass, [b].
-            weighed: Whether N and M are already.
+            weighed: Whether N and M are weighed already.
 
         Returns:
             `row`.
@@ -124,12 +124,12 @@ class RowLayout:
 
 
 def keep_buffers(message: Message, kept: torch.Tensor, *, speaks: bool) -> None:
-    """Put in a complete message the buffers that are not averaged, so that the sum has them of one shard only.
+    """Put the buffers that are not averaged into a complete message, so that the sum has them from one shard only.
 
     Args:
         message: The message; changed in place.
         kept: The last of the shard's buffers.
-        speaks: Whether it is that shard.
+        speaks: Whether this is that shard.
     """
     own = message.buffers[-len(kept) :]
     if speaks:
@@ -144,7 +144,7 @@ def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
     Args:
         total: The sum of all rows.
         lam: lambda >= 0, the weight of (lambda/2) ||w||^2.
-        out: Where w goes, [p].
+        out: Receives w, [p].
 
     Returns:
         `out`.
@@ -157,10 +157,10 @@ def consensus(total: Message, lam: float, out: torch.Tensor) -> torch.Tensor:
 
 
 class TreeSum:
-    """The canonical tree of one round; nodes may arrive in any order, from anywhere, each once.
+    """The canonical tree of one round. Nodes may arrive in any order, from any process, each once.
 
     Args:
-        shards: m, the number of leaves that there may be.
+        shards: m, the largest number of leaves.
     """
 
     def __init__(self, shards: int) -> None:
@@ -171,24 +171,24 @@ class TreeSum:
         self._spare: list[torch.Tensor] = []
 
     def expect(self, leaves: Sequence[int]) -> None:
-        """Say whose messages there will be, in ascending order; until then, and by default, everybody's."""
+        """Name the shards whose messages will come, in ascending order; without this call, those of all shards will."""
         self._leaves = leaves
 
     def _has(self, level: int, index: int) -> bool:
-        """Whether a node has any leaf."""
+        """Return whether a message below a node is due."""
         first = bisect_left(self._leaves, index << level)
         return first < len(self._leaves) and self._leaves[first] < (index + 1) << level
 
     def add(self, node: Node, values: torch.Tensor, *, owned: bool = False) -> None:
-        """Put a node in its place and add up as far as both children of a parent are known.
+        """Put a node into the tree, and add up pairs of children as far as both are known.
 
         Args:
             node: (level, index) of the row.
             values: Sum of that node's messages, [width]; only read, unless `owned`.
-            owned: The row came from `buffer` and is given back: it may be overwritten.
+            owned: Whether the row came from `buffer` and is given back, so that it may be overwritten.
 
         Raises:
-            ValueError: The node is not in the tree, or is part of a sum already.
+            ValueError: If the node is not in the tree, or is part of a sum already.
         """
         level, index = node
         if not (0 <= level <= self._height and 0 <= index << level < self.shards and self._has(level, index)):
@@ -218,32 +218,32 @@ class TreeSum:
         return _Row(out, owned=True)
 
     def nodes(self) -> dict[Node, torch.Tensor]:
-        """The largest sums that can be formed from what has been added; they live until the next add or clear."""
+        """Return the largest sums of the nodes so far, valid until the next `add` or `clear`."""
         return {node: row.values for node, row in sorted(self._waiting.items())}
 
     def is_complete(self) -> bool:
-        """Whether all messages are in."""
+        """Return whether all messages have been added."""
         return set(self._waiting) == {(self._height, 0)}
 
     def total(self) -> torch.Tensor:
-        """The sum of all messages; it lives until the next clear.
+        """Return the sum of all messages, valid until the next `clear`.
 
         Raises:
-            ValueError: Some shards' messages are missing.
+            ValueError: If messages are missing.
         """
         if not self.is_complete():
             raise ValueError(f"the sum is not complete: it has only the nodes {sorted(self._waiting)}")
         return self._waiting[self._height, 0].values
 
     def buffer(self, width: int, like: torch.Tensor) -> torch.Tensor:
-        """A row [width] to write to, of the type and device of `like`: a used one where one fits."""
+        """Return a row [width] to write to, of the type and device of `like`; used rows are handed out again."""
         for i, spare in enumerate(self._spare):
             if len(spare) == width and spare.dtype == like.dtype:
                 return self._spare.pop(i)
         return like.new_empty(width)
 
     def clear(self) -> None:
-        """Forget all nodes; our rows are kept for the next round, but for those of another width than the last."""
+        """Forget all nodes, and keep their rows for the next round if they have the width of the last one."""
         rows = [row.values for row in self._waiting.values()]
         self._spare += [row.values for row in self._waiting.values() if row.owned]
         self._spare = [spare for spare in self._spare if not rows or len(spare) == len(rows[-1])]

@@ -1,7 +1,7 @@
-"""What every method is made of: a step on one shard, and an update of w from the sum of the messages.
+"""The interface of methods: a step on one shard, and an update of w from the sum of the messages.
 
-PISA and its kin (admm.py) and the baselines (local_steps.py, synchronous.py) differ in these two only; shards, streams,
-sums, workers, checkpoints and recovery are the same for all.
+Methods with duals (methods/admm.py) and the baselines (methods/federated.py, methods/synchronous.py) differ in these
+two only; shards, streams, sums, workers, checkpoints and recovery are the same for all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pisa_ray.options import Kind
 if TYPE_CHECKING:
     from pisa_ray.algorithm.methods.admm import AdmmRule
 
-#: What a method adds to the loss: (what enters the model's last linear layer, which rows of the batch) -> a scalar.
+#: A term that a method adds to the loss: (inputs of the model's last linear layer, slice of the batch) -> a scalar.
 Term: TypeAlias = "Callable[[torch.Tensor, slice], torch.Tensor]"
 
 MemoryOf = Literal["steps", "founders"]
@@ -32,12 +32,12 @@ MemoryOf = Literal["steps", "founders"]
 
 @dataclass(frozen=True)
 class Ask:
-    """Something that a method asks of a mini-batch.
+    """A request of a method to a mini-batch, which is tried before a run.
 
     Attributes:
-        ask: Asks for it at a point.
-        wrong: What it means where that raises, as a sentence begins.
-        remedy: What to do then.
+        ask: Makes the request at a point.
+        wrong: The beginning of the error message if it fails.
+        remedy: The end of that message: what the user can do.
     """
 
     ask: Callable[[Batch, torch.Tensor], object]
@@ -49,28 +49,28 @@ class Batch(Protocol):
     """A mini-batch B_i of a shard's data, and the mean loss on it as a function of the parameters."""
 
     def gradient(self, point: torch.Tensor, term: Term | None = None) -> torch.Tensor:
-        """Grad F_i(point; B_i), [p]; may be overwritten, and is by the next gradient."""
+        """Return grad F_i(point; B_i), [p]. The caller may overwrite it, and the next gradient does."""
 
     def curvature(self, point: torch.Tensor) -> Curvature:
-        """Second-order information at a point, [p]; to be used before anything else is asked for."""
+        """Return second-order information at a point, [p]; it is valid until the next call of any method."""
 
     def features(self, point: torch.Tensor) -> torch.Tensor:
-        """What enters the model's last linear layer, [rows, features], without gradients, in evaluation mode."""
+        """Return the inputs of the model's last linear layer, [rows, features], in evaluation mode without a graph."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One shard's part of one iteration.
+    """What a shard is given for a report.
 
     Attributes:
-        w: Consensus point of this iteration, [p]; only read.
+        w: The consensus point of the round, [p]; only read.
         draw: Draws the shard's next mini-batch.
-        sigma: Penalty of this iteration (after growth).
+        sigma: The penalty of the round, after growth.
         layout: Where the parameters lie in w.
-        gap: Where w_i - w goes, [p], in iterations with diagnostics; else None.
-        memory: What the consensus carries beside w, [e], on the CPU; only read.
-        steps: Mini-batches of this report, as the method's `gradients` says.
-        alpha: What a method that weighs multiplies its message by.
+        gap: Receives w_i - w, [p], in rounds with diagnostics; else None.
+        memory: The memory of the consensus, [e], on the CPU; only read.
+        steps: The number of mini-batches of the report, from `Method.gradients`.
+        alpha: The shard's weight, if the method multiplies its message by it; see `Method.weighs`.
     """
 
     w: torch.Tensor
@@ -85,15 +85,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Update:
-    """The consensus of one iteration.
+    """What the consensus of a round is given.
 
     Attributes:
-        total: Sum of all messages, or a robust consensus' means of them (then N and M are [p], the weight is 1); only
-            read, as it may lie in memory that is not ours.
-        w: The iteration's consensus point, [p]; only read.
-        sigma: Its penalty.
+        total: The sum of all messages, or their means in a robust consensus (then N and M are [p] and the weight is 1).
+            It is only read, as it may lie in shared memory.
+        w: The consensus point of the round, [p]; only read.
+        sigma: The penalty of the round.
         layout: Where the parameters lie in w.
-        out: Where the next w goes, [p].
+        out: Receives the next w, [p].
     """
 
     total: Message
@@ -104,19 +104,18 @@ class Update:
 
 
 class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",)):
-    """AdmmRule, a local state, a step on it, and the consensus.
+    """A method: its numbers, the state of a shard, the step that changes it, and the consensus.
 
     Attributes:
-        vectors: Vectors [p] in a message, at most: 1, or 2 where M is one too.
-        weighs: Whether `step` multiplies the message by task.alpha, as it writes it; else that is done after it.
+        vectors: The largest number of vectors [p] in a message: 1, or 2 if M may be one.
+        weighs: Whether `step` multiplies the message by task.alpha as it writes it; otherwise the caller does so.
         duals: Whether shards have a dual pi_i.
-        proposes: Whether N_i / M_i is what a shard proposes, and a mean of them with weights alpha_i M_i all that the
-            sum is for; then a robust mean may take its place.
-        remedy: What usually helps when numbers overflow.
-        memory_of: Of what the consensus remembers something beside w: of the "steps" that w has taken, such as their
-            moments, which mean the same whoever the shards are; or of the "founders", such as a mean over the shards
-            that there were at first, so that none can join or leave. None: of nothing; or nobody says, and then none
-            can either.
+        proposes: Whether N_i / M_i is a shard's proposal for w, and the sum serves only their mean with weights
+            alpha_i M_i. Then a robust mean can replace that mean.
+        remedy: The advice to users when numbers overflow.
+        memory_of: What the memory is about: "steps" that w has taken, such as their moments, which stay valid for any
+            shards; or "founders", such as a mean over the first shards, so that no shard can join or leave. None: there
+            is no memory. Shards cannot join or leave either if a class with a memory of its own does not say.
     """
 
     text: ClassVar[str] = "a method such as SISA()"
@@ -130,46 +129,46 @@ class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",
 
     @property
     def vectors(self) -> int:
-        """See above."""
+        """See the class."""
         return 1
 
     @property
     def remembers(self) -> bool:
-        """Whether the last message of a shard that does not report stays in the sum; else it is over the reporters."""
+        """Whether the last messages of absent shards stay in the sum; otherwise the sum is over the reporters."""
         return False
 
     @property
     @abstractmethod
     def sigma(self) -> float | Auto:
-        """The first penalty, sigma^0; for methods without one, the inverse of the learning rate."""
+        """The first penalty, sigma^0; for baselines, the inverse of the learning rate."""
 
     def penalties(self, layout: Layout) -> Penalties:
-        """Where penalties are in a message's M: one number, or a vector where messages have two."""
+        """Return where penalties lie in M: by default one number, or a vector if a message has two vectors."""
         return Penalties.number(layout.size) if self.vectors == 1 else Penalties.vector(layout.size)
 
     def shrinkage(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """The gradient of the regulariser, lambda w, [p]; 0 where there is none."""
+        """Return the gradient of the regulariser, lambda w, [p]; 0 if there is none."""
         return torch.zeros_like(w)
 
     def gradients(self, rows: int, batch: int) -> int:
-        """Mini-batches of one report.
+        """Return the number of mini-batches of a report.
 
         Args:
-            rows: n_i, rows of the shard.
-            batch: Rows of a mini-batch, at most n_i.
+            rows: n_i, the number of rows of the shard.
+            batch: The number of rows of a mini-batch, at most n_i.
         """
         return 1
 
     def first_consensus(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """w^1 from w^init, [p]."""
+        """Return w^1, [p], given w^init."""
         return w.clone()
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """What the consensus carries from round to round beside w, [e], as float32."""
+        """Return the initial memory of the consensus, [e], as float32."""
         return torch.empty(0)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> ShardState:
-        """A shard's state before its first report, of the type and device of w; a count of reports at least."""
+        """Return a shard's state before its first report, of the type and device of w."""
         return ShardState()
 
     @abstractmethod
@@ -177,54 +176,54 @@ class Method(Kind, ABC, family="algorithm", homes=("pisa_ray.algorithm.methods",
         """Update `shard` in place and write N_i and M_i to `message`.
 
         Returns:
-            The momentum 1 - theta, mean of rho q / (sigma + rho q), if diagnostics are on and there is one; else None.
+            The momentum 1 - theta, mean of rho q / (sigma + rho q), in rounds with diagnostics if it exists; else None.
         """
 
     @abstractmethod
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """Make the next w from the sum of the messages, and bring `memory` [e] up to date in place."""
+        """Make the next w from the sum of the messages, and update `memory` [e] in place."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether all its numbers are set, so that the automatic start has nothing to find."""
+        """Whether all numbers are set, so that the automatic start has nothing to find."""
         return True
 
     def rules(self) -> Mapping[str, AdmmRule]:
-        """The rules whose numbers are set here, by the path that leads to them; see Admm. Baselines have none."""
+        """Return the method's rules by their path, such as "rest."; baselines have none."""
         return {}
 
     def moved(self, layout: Layout) -> dict[str, list[str]]:
-        """Which parameters each of several rules moves, by path; nothing where there is one rule."""
+        """Return the parameters that each of several rules moves, by path; nothing if there is one rule."""
         return {}
 
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
-        """The same with other numbers, by path and name.
+        """Return a copy with other numbers, given by path and name, such as "sigma" or "rest.sigma".
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: If there is no number of that name.
         """
         if found:
             raise KeyError(min(found))
         return self
 
     def asks(self) -> Sequence[Ask]:
-        """What it asks of a mini-batch beside gradients: it is tried before a run, as a model may not give it."""
+        """Return the method's requests to a mini-batch beside gradients; a model may not be able to meet them."""
         return ()
 
     def check(self, layout: Layout) -> None:
-        """Whether it can train such parameters.
+        """Refuse parameters that the method cannot train.
 
         Raises:
-            ValueError: It cannot.
+            ValueError: If there are such parameters.
         """
 
 
-#: How many local steps a report may have; more would be a round without an end.
+#: How many local steps a report may have; a round with more would hardly end.
 Steps = Annotated[int, Ge(1), Le(10**6)]
 
 
 def memory_of(method: Method) -> MemoryOf | None:
-    """What a method says that its consensus remembers; what a class inherits says nothing of a memory of its own."""
+    """Return `memory_of` of a method, or None if its class has a memory of its own and only inherits the attribute."""
     for kind in type(method).__mro__:
         if "memory_of" in vars(kind):
             said: MemoryOf | None = vars(kind)["memory_of"]

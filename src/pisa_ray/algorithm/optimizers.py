@@ -1,4 +1,4 @@
-"""Optimizers of torch.optim on a flat vector, as values: for local steps and for SyncOptimizer."""
+"""Optimizers of torch.optim on a flat vector, as values, for local steps and for SyncOptimizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pisa_ray.later import torch
 
 @functools.cache
 def known_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """Those of torch.optim by lower-case name; LBFGS needs a closure and SparseAdam sparse gradients."""
+    """Return the optimizers of torch by name, without LBFGS (needs a closure) and SparseAdam (sparse gradients)."""
     return {name.lower(): kind for name, kind in vars(torch.optim).items() if _is_optimizer(kind)}
 
 
@@ -25,7 +25,7 @@ def _is_optimizer(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, base) and kind is not base and not issubclass(kind, odd)
 
 
-#: What an optimizer may be named by.
+#: The type of an option that names an optimizer.
 OptimizerName = Annotated[
     str | type,
     checks.text
@@ -38,11 +38,11 @@ OptimizerName = Annotated[
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One of torch.optim with its options, a value.
+    """An optimizer of torch.optim with its options, as a value.
 
     Attributes:
         kind: Its class.
-        options: Its keyword arguments but the learning rate, as (name, value) pairs.
+        options: Its keyword arguments without the learning rate, as (name, value) pairs.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -50,15 +50,15 @@ class Optimizer:
 
     @classmethod
     def of(cls, kind: str | type, lr: float, options: Mapping[str, Any]) -> Optimizer:
-        """Look it up and try it.
+        """Look up an optimizer and try it.
 
         Args:
-            kind: A class of torch.optim (or of its kind), or its name in any case.
-            lr: Learning rate, > 0.
+            kind: A class like those of torch.optim, or the name of one in upper or lower case.
+            lr: The learning rate, > 0.
             options: Its other keyword arguments.
 
         Raises:
-            ConfigError: There is no such optimizer, or it refuses the options.
+            ConfigError: If there is no such optimizer, or it refuses the options.
         """
         known = known_optimizers().get(kind.lower()) if isinstance(kind, str) else kind
         if known is None:
@@ -70,38 +70,38 @@ class Optimizer:
         try:
             hash(made.options)
             made.on([torch.nn.Parameter(torch.zeros(2, 2))], lr)
-        except Exception as error:  # whatever the optimizer's class raises
+        except Exception as error:  # the optimizer's class may raise anything
             raise ConfigError(f"the optimizer {known.__name__} refuses its options: {error}.") from error
         return made
 
     def on(self, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        """The optimizer on some parameters, without a state."""
+        """Return the optimizer on some parameters, without a state."""
         keywords: Any = {"lr": lr, **dict(self.options)}
         return self.kind(parameters, **keywords)
 
 
 def parameters(flat: torch.Tensor, layout: Layout) -> list[torch.nn.Parameter]:
-    """A flat vector's entries as the model's parameters, which are views of it."""
+    """Return the model's parameters as views of a flat vector."""
     return [torch.nn.Parameter(view) for view in layout.views(flat).values()]
 
 
 def set_gradients(of: list[torch.nn.Parameter], gradient: torch.Tensor, layout: Layout) -> None:
-    """Let the parameters' gradients be views of a flat vector."""
+    """Make the parameters' gradients views of a flat vector."""
     for parameter, view in zip(of, layout.views(gradient).values(), strict=True):
         parameter.grad = view
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One number or tensor of an optimizer's state, and where it is kept in a flat float32 vector.
+class StateEntry:
+    """A number or tensor of an optimizer's state, and its place in a flat float32 vector.
 
     Attributes:
-        parameter: Which parameter it belongs to.
-        name: Its name there.
+        parameter: The index of the parameter that it belongs to.
+        name: Its name in the parameter's state.
         number: Whether it is a Python number.
-        dtype: Its type in the vector (bit for bit).
+        dtype: The type whose bits the vector holds.
         shape: Its shape.
-        part: Its place.
+        part: Its slice of the vector.
     """
 
     parameter: int
@@ -112,27 +112,27 @@ class Entry:
     part: slice
 
     def read(self, flat: torch.Tensor) -> Any:
-        """A copy of the value."""
+        """Return a copy of the value."""
         value = flat[self.part].clone().view(self.dtype).view(self.shape)
         return value if self.number is None else self.number(value.item())
 
     def write(self, flat: torch.Tensor, value: Any) -> None:
-        """Keep the value."""
+        """Write the value to the vector."""
         tensor = torch.as_tensor(value, dtype=self.dtype).contiguous()
         flat[self.part] = tensor.reshape(-1).view(torch.float32)
 
 
 def kept_names(optimizer: torch.optim.Optimizer, on: list[torch.nn.Parameter]) -> list[tuple[int, str]]:
-    """What an optimizer keeps: (which parameter, name), without what is None."""
+    """Return what an optimizer keeps, as (index of the parameter, name), without values that are None."""
     return [(k, name) for k, p in enumerate(on) for name, v in optimizer.state[p].items() if v is not None]
 
 
 @functools.lru_cache(maxsize=4)
-def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[Entry, ...]:
-    """What the optimizer keeps between two steps, found by a step without gradient.
+def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[StateEntry, ...]:
+    """Return what the optimizer keeps between two steps, found by a step with the gradient 0.
 
     Raises:
-        ValueError: It keeps what no flat vector can hold.
+        ValueError: If it keeps something that no flat vector can hold.
     """
     flat = torch.zeros(layout.size)
     on = parameters(flat, layout)
@@ -151,6 +151,6 @@ def state_entries(optimizer: Optimizer, layout: Layout) -> tuple[Entry, ...]:
             if tensor.numel() * tensor.element_size() % 4 or tensor.element_size() < 4:
                 raise ValueError(f"{optimizer.kind.__name__} keeps {name} as {tensor.dtype}: use another optimizer")
             stop = start + tensor.numel() * tensor.element_size() // 4
-            entries.append(Entry(k, name, number, tensor.dtype, tuple(tensor.shape), slice(start, stop)))
+            entries.append(StateEntry(k, name, number, tensor.dtype, tuple(tensor.shape), slice(start, stop)))
             start = stop
     return tuple(entries)

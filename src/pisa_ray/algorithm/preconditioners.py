@@ -1,6 +1,6 @@
-"""Preconditioners Q of PISA, (4) of docs/algorithm.md, and the solve for those that are products.
+"""Preconditioners Q of PISA, (4) of docs/algorithm.md, and the solve where Q is given by its products.
 
-A preconditioner is any callable that is given the Curvature of a shard's mini-batch at w and returns Q as one of
+A preconditioner is any callable that takes the Curvature of a shard's mini-batch at w and returns Q as one of
 - a number q: Q = q I;
 - a vector q [p] of entries >= 0: Q = Diag(q);
 - a function v -> Q v, symmetric: the solve is by conjugate gradients.
@@ -25,7 +25,7 @@ from pisa_ray.options import Kind, NotNegative
 Product: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 Q: TypeAlias = "float | torch.Tensor | Product"
 
-#: Most parameters for which an exact diagonal is computed.
+#: The largest number of parameters for which an exact diagonal is computed.
 EXACT_LIMIT = 5_000
 
 #: Upper bound of the entries of Q.
@@ -33,7 +33,7 @@ Eta = Annotated[float, checks.number(above=0, infinite=True) | checks.nothing.th
 
 
 class Preconditioner(Kind, ABC, family="preconditioner", homes=("pisa_ray.algorithm.preconditioners",)):
-    """Makes Q of the curvature of the loss; any other function that does may take its place."""
+    """A kind that computes Q from the curvature of the loss; PISA takes any other such function, too."""
 
     usual: ClassVar[str] = "identity"
 
@@ -42,21 +42,21 @@ class Preconditioner(Kind, ABC, family="preconditioner", homes=("pisa_ray.algori
 
     @abstractmethod
     def __call__(self, curvature: Curvature) -> Q:
-        """Q at a point."""
+        """Return Q at the point of a curvature."""
 
     def trial(self) -> Preconditioner | None:
-        """What is tried on a model before a run, where less will do than all; None: nothing is asked of it."""
+        """Return a cheaper preconditioner to try on the model before a run, or None if there is nothing to try."""
         return self
 
     def fits(self, size: int) -> None:
-        """Whether it can be used for so many parameters.
+        """Refuse a number of parameters that is too large.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: If it is too large.
         """
 
 
-#: What PISA takes.
+#: The type of PISA's option.
 AnyPreconditioner = Annotated[
     Preconditioner | Callable[[Curvature], Any],
     checks.instance("a preconditioner such as HessianDiagonal(probes=1)", Callable),
@@ -65,7 +65,7 @@ AnyPreconditioner = Annotated[
 
 @dataclass(frozen=True)
 class Identity(Preconditioner):
-    """Q = q I; q = 0 is plain inexact ADMM.
+    """The identity, Q = q I; q = 0 is plain inexact ADMM.
 
     Attributes:
         q: The multiple, >= 0.
@@ -80,16 +80,16 @@ class Identity(Preconditioner):
         """See Preconditioner."""
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q, whatever the curvature."""
+        """Return q for any curvature."""
         return self.q
 
 
 @dataclass(frozen=True)
 class HessianDiagonal(Preconditioner):
-    """Q = Diag |diag(grad^2 F)|, clipped at eta: exact for small models, by Hutchinson's estimate for large ones.
+    """Q = Diag |diag(grad^2 F)|, clipped at eta; exact for small models, Hutchinson's estimate for large ones.
 
     Attributes:
-        probes: Number of random sign vectors z in the mean of z * (H z); None: exact, p Hessian-vector products.
+        probes: Number of random sign vectors z in the mean of z * (H z). None: exact, by p Hessian-vector products.
         eta: Upper bound of the entries.
     """
 
@@ -99,7 +99,7 @@ class HessianDiagonal(Preconditioner):
     eta: Eta = float("inf")
 
     def trial(self) -> Preconditioner:
-        """See Preconditioner: one product of many, which are alike."""
+        """See Preconditioner; one product is enough, as all are alike."""
         return replace(self, probes=1) if self.probes is None else self
 
     def fits(self, size: int) -> None:
@@ -111,7 +111,7 @@ class HessianDiagonal(Preconditioner):
             )
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q's entries, [p]."""
+        """Return the entries of Q, [p]."""
         q = torch.zeros_like(curvature.w, requires_grad=False)
         if self.probes is None:
             self.fits(q.numel())
@@ -145,7 +145,7 @@ class FisherDiagonal(Preconditioner):
     eta: Eta = float("inf")
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q's entries, [p]."""
+        """Return the entries of Q, [p]."""
         q = torch.zeros_like(curvature.w, requires_grad=False)
         for gradient in curvature.sample_gradients():
             q += gradient * gradient
@@ -159,7 +159,7 @@ class EmpiricalFisher(Preconditioner):
     kind: ClassVar[str] = "empirical_fisher"
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q as a product."""
+        """Return Q as the function v -> Q v."""
         G = torch.stack(list(curvature.sample_gradients()))
         return lambda v: G.T @ (G @ v) / len(G)
 
@@ -171,7 +171,7 @@ class Hessian(Preconditioner):
     kind: ClassVar[str] = "hessian"
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q as a product."""
+        """Return Q as the function v -> Q v."""
         return curvature.hessian
 
 
@@ -182,22 +182,22 @@ class GaussNewton(Preconditioner):
     kind: ClassVar[str] = "gauss_newton"
 
     def __call__(self, curvature: Curvature) -> Q:
-        """Q as a product."""
+        """Return Q as the function v -> Q v."""
         return curvature.gauss_newton
 
 
 def conjugate_gradients(product: Product, d: torch.Tensor, sigma: float, rho: float, most: int = 500) -> torch.Tensor:
     """Solve (sigma I + rho Q) x = d, to 100 rounding units of d.
 
-    At the first direction in which Q shows negative curvature the solve ends with a step that counts it as 0: with a
-    non-convex loss the move becomes plain, never uphill.
+    At the first direction of negative curvature the solve ends with a step that counts this curvature as 0, so with a
+    non-convex loss the move never goes uphill.
 
     Args:
         product: v -> Q v, symmetric.
         d: The direction pi + g, [p].
-        sigma: Penalty of this round, > 0.
-        rho: Weight of the preconditioned proximal term, >= 0.
-        most: Products at most; if they do not suffice, there is a warning and the best x so far.
+        sigma: The penalty of the round, > 0.
+        rho: The weight of the preconditioned proximal term, >= 0.
+        most: The largest number of products; if they do not suffice, there is a warning and the best x so far.
 
     Returns:
         x = w - w_i, [p].

@@ -1,12 +1,12 @@
-"""Consensus in spite of bad shards: with the outlying messages left out, or with every shard's dual held back.
+"""Consensus in spite of bad shards: outlying messages are left out, or the moves of all duals are limited.
 
-    trimmed mean   per coordinate, without the d largest and the d smallest z_i = N_i / M_i, w as from the others alone
-    median         the same with d as large as can be: one z_i stays, or the two in the middle
+    trimmed mean   per coordinate, w without the d largest and the d smallest z_i = N_i / M_i
+    median         the same with the largest possible d: one z_i stays, or the two in the middle
     clip           ||pi_i' - pi_i|| is at most factor times the median of these norms in the shards' last reports
 
-A message proposes z_i (of dual methods w_i + pi_i' / s_i) with the weight alpha_i M_i; the plain consensus is their
-weighted mean, shrunk by lambda. Who is left out is decided by counting: a shard that lies about its weight, too, wins
-nothing. A bad shard's own dual may go anywhere; it reaches w through its messages only.
+A message proposes z_i (w_i + pi_i' / s_i in methods with duals) with the weight alpha_i M_i, and the plain consensus is
+the weighted mean of the z_i, shrunk by lambda. Messages are left out by counting, so a shard gains nothing by a false
+weight. The dual of a bad shard may go anywhere, as it reaches w through messages only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pisa_ray.algorithm.method import Task
 from pisa_ray.later import torch
 from pisa_ray.options import Kind, Positive
 
-#: Entries of all messages that are compared at a time, in as many columns as that gives; each takes about 30 bytes.
+#: The number of entries, over all messages, that are compared at a time; each takes about 30 bytes.
 ENTRIES = 1 << 20
 
 _FAR_APART = (
@@ -36,25 +36,25 @@ _FAR_APART = (
 
 
 class Robust(Kind, ABC, family="robust", homes=("pisa_ray.algorithm.robust",)):
-    """What is done against bad shards."""
+    """A measure against bad shards."""
 
     text: ClassVar[str] = "TrimmedMean(), Median(), Clip()"
     usual: ClassVar[str] = "median"
 
-    #: Whether it limits how shards' duals move, from the norms that their messages tell.
+    #: Whether it limits the moves of duals, by the norms in the shards' messages.
     clips: ClassVar[bool] = False
 
     def dropped(self, shards: int) -> int:
-        """How many messages of so many are left out on either side, per coordinate."""
+        """Return how many messages are left out on either side, per coordinate, given how many there are."""
         return 0
 
     def limit(self, norms: Sequence[float]) -> float:
-        """The next round's limit of a dual's move, where it clips."""
+        """Return the limit of a dual's move in the next round; only called if it clips."""
         return math.inf
 
     @abstractmethod
     def caveat(self, shards: int) -> str:
-        """What to know before it is used."""
+        """Return what a user should know before using it."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class TrimmedMean(Robust):
     """The coordinate-wise trimmed mean of what the shards propose.
 
     Attributes:
-        share: Share of the shards left out on either side, at least 0 and below 0.5: it must be at least that of the
-            bad ones.
+        share: The share of the shards left out on either side, at least 0 and below 0.5; it must be at least the share
+            of bad shards.
     """
 
     kind: ClassVar[str] = "trimmed_mean"
@@ -71,7 +71,7 @@ class TrimmedMean(Robust):
     share: Annotated[float, Ge(0), Lt(0.5)] = 0.2
 
     def dropped(self, shards: int) -> int:
-        """See Robust: floor(share m)."""
+        """Return floor(share m)."""
         return min(math.floor(self.share * shards + 1e-9), (shards - 1) // 2)
 
     def caveat(self, shards: int) -> str:
@@ -81,9 +81,9 @@ class TrimmedMean(Robust):
 
 @dataclass(frozen=True)
 class Median(Robust):
-    """The coordinate-wise median of what the shards propose, each counting once, whatever its weight.
+    """The coordinate-wise median of what the shards propose, where every shard counts once.
 
-    Of an even number the two in the middle are weighed as in the mean.
+    If their number is even, the two in the middle are weighed as in the mean.
     """
 
     kind: ClassVar[str] = "median"
@@ -99,12 +99,12 @@ class Median(Robust):
 
 @dataclass(frozen=True)
 class Clip(Robust):
-    """A limit to how far a shard's dual moves in a report, from what all shards' last reports wanted.
+    """A limit on the move of a shard's dual in a report, set by the moves that all shards' last reports asked for.
 
-    Nobody knows what is usual in round 1: its limit is 0, so no dual moves, and the norms are measured.
+    In round 1 no norms are known yet, so the limit is 0: no dual moves, and the norms are measured.
 
     Attributes:
-        factor: The limit, in medians of the shards' norms ||pi_i' - pi_i|| before clipping; > 0.
+        factor: The limit in units of the median of the shards' norms ||pi_i' - pi_i|| before clipping; > 0.
     """
 
     kind: ClassVar[str] = "clip"
@@ -125,15 +125,15 @@ class Clip(Robust):
 
 
 def trimmed(messages: Sequence[Message], dropped: int) -> Message:
-    """What takes the place of the sum of all messages: means over those that are not left out.
+    """Return the means over the messages that are not left out, which replace the sum of all messages.
 
     Args:
-        messages: All, weighed by alpha_i, in the order of the shards' ids, which settles ties.
+        messages: All messages, weighed by alpha_i, in the order of the shards' ids, which settles ties.
         dropped: How many are left out on either side, per coordinate; less than half.
 
     Returns:
-        Means weighed by alpha_i: N and M [p] of those whose N_i / M_i stays, buffers [b] of those whose entry there
-        stays (a bad shard's BatchNorm statistics would spoil every evaluation); weight 1.
+        Means weighed by alpha_i: N and M [p] over the messages whose N_i / M_i stays, and buffers [b] over those whose
+        entry stays (a bad shard's BatchNorm statistics would spoil every evaluation); weight 1.
     """
     alpha = [message.weight for message in messages]
     N, M = _means([m.N for m in messages], [m.M for m in messages], alpha, dropped)
@@ -144,7 +144,7 @@ def trimmed(messages: Sequence[Message], dropped: int) -> Message:
 def _means(
     N: Sequence[torch.Tensor], M: Sequence[torch.Tensor], alpha: Sequence[torch.Tensor], dropped: int
 ) -> torch.Tensor:
-    """Means of N_i and of M_i over the middle N_i / M_i, [2, entries]; M_i [entries] or [1], alpha_i [1]."""
+    """Return the means of N_i and of M_i over the middle N_i / M_i, [2, entries]; M_i [entries] or [1], alpha_i [1]."""
     m, size = len(N), len(N[0])
     means = N[0].new_empty(2, size)
     columns = max(1, ENTRIES // m)
@@ -152,11 +152,11 @@ def _means(
         part = slice(start, min(start + columns, size))
         n = torch.stack([x[part] for x in N])
         s = torch.stack([x if len(x) == 1 else x[part] for x in M])
-        z = torch.where(s > 0, n / s, torch.inf)  # without a positive weight it is no proposal; NaNs come last, too
+        z = torch.where(s > 0, n / s, torch.inf)  # without a positive weight there is no proposal; NaNs come last, too
         middle = z.argsort(dim=0, stable=True)[dropped : m - dropped]
         kept = torch.zeros_like(z, dtype=torch.bool).scatter_(0, middle, value=True)
         sums = n.new_zeros(3, n.shape[1])
-        for i in range(m):  # one after the other: a reduction's order is the kernel's
+        for i in range(m):  # one by one, as the order of a reduction would depend on the kernel
             for total, values in zip(sums, (n[i], s[i], alpha[i]), strict=True):
                 total.add_(torch.where(kept[i], values, 0))
         torch.div(sums[:2], sums[2], out=means[:, part])
@@ -166,18 +166,18 @@ def _means(
 def clip_dual(
     shard: DualState, before: torch.Tensor, task: Task, message: Message, penalty: torch.Tensor, limit: float
 ) -> float:
-    """Hold a shard's dual back after its step, and its message with it.
+    """Limit the move of a shard's dual after its step, and change its message accordingly.
 
     Args:
-        shard: Its dual is pi_i'.
+        shard: The shard's state, whose dual is pi_i'.
         before: pi_i, [p].
-        task: What the step was given.
-        message: What it has written, not weighed.
-        penalty: Its M, [1] or by entries of w, [p].
-        limit: Largest norm of pi_i' - pi_i. What is not finite is not clipped, so that it is refused.
+        task: The task of the step.
+        message: The message that the step has written, not weighed.
+        penalty: The message's M, [1] or by entries of w, [p].
+        limit: The largest norm of pi_i' - pi_i. A move that is not finite is not clipped, so that it is refused later.
 
     Returns:
-        The norm before.
+        The norm before clipping.
     """
     move = shard.dual - before
     norm = float(move.double().norm())

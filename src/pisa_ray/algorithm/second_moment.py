@@ -1,4 +1,4 @@
-"""The schemes of SISA's preconditioner Q = Diag(sqrt(m)): which function of rules.py, and its numbers."""
+"""Second moments of SISA's preconditioner Q = Diag(sqrt(m)): each is a function of rules.py with its numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pisa_ray.options import Decay, Kind
 
 
 class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm.second_moment",)):
-    """How a second moment m follows d, and what sqrt(m) is after k of them.
+    """How a second moment m follows d, and its root after k steps.
 
     Attributes:
-        root: (m, d, numbers...) -> sqrt(m_hat), [n]; brings m [n] up to date in place and leaves d [n] alone.
+        root: (m, d, numbers...) -> sqrt(m_hat), [n]; updates m [n] in place and leaves d [n] alone.
         remembers: Whether it uses m.
     """
 
@@ -25,24 +25,24 @@ class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm
 
     @abstractmethod
     def numbers(self, k: int) -> tuple[float, ...]:
-        """The numbers of `root` when m has followed k d's with this one, from 1."""
+        """Return the numbers of `root` at the k-th step, counted from 1."""
 
 
 @dataclass(frozen=True)
 class AdaGrad(SecondMoment):
-    """Sum: m <- m + d*d."""
+    """The sum m <- m + d*d."""
 
     kind: ClassVar[str] = "adagrad"
     root: ClassVar[rules.Root] = staticmethod(rules.adagrad)
 
     def numbers(self, k: int) -> tuple[float, ...]:
-        """None."""
+        """Return no numbers."""
         return ()
 
 
 @dataclass(frozen=True)
 class RMSProp(SecondMoment):
-    """Average: m <- beta m + (1 - beta) d*d, used as it is.
+    """The average m <- beta m + (1 - beta) d*d, without a correction.
 
     Attributes:
         beta: Decay, in [0, 1).
@@ -54,13 +54,13 @@ class RMSProp(SecondMoment):
     beta: Decay = 0.999
 
     def numbers(self, k: int) -> tuple[float, ...]:
-        """Beta and 1 - beta."""
+        """Return beta and 1 - beta."""
         return self.beta, 1 - self.beta
 
 
 @dataclass(frozen=True)
 class Adam(RMSProp):
-    """RMSProp, then m_hat = m / (1 - beta^k): without it the first moves are far too long.
+    """The average of RMSProp, corrected by m_hat = m / (1 - beta^k): without that the first moves are far too long.
 
     Attributes:
         beta: Decay, in [0, 1).
@@ -70,18 +70,18 @@ class Adam(RMSProp):
     root: ClassVar[rules.Root] = staticmethod(rules.adam)
 
     def numbers(self, k: int) -> tuple[float, ...]:
-        """Beta, 1 - beta and 1 - beta^k."""
+        """Return beta, 1 - beta and 1 - beta^k."""
         return self.beta, 1 - self.beta, 1 - self.beta**k
 
 
 @dataclass(frozen=True)
 class Instantaneous(SecondMoment):
-    """No memory: m = d*d, so sqrt(m) = |d|, what the authors' shipped GPT scripts use."""
+    """The square m = d*d without memory, so that sqrt(m) = |d|; the authors' GPT scripts use it."""
 
     kind: ClassVar[str] = "instantaneous"
     root: ClassVar[rules.Root] = staticmethod(rules.instantaneous)
     remembers: ClassVar[bool] = False
 
     def numbers(self, k: int) -> tuple[float, ...]:
-        """None."""
+        """Return no numbers."""
         return ()

@@ -1,8 +1,8 @@
-"""The canonical sum of the messages that stand: each shard's last one, until its next takes its place.
+"""The canonical sum of the messages that stand: each shard's last one, until the next replaces it.
 
-Where only some shards report, the others keep their say (absent shards in docs/algorithm.md). The sum is never changed
-by differences, since S + new - old drifts; the tree's nodes are kept, and where leaves change, only their paths to the
-root are added anew: about log2(m) additions a message, with the bits of a sum made from nothing.
+Where only some shards report, the last messages of the others stay in the sum (absent shards in docs/algorithm.md). The
+sum is never changed by differences, since S + new - old drifts. Instead the nodes of the tree are kept, and when leaves
+change, only their paths to the root are added anew: about log2(m) additions a message, with the bits of a new sum.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pisa_ray.later import torch
 
 
 class StandingSum:
-    """The tree of TreeSum with all its nodes; it takes as much memory as two messages of every shard.
+    """The tree of TreeSum with all its nodes, in the memory of two messages per shard.
 
     Args:
-        shards: m, the number of leaves that there may be.
+        shards: m, the largest number of leaves.
     """
 
     def __init__(self, shards: int) -> None:
@@ -25,15 +25,15 @@ class StandingSum:
         self._changed: set[int] = set()
 
     def heard(self) -> list[int]:
-        """The shards that have a say, ascending."""
+        """Return the shards whose messages stand, ascending."""
         return sorted(index for level, index in self._nodes if level == 0)
 
     def put(self, shard: int, row: torch.Tensor) -> None:
-        """Let a message take the place of the shard's last one.
+        """Replace the shard's last message.
 
         Args:
-            shard: Whose it is, 0 to m - 1.
-            row: The message, weighed by alpha_i, [width]; it is copied.
+            shard: The id of the shard, 0 to m - 1.
+            row: Its message, weighed by alpha_i, [width]; it is copied.
         """
         standing = self._nodes.get((0, shard))
         if standing is None:
@@ -43,26 +43,26 @@ class StandingSum:
         self._changed.add(shard)
 
     def grow(self, shards: int) -> None:
-        """Have room for more shards, ids up to shards - 1; the sums that there are keep their bits."""
+        """Make room for shards with ids up to shards - 1; the sums so far keep their bits."""
         height = max(shards - 1, 0).bit_length()
         if height > self._height:
             self._height = height
             self._changed.add(0)  # the old root lies on this leaf's path to the new one
 
     def drop(self, shard: int) -> None:
-        """Forget what a shard has said."""
+        """Forget a shard's message."""
         del self._nodes[0, shard]
         self._changed.add(shard)
 
     def row(self, shard: int) -> torch.Tensor:
-        """The message of a shard that has a say, [width]; only to be read, it lives until its next."""
+        """Return a shard's standing message, [width], to be read only; it is valid until the next replaces it."""
         return self._nodes[0, shard]
 
     def total(self) -> torch.Tensor:
-        """The sum of all messages, [width]; only to be read, it lives until the next change.
+        """Return the sum of all messages, [width], to be read only; it is valid until the next change.
 
         Raises:
-            ValueError: Nobody has said anything.
+            ValueError: If there is no message yet.
         """
         changed, self._changed = self._changed, set()
         for level in range(self._height):
@@ -82,7 +82,7 @@ class StandingSum:
             self._nodes[node] = torch.add(children[0], children[1], out=self._own[node])
             return
         self._own.pop(node, None)
-        if children:  # the other one has no say
+        if children:  # the other one has no messages
             self._nodes[node] = children[0]
         else:
             self._nodes.pop(node, None)

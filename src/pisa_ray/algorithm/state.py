@@ -1,4 +1,4 @@
-"""A shard's local state, a value from whose fields saving, hashing and moving derive."""
+"""A shard's state, a value whose fields define how it is saved, hashed and moved."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pisa_ray.later import torch
 
 @dataclass(kw_only=True)
 class ShardState:
-    """What shard i carries from one report to the next; methods add their own vectors as fields.
+    """The state of shard i between two reports; methods add their vectors as fields.
 
     Attributes:
-        version: r_i, the round of its last report, whose w that was made at; 0: none yet.
-        reports: k_i, how many times this shard has reported; times the local steps of a report, it takes the place of
-            ell in every bias correction.
-        said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], where it stays in the sums of rounds in which
-            the shard does not report; else [0].
+        version: r_i, the round of its last report, which was made at that round's w; 0: there is none yet.
+        reports: k_i, how often the shard has reported; times the local steps of a report, it replaces ell in every
+            bias correction.
+        said: Its last message, alpha_i times [ N_i | M_i | buffers | 1 ], if that stands while the shard is absent;
+            else [0].
     """
 
     version: int = 0
@@ -27,18 +27,18 @@ class ShardState:
     said: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The vectors by field name (not copied)."""
+        """Return the vectors by field name (not copied)."""
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
 
     def scalars(self) -> dict[str, int | float]:
-        """The numbers by field name."""
+        """Return the numbers by field name."""
         return {f.name: v for f in fields(self) if not isinstance(v := getattr(self, f.name), torch.Tensor)}
 
     def load(self, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, int | float]) -> None:
         """Take over saved values, in place; the fields, shapes and types must be this state's own.
 
         Raises:
-            ValueError: A field is missing, unknown, or of another shape or type.
+            ValueError: If a field is missing, unknown, or of another shape or type.
         """
         own = self.tensors()
         if set(own) != set(tensors) or set(self.scalars()) != set(scalars):
@@ -56,12 +56,12 @@ class ShardState:
             setattr(self, name, type(getattr(self, name))(number))
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy on another device."""
+        """Return a copy on another device."""
         vectors: dict[str, Any] = {name: v.to(device, copy=True) for name, v in self.tensors().items()}
         return replace(self, **vectors)
 
     def sha256(self) -> str:
-        """Hash of every field, names included."""
+        """Return the hash of all fields and their names."""
         digest = hashlib.sha256()
         for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

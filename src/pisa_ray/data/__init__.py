@@ -1,7 +1,7 @@
-"""Training data: where rows come from, how they are cut into shards, and in which order a shard sees them.
+"""Training data: the sources of rows, partitions into shards, and the order in which a shard sees its rows.
 
 `open_source` opens data, a partition such as `LabelSkew` cuts them, `BatchStream` orders each shard's mini-batches and
-`Preprocess` prepares them for the model. All of it is a function of (config, data, seed) only.
+`Preprocess` prepares them for the model. All results are functions of (config, data, seed) only.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Whether two sources can be used by one model."""
+"""A check that two sources can be used by one model."""
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.preprocess import input_kind
@@ -6,12 +6,12 @@ from pisa_ray.errors import ConfigError
 
 
 def check_alike(train: Source, other: Source, name: str) -> None:
-    """Refuses data whose rows are not of the same kind as the training data's.
+    """Refuse data whose rows are not of the same kind as the training data's.
 
     Args:
         train: The training data.
-        other: Test or validation data, or what joins the training data.
-        name: What to call the other data.
+        other: Test data, validation data, or data that join the training data.
+        name: What to call the other data in error messages.
 
     Raises:
         ConfigError: If inputs or targets differ in shape or kind.

@@ -1,4 +1,4 @@
-"""What is a table in all but name, as an Arrow table: DataFrames, columns, rows, Hugging Face data sets."""
+"""Arrow tables made of DataFrames, dictionaries of columns, lists of rows, and Hugging Face data sets."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from pisa_ray.errors import ConfigError
 
 
 def as_table(spec: Any, name: str) -> pa.Table | None:
-    """Makes an Arrow table.
+    """Make an Arrow table of an object that holds one.
 
     Args:
-        spec: What the user has.
-        name: What to call it in error messages.
+        spec: The user's data.
+        name: What to call the data in error messages.
 
     Returns:
-        The table, or None: it is none.
+        The table, or None if the data are no table.
 
     Raises:
-        ConfigError: It has no rows of one kind.
+        ConfigError: If its rows are not of one kind.
     """
     try:
         return _as_table(spec, name)
     except ConfigError:
         raise
-    except Exception as error:  # whatever the libraries raise that tables and arrays come from
+    except Exception as error:  # the libraries of tables and arrays may raise anything
         raise ConfigError(
             f"{name} is {shown(spec)} that cannot be read as a table ({type(error).__name__}: {error}): give each "
             "column values of one type and one shape."
@@ -37,7 +37,7 @@ def as_table(spec: Any, name: str) -> pa.Table | None:
 
 
 def _as_table(spec: Any, name: str) -> pa.Table | None:
-    # Whoever made an object of a library has imported it; nobody else needs it.
+    # An object of a library exists only if the library has been imported.
     pandas, hugging_face = sys.modules.get("pandas"), sys.modules.get("datasets")
     table = None
     if isinstance(spec, pa.Table):
@@ -51,25 +51,25 @@ def _as_table(spec: Any, name: str) -> pa.Table | None:
         table = _from_columns(spec, name)
     elif isinstance(spec, list | tuple) and spec and isinstance(spec[0], Mapping):
         table = _from_columns(_by_column(spec, name), name)
-    elif hasattr(spec, "__arrow_c_stream__") and not hasattr(spec, "dtype"):  # polars, and what else speaks Arrow
+    elif hasattr(spec, "__arrow_c_stream__") and not hasattr(spec, "dtype"):  # polars and others with Arrow's interface
         table = pa.table(spec)
     return table
 
 
 def _selected(dataset: Any) -> pa.Table | None:
-    """The rows of a Hugging Face data set in its own order, selected and shuffled as it is."""
-    if dataset.format["type"] == "custom":  # its items are what a function of the user's makes of them
+    """Return the rows of a Hugging Face data set in its own order, after its selections and shuffles."""
+    if dataset.format["type"] == "custom":  # a function of the user's makes its items
         return None
     table = dataset.with_format("arrow")[:]
     if any(type(feature).__name__ == "Image" for feature in dataset.features.values()):
-        table = sys.modules["datasets.table"].embed_table_storage(table)  # of which some may be paths only
+        table = sys.modules["datasets.table"].embed_table_storage(table)  # some cells may hold paths only
     return _with_arrays(table)
 
 
 def _with_arrays(table: pa.Table) -> pa.Table:
-    """The table with Hugging Face's columns of arrays, of which Arrow knows no shape, as tensors."""
+    """Return the table with Hugging Face's columns of arrays, whose shapes Arrow does not know, as tensors."""
     for i, field in enumerate(table.schema):
-        if type(field.type).__name__.startswith("Array"):  # Array2D and the like
+        if type(field.type).__name__.startswith("Array"):  # such as Array2D
             array = table[i].combine_chunks().to_numpy(zero_copy_only=False)
             table = table.set_column(i, field.name, _column(array))
     return table
@@ -102,7 +102,7 @@ def _from_columns(columns: Mapping[Any, Any], name: str) -> pa.Table:
             raise ConfigError(f"{name} is a dictionary with the key {shown(column)}, but a column's name is a text.")
         try:
             made[column] = _column(values)
-        except Exception as error:  # whatever NumPy, torch and Arrow raise
+        except Exception as error:  # NumPy, torch and Arrow may raise anything
             raise ConfigError(
                 f"{name}[{column!r}] is {shown(values)} that cannot be a column ({error}): give an array with one "
                 "value, or values of one shape, for each row."
@@ -114,7 +114,7 @@ def _from_columns(columns: Mapping[Any, Any], name: str) -> pa.Table:
 
 
 def _column(values: Any) -> pa.Array | pa.ChunkedArray:
-    """Values as an Arrow array; those of several dimensions as lists of fixed length, or as tensors of fixed shape."""
+    """Return values as an Arrow array; several dimensions become lists of fixed length or tensors of fixed shape."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     if isinstance(values, list | tuple) and values and isinstance(values[0], np.ndarray | torch.Tensor | list | tuple):

@@ -1,4 +1,4 @@
-"""From Arrow columns to arrays: images, lists of numbers, scalars, labels."""
+"""Arrow columns as arrays: images, lists of numbers, scalars, labels."""
 
 import json
 import math
@@ -16,14 +16,15 @@ from pisa_ray.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Features:
-    """How the input columns of a table become one array.
+class InputColumns:
+    """The input columns of a table, which become one array.
 
     Attributes:
         columns: The columns' names; more than one only for scalars.
-        kind: What the cells are: encoded images, lists of numbers, or one number each.
-        shape: One row's shape: (channels, height, width), the list's shape, or (number of columns,).
-        dtype: The array's type as stored; for scalars float32, or int64 where that is asked for and they are integers.
+        kind: The kind of the cells: encoded images, lists of numbers, or one number each.
+        shape: The shape of a row: (channels, height, width), the list's shape, or (number of columns,).
+        dtype: The type of the array as stored; for scalars float32, or int64 if that is asked for and they are
+            integers.
     """
 
     columns: tuple[str, ...]
@@ -32,12 +33,12 @@ class Features:
     dtype: np.dtype[Any]
 
     def read(self, table: pa.Table, rows: np.ndarray, where: Where) -> np.ndarray:
-        """Decodes some rows.
+        """Decode some rows.
 
         Args:
-            table: Holds the columns.
+            table: The table with the columns.
             rows: Row numbers in the table, integers, shape (n,).
-            where: Where the table is, for error messages.
+            where: The place of the table in the data, for error messages.
 
         Returns:
             Shape (n, *shape), of type dtype.
@@ -60,20 +61,20 @@ class Features:
         return images
 
 
-def plan_features(
+def plan_inputs(
     schema: pa.Schema, columns: Sequence[str], head: Callable[[], pa.Table], where: Where, *, integers: bool
-) -> Features:
-    """Finds out from the schema, and where that is not enough from the first row, what the input looks like.
+) -> InputColumns:
+    """Find out the shape and type of the inputs from the schema, and from the first row if the schema is not enough.
 
     Args:
-        schema: The table's schema; its metadata may have `shape`, JSON, channel-first.
+        schema: The table's schema, whose metadata may have `shape` in JSON, channels first.
         columns: The input columns' names, all in the schema.
-        head: Reads the first row's input columns; called only for images and lists without a fixed length.
-        where: Where the table is, for error messages.
+        head: Reads the input columns of the first row; called only for images and lists without a fixed length.
+        where: The place of the table in the data, for error messages.
         integers: Whether several columns of integers stay integers.
 
     Returns:
-        The plan.
+        The columns with their shape and type.
 
     Raises:
         ConfigError: If a column's type cannot be an input.
@@ -81,7 +82,7 @@ def plan_features(
     types = [schema.field(name).type for name in columns]
     if all(is_number(kind) for kind in types):
         whole = integers and all(pa.types.is_integer(kind) for kind in types)
-        return Features(tuple(columns), "scalars", (len(columns),), np.dtype(np.int64 if whole else np.float32))
+        return InputColumns(tuple(columns), "scalars", (len(columns),), np.dtype(np.int64 if whole else np.float32))
     if len(columns) > 1:
         name, kind = next(pair for pair in zip(columns, types, strict=True) if not is_number(pair[1]))
         raise ConfigError(
@@ -91,13 +92,13 @@ def plan_features(
     name, kind = columns[0], types[0]
     if is_image(kind):
         image = decode(head()[name][0], where.cell(0, name))
-        return Features((name,), "image", image.shape, np.dtype(np.uint8))
+        return InputColumns((name,), "image", image.shape, np.dtype(np.uint8))
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if is_list(storage):
         size = list_size(storage, lambda: head()[name], where.cell(0, name))
         shape = tuple(getattr(kind, "shape", ())) or _shape_in_metadata(schema)
         shape = shape if math.prod(shape) == size and shape else (size,)
-        return Features((name,), "list", shape, np.dtype(storage.value_type.to_pandas_dtype()))
+        return InputColumns((name,), "list", shape, np.dtype(storage.value_type.to_pandas_dtype()))
     if is_text(kind):
         raise ConfigError(
             f"data.input is {name!r}, but text columns are not supported yet: store language as token numbers in a "
@@ -110,15 +111,15 @@ def plan_features(
 
 
 def list_size(kind: pa.DataType, head: Callable[[], pa.ChunkedArray], cell: str) -> int:
-    """Tells how long a column's lists are, which is as long as the first one.
+    """Return the length of a column's lists, which is that of the first one.
 
     Args:
         kind: The column's type, for which `is_list` holds.
         head: Reads the column's first row.
-        cell: What that is called in error messages.
+        cell: What to call the first row's cell in error messages.
 
     Raises:
-        ConfigError: If it is null or empty.
+        ConfigError: If the first list is null or empty.
     """
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
@@ -130,7 +131,7 @@ def list_size(kind: pa.DataType, head: Callable[[], pa.ChunkedArray], cell: str)
 
 
 def numbers(column: pa.ChunkedArray, name: str, where: Where) -> np.ndarray:
-    """Reads a column of single numbers or booleans, shape (n,), as stored.
+    """Read a column of single numbers or booleans, shape (n,), as stored.
 
     Raises:
         ConfigError: If a cell is null.
@@ -141,7 +142,7 @@ def numbers(column: pa.ChunkedArray, name: str, where: Where) -> np.ndarray:
 
 
 def partition_values(column: pa.ChunkedArray, name: str, where: Where) -> np.ndarray:
-    """Reads a column to partition by: numbers as stored, text as an object array, shape (n,).
+    """Read a column to partition by: numbers as stored, text as an object array, shape (n,).
 
     Raises:
         ConfigError: If a cell is null or not finite, or the cells are neither numbers nor text.
@@ -159,7 +160,7 @@ def partition_values(column: pa.ChunkedArray, name: str, where: Where) -> np.nda
 
 
 def check_nulls(column: pa.ChunkedArray, name: str, where: Where) -> None:
-    """Refuses nulls.
+    """Refuse nulls.
 
     Raises:
         ConfigError: If a cell is null.
@@ -170,12 +171,12 @@ def check_nulls(column: pa.ChunkedArray, name: str, where: Where) -> None:
 
 
 def check_finite(values: np.ndarray, name: str, where: Where) -> np.ndarray:
-    """Gives numbers back if float32, or for integers int64, can hold them all.
+    """Return numbers unchanged if float32, or for integers int64, can hold them all.
 
     Args:
         values: Numbers or booleans, shape (n, ...).
-        name: Their column's name.
-        where: Where the rows are.
+        name: The name of their column.
+        where: The place of the rows in the data.
 
     Raises:
         ConfigError: If one is NaN, infinite or too large.
@@ -199,17 +200,17 @@ def check_finite(values: np.ndarray, name: str, where: Where) -> np.ndarray:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether a cell is one number or boolean."""
+    """Return whether a cell is one number or boolean."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a cell is a string."""
+    """Return whether a cell is a string."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a cell is a list of numbers or booleans."""
+    """Return whether a cell is a list of numbers or booleans."""
     lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     return bool(lists and is_number(kind.value_type))
 
@@ -220,13 +221,13 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 
 def equal_lists(column: pa.ChunkedArray, name: str, size: int, where: Where) -> np.ndarray:
-    """Reads a column of lists, shape (n, size), as stored.
+    """Read a column of lists, shape (n, size), as stored.
 
     Args:
         column: The column.
         name: Its name.
-        size: How long every list must be.
-        where: Where the rows are, for error messages.
+        size: The length that every list must have.
+        where: The place of the rows in the data, for error messages.
 
     Raises:
         ConfigError: If a cell is null, has a null, or is a list of another length.

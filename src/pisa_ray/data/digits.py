@@ -7,7 +7,7 @@ from pisa_ray.data.keys import generator
 
 
 def digits_table(name: str) -> pa.Table:
-    """Loads 1,797 images of 8x8 grey pixels, cut once and for all into 80% for training and 20% for test.
+    """Load 1,797 images of 8x8 grey pixels, cut once and for all into 80% for training and 20% for test.
 
     Args:
         name: "digits" (1,437 rows) or "digits:test" (360 rows).

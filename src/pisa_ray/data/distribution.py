@@ -1,4 +1,4 @@
-"""What each shard holds, for files, terminals and reports."""
+"""The contents of each shard, for files, terminals and reports."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABEL_COLUMNS = 12  # with more labels the table shows each shard's main ones
-TABLE_SHARDS = 40  # with more shards the table leaves out the middle
+#: With more labels, the table shows the most frequent ones of each shard.
+LABEL_COLUMNS = 12
+
+#: With more shards, the table leaves out those in the middle.
+TABLE_SHARDS = 40
 
 
 def label_distribution(shards: Sequence[np.ndarray], labels: np.ndarray | None) -> dict[str, Any]:
-    """Counts the labels of each shard.
+    """Count the labels of each shard.
 
     Args:
         shards: Each shard's row numbers.
-        labels: The labels of all rows, shape (n,); real numbers are not counted, nor are unknown labels (None).
+        labels: The labels of all rows, shape (n,), or None if they are unknown; real numbers are not counted.
 
     Returns:
-        What partition.json holds: {"shards": [{"rows": n, "labels": {label: count}}, ...]}, labels as text, in order.
+        The content of partition.json: {"shards": [{"rows": n, "labels": {label: count}}, ...]}, labels as text, in
+        order.
     """
     counted = labels is not None and labels.dtype.kind != "f"
     described = []
@@ -35,14 +39,14 @@ def label_distribution(shards: Sequence[np.ndarray], labels: np.ndarray | None) 
 
 
 def distribution_table(distribution: dict[str, Any]) -> str:
-    """Writes a distribution as a Markdown table that also reads well as plain text.
+    """Write a distribution as a Markdown table that also reads well as plain text.
 
     Args:
         distribution: From `label_distribution`.
 
     Returns:
-        One line a shard: its rows and its labels' counts, or with many labels the commonest of them; the middle of many
-        shards is left out. The last line has the totals.
+        One line per shard with its rows and its labels' counts, or with many labels the most frequent ones. Of many
+        shards, those in the middle are left out. The last line has the totals.
     """
     shards = distribution["shards"]
     names = _label_names(shards)
@@ -64,13 +68,13 @@ def distribution_table(distribution: dict[str, Any]) -> str:
 
 
 def plot_distribution(distribution: dict[str, Any]) -> Figure:
-    """Draws a distribution: shards to the right, labels upwards, each dot's area a count of rows.
+    """Draw a distribution, with shards to the right and labels upwards; the area of each dot is a count of rows.
 
     Args:
         distribution: From `label_distribution`.
 
     Returns:
-        A figure of its own, which pyplot does not know of. Where no labels are known, one row of dots shows the sizes.
+        A figure outside of pyplot. If no labels are known, one row of dots shows the sizes.
     """
     shards = distribution["shards"]
     names = _label_names(shards) or ["rows"]

@@ -1,4 +1,4 @@
-"""Identifying files by what they hold, whatever they are called, wherever they lie and whenever they were written."""
+"""Identification of files by their content, independent of their names, places and times."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from itertools import accumulate
 
 from pyarrow import fs
 
-#: Bytes that are read of files together, and into how many pieces they are cut where the files are larger than that.
+#: The most bytes that are read of all files together, and the number of pieces that these are cut into if the files are
+#: larger.
 MOST, PIECES = 1 << 28, 64
 
 
 def hash_files(filesystem: fs.FileSystem, files: Sequence[str], *, most: int = MOST, pieces: int = PIECES) -> str:
-    """SHA-256, in hex, of files' sizes and bytes in their order; of large files of the bytes of evenly spaced pieces.
+    """Return the SHA-256 in hex of files' sizes and bytes in order, or of evenly spaced pieces if they are large.
 
     Args:
-        filesystem: Where they are.
-        files: Their paths there.
-        most: Bytes that are read at most.
-        pieces: How many pieces they are cut into where the files are larger.
+        filesystem: The file system of the files.
+        files: Their paths in it.
+        most: The most bytes that are read.
+        pieces: The number of pieces that these bytes are cut into if the files are larger.
 
     Raises:
-        OSError: One cannot be read.
+        OSError: If a file cannot be read.
     """
     sizes = [int(info.size) for info in filesystem.get_file_info(list(files))]
     digest = hashlib.sha256(repr(sizes).encode())
@@ -40,7 +41,7 @@ def hash_files(filesystem: fs.FileSystem, files: Sequence[str], *, most: int = M
 
 
 def _within(parts: Sequence[tuple[int, int]], first: int, end: int) -> Iterator[tuple[int, int]]:
-    """What of some parts lies between two places."""
+    """Yield the sections of some parts that lie between two positions."""
     for start, stop in parts:
         if start < end and stop > first:
             yield max(start, first), min(stop, end)

@@ -1,4 +1,4 @@
-"""Which files below a folder are data, and what the folders' names say about their rows."""
+"""The data files below a folder, and the columns in the names of its folders."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from pyarrow import fs
 
 from pisa_ray.errors import ConfigError
 
-MOST_ENTRIES = 100_000  # files and folders that are looked at; on a local disk that takes about a second
+#: The most files and folders that are looked at, which takes about a second on a local disk.
+MOST_ENTRIES = 100_000
 
-NULL = "__HIVE_DEFAULT_PARTITION__"  # how tools write a missing value into a folder's name
+#: The form of a missing value in the name of a folder.
+NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def parquet_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
-    """Lists a folder's Parquet files, or the one file that it is.
+    """List the Parquet files of a folder, or the file itself if the path is one.
 
-    Parts of a path below the folder that begin with "." or "_" and have no "=" mark what other tools write beside the
-    data, and are left out.
+    A path with a part below the folder that begins with "." or "_" and has no "=" is left out, as other tools write
+    such files beside the data.
 
     Args:
-        filesystem: Where it is.
-        root: Its path there.
-        spec: What the user calls it.
+        filesystem: The file system of the folder.
+        root: Its path in the file system.
+        spec: The user's name for it.
 
     Returns:
-        Paths in the order of their names, at least one.
+        The paths in the order of their names, at least one.
 
     Raises:
-        ConfigError: If it cannot be reached, holds no such file, or more than `MOST_ENTRIES` files and folders.
+        ConfigError: If the path cannot be reached, has no such file, or more than `MOST_ENTRIES` files and folders.
     """
     try:
         info = filesystem.get_file_info(root)
@@ -41,7 +43,7 @@ def parquet_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
         found = list(_below(filesystem, root, spec) if local else _all(filesystem, root))
     except ConfigError:
         raise
-    except Exception as error:  # clients of object stores have errors of their own
+    except Exception as error:  # clients of object stores raise errors of their own
         raise ConfigError(f"The data {spec!r} cannot be reached ({error}): check address and access rights.") from error
     if info.type == fs.FileType.NotFound and not found:
         raise ConfigError(
@@ -56,14 +58,14 @@ def parquet_files(filesystem: fs.FileSystem, root: str, spec: str) -> list[str]:
 
 
 def _all(filesystem: fs.FileSystem, root: str) -> Iterator[str]:
-    """Lists an object store's files, which takes one request for many of them, however deep they lie."""
+    """Yield the files of an object store, with one request for many of them at any depth."""
     for entry in filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True)):
         if entry.type == fs.FileType.File:
             yield entry.path
 
 
 def _below(filesystem: fs.LocalFileSystem, root: str, spec: str) -> Iterator[str]:
-    """Walks through a local folder, each folder once, whatever links lead to it."""
+    """Yield the files of a local folder, visiting each folder once even if links lead to it."""
     entries, folders, seen = 0, [root], set[str]()
     while folders:
         folder = folders.pop()
@@ -88,15 +90,15 @@ def _is_hidden(path: str) -> bool:
 
 
 class FolderColumns:
-    """Columns whose values stand in the names of folders, one for all rows of a file: `site=lyon/part-0.parquet`.
+    """Columns whose values are in the names of folders, as in `site=lyon/part-0.parquet`, one for all rows of a file.
 
     Args:
-        files: The files' paths below the data folder.
-        stored: Names of the columns that files have themselves, whose values count.
+        files: The paths of the files below the data folder.
+        stored: The names of the columns in the files themselves, which take precedence.
 
     Attributes:
-        texts: What each file's folders say, by column.
-        fields: The columns: integers, real numbers or text, whichever all values can be read as.
+        texts: The values from each file's folders, by column.
+        fields: The columns, as integers, real numbers or text, whichever fits all values.
     """
 
     def __init__(self, files: Sequence[str], stored: Collection[str]):
@@ -110,7 +112,7 @@ class FolderColumns:
         return name in self._values
 
     def check(self, name: str) -> None:
-        """Refuses a column that some file has no value of.
+        """Refuse a column that is missing in some file.
 
         Raises:
             ConfigError: If there is such a file.
@@ -125,7 +127,7 @@ class FolderColumns:
             )
 
     def column(self, name: str, file: int, rows: int) -> pa.Array:
-        """Gives the column for some rows of a file."""
+        """Return the column for some rows of a file."""
         return pa.repeat(self._values[name][file], rows)
 
 
@@ -149,7 +151,7 @@ def _read(texts: Sequence[str | None]) -> pa.Array:
 
 
 def _is_integer(text: str) -> bool:
-    """Whether it is written as an integer of 64 bits is: "007" is a name."""
+    """Return whether a text is an integer of 64 bits in its usual form; "007" is not."""
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(text)) == text
 

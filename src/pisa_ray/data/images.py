@@ -1,4 +1,4 @@
-"""From encoded images to pixels."""
+"""Encoded images as pixels."""
 
 import io
 import math
@@ -16,33 +16,33 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
 
 def is_image(kind: pa.DataType) -> bool:
-    """Whether a cell is an encoded image: bytes, or as Hugging Face data sets store it, struct{bytes, path}."""
+    """Return whether cells of a type are encoded images: bytes, or struct{bytes, path} as Hugging Face stores them."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and is_image(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def decode(cell: pa.Scalar, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Decodes a cell's image, upright as its EXIF orientation says.
+    """Decode a cell's image, upright as its EXIF orientation says.
 
     Args:
-        cell: Of a column for which `is_image` holds.
-        where: What the cell is called in error messages.
-        shape: What the image's shape must be; None: any.
+        cell: A cell of a column for which `is_image` holds.
+        where: What to call the cell in error messages.
+        shape: The shape that the image must have; None: any.
 
     Returns:
         Pixels, uint8, shape (1 or 3, height, width).
 
     Raises:
-        ConfigError: If there is none, it cannot be decoded, is an animation, has an alpha channel or other colours than
-            grey or RGB, or has another shape.
+        ConfigError: If there is no image, or it cannot be decoded, is an animation, has an alpha channel, has colours
+            other than grey or RGB, or has another shape.
     """
     encoded = _encoded(cell, where)
     try:
         pixels = _pixels(encoded, where, shape)
     except ConfigError:
         raise
-    except Exception as error:  # decoders raise whatever a broken file leads them to
+    except Exception as error:  # decoders may raise anything for a broken file
         said = type(error).__name__ if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"{where} cannot be read as a PNG, JPEG, WEBP or GIF image ({len(encoded):,} bytes; "
@@ -54,10 +54,10 @@ def decode(cell: pa.Scalar, where: str, shape: tuple[int, ...] | None = None) ->
 
 
 def check_images(column: pa.ChunkedArray, name: str, where: Where) -> None:
-    """Refuses cells without an image.
+    """Refuse cells without an image.
 
     Raises:
-        ConfigError: If there is one.
+        ConfigError: If there is such a cell.
     """
     encoded = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
     if encoded.null_count:
@@ -81,10 +81,10 @@ def _pixels(encoded: pa.Buffer, where: str, shape: tuple[int, ...] | None) -> np
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         opened = Image.open(io.BytesIO(encoded), formats=FORMATS)
     with opened as image:
-        if shape is not None and image.width * image.height != math.prod(shape[1:]):  # before pixels are made of it
+        if shape is not None and image.width * image.height != math.prod(shape[1:]):  # before the pixels take memory
             bands = 3 if image.mode == "P" else len(image.getbands())
             raise _unlike(where, (bands, image.height, image.width), shape)
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph and its preview
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a photograph with its preview
             raise ConfigError(f"{where} is an animation, but one picture is expected: store one of its frames.")
         ImageOps.exif_transpose(image, in_place=True)
         palette = image.mode == "P" or image.format == "GIF"

@@ -1,4 +1,4 @@
-"""A look at items that are known only when they are fetched."""
+"""A check of items that become known only when they are fetched."""
 
 from dataclasses import dataclass
 
@@ -12,26 +12,26 @@ from pisa_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class ItemCheck:
-    """Refuses what is no number that float32 can hold.
+    """A check that refuses numbers that float32 cannot hold.
 
     Attributes:
-        name: What the data are called.
-        inputs: Whether it looks at the inputs, too, and not only at the targets.
+        name: What to call the data in error messages.
+        inputs: Whether to check the inputs, too, and not only the targets.
     """
 
     name: str
     inputs: bool
 
     def __call__(self, rows: np.ndarray, inputs: Tensor, targets: Tensor) -> None:
-        """Looks at a batch.
+        """Check a batch.
 
         Args:
             rows: The items' numbers, shape (b,).
-            inputs: As stored, shape (b, ...).
-            targets: Shape (b, ...).
+            inputs: The inputs as stored, shape (b, ...).
+            targets: The targets, shape (b, ...).
 
         Raises:
-            ConfigError: If a number is NaN, infinite or too large; names the item.
+            ConfigError: If a number is NaN, infinite or too large; the text names the item.
         """
         for what, tensor in (("input", inputs), ("target", targets)):
             if tensor.is_floating_point() and (self.inputs or what == "target"):

@@ -1,4 +1,4 @@
-"""A source whose rows are decoded once, for processes that train on the same data several times."""
+"""A source that decodes its rows once, for processes that train on the same data several times."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,10 @@ from pisa_ray.data.rows import Rows
 
 
 class KeptSource(Source):
-    """Another source, read as a whole at the first reading and kept in memory; all readings are views on that.
+    """A source that reads another one as a whole and keeps it in memory; every reading is a view of that.
 
     Args:
-        source: The other one, which is small enough for this process.
+        source: The other source, which must fit into this process's memory.
 
     Example:
         >>> from pisa_ray.data import open_source
@@ -30,27 +30,27 @@ class KeptSource(Source):
         self.target_name = source.target_name
 
     def read(self, rows: np.ndarray) -> Rows:
-        """Gives some rows, of which a view is enough; see `Source.read`."""
+        """Return a view of some rows; see `Source.read`."""
         if self._whole is None:
             self._whole = self._source.read(np.arange(self.rows))
         return self._whole.take(np.asarray(rows, dtype=np.int64))
 
     def column(self, name: str) -> np.ndarray:
-        """Reads one column; see `Source.column`."""
+        """Read one column; see `Source.column`."""
         return self._source.column(name)
 
     def labels(self) -> np.ndarray:
-        """Reads the targets; see `Source.labels`."""
+        """Read the targets; see `Source.labels`."""
         return self._source.labels()
 
     def targets(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads the targets; see `Source.targets`."""
+        """Read the targets; see `Source.targets`."""
         return self._source.targets()
 
     def check(self, name: str, *, inputs: bool) -> None:
-        """Looks at the numbers; see `Source.check`."""
+        """Check the numbers; see `Source.check`."""
         self._source.check(name, inputs=inputs)
 
     def fingerprint(self) -> str:
-        """Identifies the content; see `Source.fingerprint`."""
+        """Identify the content; see `Source.fingerprint`."""
         return self._source.fingerprint()

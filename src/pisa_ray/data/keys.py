@@ -1,4 +1,4 @@
-"""Named random streams: every draw in pisa_ray is a function of (seed, purpose, ids) and of nothing else."""
+"""Named random streams, so that every draw in pisa_ray is a function of (seed, purpose, ids) only."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ from pisa_ray.later import torch
 
 
 def key(seed: int, purpose: str, *ids: int) -> int:
-    """Derives a 64-bit key from a name, the same on every machine.
+    """Derive a 64-bit key from a name, the same on every machine.
 
     Args:
         seed: The run's seed, any integer.
@@ -25,7 +25,7 @@ def key(seed: int, purpose: str, *ids: int) -> int:
 
 
 def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
-    """Makes a fresh counter-based NumPy generator for a name.
+    """Make a counter-based NumPy generator for a name.
 
     Args:
         seed: The run's seed, any integer.
@@ -39,7 +39,7 @@ def generator(seed: int, purpose: str, *ids: int) -> np.random.Generator:
 
 
 def uniform(rows: np.ndarray, seed: int, purpose: str, *ids: int) -> np.ndarray:
-    """Gives each row a random number of its own, whichever rows it is asked together with.
+    """Return a random number for each row, which does not depend on the other rows in the call.
 
     Args:
         rows: Row numbers, integers from 0, shape (n,).
@@ -59,10 +59,10 @@ def uniform(rows: np.ndarray, seed: int, purpose: str, *ids: int) -> np.ndarray:
 
 @contextmanager
 def undisturbed_generators() -> Iterator[Callable[[], bytes]]:
-    """Leave the global generators of torch, Python and NumPy as they were.
+    """Restore the global generators of torch, Python and NumPy at the end.
 
     Yields:
-        A function that hashes their states, so that one can see whether they were used.
+        A function that returns a hash of their states, which shows whether they were used.
     """
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
@@ -80,6 +80,6 @@ def _states() -> bytes:
 
 
 def _hash(seed: int, purpose: str, ids: tuple[int, ...]) -> int:
-    # The repr of a tuple of one string and plain integers can be read back in one way only, so no two names collide.
+    # The repr of a tuple of one string and plain integers is unambiguous, so no two names collide.
     name = repr((int(seed), str(purpose), *(int(i) for i in ids)))
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")

@@ -1,4 +1,4 @@
-"""Objects that people have their data in, as one of the kinds that sources are made of, or refused with a remedy."""
+"""Objects of users that hold data, brought to one of the forms that sources take or refused with a remedy."""
 
 import glob
 import os
@@ -22,16 +22,17 @@ _KINDS = (
 
 
 def as_data(spec: Any, name: str) -> Any:
-    """Brings data to a path, a list of paths, an Arrow table, or what has items by number.
+    """Bring data to a path, a list of paths, an Arrow table, or an object with items by number.
 
     Args:
-        spec: What the user has: a path, also with * for several files; a list of paths; a DataFrame of pandas or of any
-            library that speaks Arrow; a dictionary of arrays; a list of rows that are dictionaries; a pair of arrays or
-            tensors (inputs, targets); a Hugging Face data set; anything else with items by number as it is.
-        name: What to call it in error messages: "data.train".
+        spec: The user's data: a path, perhaps with * for several files; a list of paths; a DataFrame of pandas or of a
+            library with Arrow's interface; a dictionary of arrays; a list of rows that are dictionaries; a pair of
+            arrays or tensors (inputs, targets); a Hugging Face data set; or any other object with items by number,
+            which is returned as it is.
+        name: What to call the data in error messages, such as "data.train".
 
     Raises:
-        ConfigError: It is of a kind that cannot be cut into shards, or cannot be read as what it seems to be.
+        ConfigError: If the data cannot be cut into shards, or cannot be read as what they seem to be.
     """
     spec = plain(spec)
     if isinstance(spec, str | os.PathLike):
@@ -46,7 +47,7 @@ def as_data(spec: Any, name: str) -> Any:
 
 
 def _unfit(spec: Any) -> str | None:
-    """Why something cannot be cut into shards, and what to do; None: it can, for all one can see."""
+    """Return why data cannot be cut into shards, and what to do, or None if nothing speaks against it."""
     why = None
     if isinstance(spec, DataLoader):
         why = "but every shard makes its own batches: give the loader's dataset, and batch_size to the trainer"
@@ -62,7 +63,7 @@ def _unfit(spec: Any) -> str | None:
     else:
         try:
             len(spec)
-        except Exception as error:  # which of somebody's class may be any
+        except Exception as error:  # a user's class may raise anything
             why = f"whose rows cannot be counted ({type(error).__name__}: {error}), but it must be {_KINDS}"
     return why
 
@@ -79,7 +80,7 @@ def _files(spec: str | os.PathLike[Any], name: str) -> str | Path | list[str]:
 
 
 def _sequence(spec: Sequence[Any], name: str) -> Any:
-    """A list of paths, or of (input, target) items; or a pair of arrays."""
+    """Return data that are a list of paths, a list of (input, target) items, or a pair of arrays."""
     if not spec:
         raise ConfigError(f"{name} is an empty {type(spec).__name__}, but at least one row is needed.")
     if all(isinstance(item, str | os.PathLike) for item in spec):
@@ -100,7 +101,7 @@ def _sequence(spec: Sequence[Any], name: str) -> Any:
 def _pair(inputs: Any, targets: Any, name: str) -> TensorDataset:
     try:
         x, y = (_tensor(part) for part in (inputs, targets))
-    except Exception as error:  # texts, lists of unequal lengths
+    except Exception as error:  # such as for texts or lists of unequal lengths
         raise ConfigError(
             f"{name} is a pair whose parts are not both arrays of numbers ({error}): give inputs and targets as "
             "arrays, texts as their numbers."
@@ -114,9 +115,9 @@ def _pair(inputs: Any, targets: Any, name: str) -> TensorDataset:
 def _tensor(values: Any) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values.detach().cpu()
-    return torch.from_numpy(np.array(values, order="C"))  # a copy, which may be written to
+    return torch.from_numpy(np.array(values, order="C"))  # a copy, as torch wants writable memory
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is an array, a tensor, or a column of a DataFrame or of Arrow's."""
+    """Return whether a value is an array, a tensor, or a column of a DataFrame or of an Arrow table."""
     return isinstance(value, np.ndarray | torch.Tensor | pa.Array | pa.ChunkedArray) or hasattr(value, "to_numpy")

@@ -1,4 +1,4 @@
-"""Parquet files, on this machine or in an object store, read by row groups."""
+"""Parquet files on this machine or in an object store, read by row groups."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from pisa_ray.errors import ConfigError
 class ParquetSource(TableSource):
     """A Parquet file, or all `*.parquet` files below a folder in the order of their paths.
 
-    The handle holds the paths and the files' footers, so that a worker goes straight to the row groups it needs.
+    The handle has the paths and the footers of the files, so that a worker reads only the row groups that it needs.
 
     Args:
         spec: A path, or a URI that pyarrow opens (file://, s3://, gs://, hdfs://).
@@ -32,8 +32,8 @@ class ParquetSource(TableSource):
         integers: Whether several input columns of integers stay integers.
 
     Raises:
-        ConfigError: If there is no such file, a file is no Parquet file or unlike the others, or a column cannot be
-            used (from the metadata; nulls that the statistics do not know of show when reading).
+        ConfigError: If there is no such file, a file is no Parquet file or differs from the others, or a column cannot
+            be used. This is known from the metadata; nulls that the statistics do not count appear when reading.
     """
 
     def __init__(
@@ -66,27 +66,27 @@ class ParquetSource(TableSource):
         self._check_files(schema)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
-        """Reads some columns of one row group."""
+        """Read some columns of one row group."""
         file, group = self._groups[piece]
         with self._open(file) as parquet:
             table = parquet.read_row_group(group, columns=self._stored(columns))
         return self._complete(table, columns, file, self.piece_rows[piece])
 
     def head(self, columns: list[str]) -> pa.Table:
-        """Reads some columns of the first row, without its whole row group."""
+        """Read some columns of the first row, without its whole row group."""
         file, group = self._groups[0]
         with self._open(file) as parquet:
             batches = parquet.iter_batches(1, row_groups=[group], columns=self._stored(columns))
             return self._complete(pa.Table.from_batches([next(batches)]), columns, file, 1)
 
     def column(self, name: str) -> np.ndarray:
-        """Reads one column over all rows; see `Source.column`."""
+        """Read one column over all rows; see `Source.column`."""
         if name in self._from_folders:
             self._from_folders.check(name)
         return super().column(name)
 
     def fingerprint(self) -> str:
-        """Hashes the files' content in their order and what comes from folders' names; see `hash_files`."""
+        """Hash the content of the files in order and the values from the names of folders; see `hash_files`."""
         if self._fingerprint is None:
             known = [self._from_folders.texts, [_describe(footer) for footer in self._footers]]
             digest = hashlib.sha256(json.dumps(known).encode())
@@ -98,7 +98,7 @@ class ParquetSource(TableSource):
         return [name for name in columns if name not in self._from_folders]
 
     def _complete(self, table: pa.Table, columns: list[str], file: int, rows: int) -> pa.Table:
-        """Puts the columns that come from folders beside a file's own."""
+        """Add the columns from the names of folders to those of a file."""
         for name in columns:
             if name in self._from_folders:
                 table = table.append_column(name, self._from_folders.column(name, file, rows))
@@ -110,10 +110,10 @@ class ParquetSource(TableSource):
         return pq.ParquetFile(path, metadata=self._footers[file], filesystem=self._filesystem, pre_buffer=True)
 
     def _check_files(self, schema: pa.Schema) -> None:
-        for name in {*self._features.columns, self._label}:
+        for name in {*self._inputs.columns, self._label}:
             if name in self._from_folders:
                 self._from_folders.check(name)
-        used = self._stored([*self._features.columns, self._label])
+        used = self._stored([*self._inputs.columns, self._label])
         for path, footer in zip(self._files, self._footers, strict=True):
             other = footer.schema.to_arrow_schema()
             for name in used:
@@ -126,7 +126,7 @@ class ParquetSource(TableSource):
             self._check_nulls(piece, used, Where(self._place, int(first)))
 
     def _check_nulls(self, piece: int, columns: list[str], where: Where) -> None:
-        """Reads columns of which a row group's statistics count nulls, to name the first; empty lists count as such."""
+        """Read columns that have nulls by a row group's statistics, to name the first; these count empty lists, too."""
         for name in columns:
             if self._nulls(piece, name):
                 column = self.load(piece, [name])[name]
@@ -136,21 +136,21 @@ class ParquetSource(TableSource):
                     check_nulls(column, name, where)
 
     def has_no_nulls(self, column: str) -> bool:
-        """Asks the statistics; the names of folders are no nulls, which is checked before."""
+        """See `TableSource`; the statistics show nulls, and columns from the names of folders were checked before."""
         if column in self._from_folders:
             return True
         return all(self._nulls(piece, column) == 0 for piece in range(len(self.piece_rows)))
 
     def _nulls(self, piece: int, column: str) -> int | None:
-        """How many nulls a row group's statistics count in a column; None where there are no such statistics."""
+        """Return the number of nulls in a column by a row group's statistics, or None if these do not count them."""
         file, group = self._groups[piece]
         names, total = self._schema.names, 0
         for chunk in _column_chunks(self._footers[file].row_group(group)):
             path = chunk.path_in_schema
-            # A column of numbers has its own name for a path, what is nested names below it: lists, images in structs.
+            # The path of a column of numbers is its name. Nested columns (lists, images in structs) have longer paths.
             if path != column and (path in names or not path.startswith(f"{column}.")):
                 continue
-            if path == f"{column}.path":  # images may come without the path of the file that they were read from
+            if path == f"{column}.path":  # an image may lack the path of the file that it was read from
                 continue
             if chunk.statistics is None or not chunk.statistics.has_null_count:
                 return None
@@ -159,7 +159,7 @@ class ParquetSource(TableSource):
 
 
 def _find(several: Sequence[str | Path]) -> tuple[fs.FileSystem, list[str], str]:
-    """Finds the files of one or more paths: where they are, their paths there, and the folder that has them all."""
+    """Find the files of one or more paths; return the file system, the paths in it, and the folder above all."""
     places = [_open_filesystem(spec) for spec in several]
     filesystem = places[0][0]
     if any(other != filesystem for other, _ in places):
@@ -195,7 +195,7 @@ def _read_footer(filesystem: fs.FileSystem, path: str) -> pq.FileMetaData:
 
 
 def _remedy(path: str) -> str:
-    """What to do about a file that is no Parquet file: another format's is not to be written again."""
+    """Return the remedy for a file that is no Parquet file, by its format."""
     kind = Path(path).suffix.lower()
     if kind in ("", ".parquet", ".pq"):
         return "write it again"

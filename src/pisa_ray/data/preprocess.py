@@ -1,4 +1,4 @@
-"""From inputs as stored to what the model sees."""
+"""The preparation of stored inputs for the model."""
 
 import math
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from pisa_ray.errors import ConfigError
 
 Transform = Callable[[Tensor, bool], Tensor]
 
-#: The types that a model's inputs may be given, by their names in configurations.
+#: The types that a model's inputs may have, by their names in configurations.
 DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Turns a batch of stored inputs into the model's: of one type, and real ones times scale, minus mean, over std.
+    """The preparation of a batch: inputs get one type, and real ones are scaled, shifted by mean and divided by std.
 
     Attributes:
-        scale: Factor on the stored numbers, e.g. 1/255; None: 1.
-        mean: Per channel (dimension 1 of a batch; one number serves all), in scaled units; None: 0.
-        std: Per channel, positive, given together with mean.
-        transform: Replaces all of this: called with (inputs as stored, whether it is for training).
+        scale: The factor on the stored numbers, e.g. 1/255; None: 1.
+        mean: The mean per channel (dimension 1 of a batch) or one number for all, in scaled units; None: 0.
+        std: The standard deviation per channel, positive, given together with mean.
+        transform: A function of (inputs as stored, whether the batch is for training) that replaces all of this.
         dtype: The type of the model's inputs.
 
     Raises:
-        ConfigError: If a transform is given together with anything else, mean without std, or a std is not positive.
+        ConfigError: If a transform is given together with another option, mean without std, or a std is not positive.
     """
 
     scale: float | None = None
@@ -56,11 +56,11 @@ class Preprocess:
             raise ConfigError(f"data.std is {list(self.std)}, but every number must be positive: use 1 for no scaling.")
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
-        """Prepares a batch.
+        """Prepare a batch.
 
         Args:
             x: Inputs as stored, shape (b, ...); not changed.
-            training: Whether the batch is for training; only a transform makes a difference.
+            training: Whether the batch is for training; only a transform distinguishes the two.
 
         Returns:
             The model's inputs, on x's device.
@@ -76,7 +76,7 @@ class Preprocess:
 
 
 def input_kind(source: Source) -> str:
-    """Names what a source's inputs are as stored, from which follows what the model gets where nothing is said."""
+    """Return the kind of a source's inputs as stored, which determines the default preparation."""
     kind = source.input_dtype
     if kind == torch.uint8 and len(source.input_shape) == 3:
         return "images of bytes"
@@ -86,7 +86,7 @@ def input_kind(source: Source) -> str:
 
 
 def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Gives `data.dtype` as torch calls it.
+    """Return the torch type of the option `data.dtype`.
 
     Raises:
         ConfigError: If it is not one of `DTYPES`.
@@ -111,24 +111,24 @@ def default_preprocess(
     transform: Transform | None = None,
     dtype: torch.dtype | None = None,
 ) -> Preprocess:
-    """Chooses what the user did not: integers stay integers, images of bytes go to 0..1, in colour normalised.
+    """Fill in the defaults: integers stay integers, and images of bytes go to 0..1, normalised if they have colours.
 
     Args:
         source: The training data.
-        scale: Default 1/255 for uint8 inputs with a 3-D shape, else none.
-        mean: Default: for such inputs with 3 channels each channel's mean over the source, which takes a pass over it
-            in bounded memory; else none.
-        std: As mean, the standard deviation.
-        transform: Replaces all of this.
-        dtype: float32 or int64. Default: int64 for integers that are no images and are not scaled, complex64 for
+        scale: The factor; by default 1/255 for uint8 inputs with a 3-D shape, else none.
+        mean: The mean per channel; by default that of the source for such inputs with 3 channels, which takes a pass
+            over it in bounded memory, else none.
+        std: The standard deviation per channel, with the same default.
+        transform: A function that replaces all of this.
+        dtype: float32 or int64; by default int64 for integers that are no images and are not scaled, complex64 for
             complex numbers, else float32.
 
     Returns:
-        The preprocessing, to be used for test data too.
+        The preparation, which also serves for test data.
 
     Raises:
-        ConfigError: As `Preprocess`; or if mean has neither one number nor one a channel, or dtype is int64 and the
-            inputs are not integers, or are to be scaled.
+        ConfigError: If `Preprocess` raises it, if mean has neither one number nor one per channel, or if dtype is int64
+            but the inputs are not integers or are to be scaled.
     """
     if transform is not None:
         if dtype is not None:
@@ -159,7 +159,7 @@ def default_preprocess(
 
 
 def _channel_statistics(source: Source, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    # Counts of the 256 values are integers: exact, and the same however the source is cut into pieces.
+    # Counts of the 256 values are integers, so they are exact and do not depend on how the source is cut into pieces.
     counts = np.zeros((source.input_shape[0], 256), np.int64)
     for piece in source.pieces():
         inputs, _ = source.read(piece).batch(np.arange(len(piece)))
@@ -172,7 +172,7 @@ def _mean_and_std(counts: list[int], scale: float) -> tuple[float, float]:
     n = sum(counts)
     first = sum(value * count for value, count in enumerate(counts))
     second = sum(value * value * count for value, count in enumerate(counts))
-    # Python's integers do not overflow. A constant channel is left at its scale.
+    # Python's integers do not overflow. A constant channel keeps its scale.
     return first / n * scale, math.sqrt(n * second - first * first) / n * abs(scale) or 1.0
 
 

@@ -1,4 +1,4 @@
-"""Whether a data set gives the same item each time: who fetches it, and when, may not change what is trained on."""
+"""A check that a data set returns the same item each time, as the process and the time may not matter."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pisa_ray.data.keys import undisturbed_generators
 from pisa_ray.data.rows import collate
 from pisa_ray.errors import ConfigError
 
-#: Items that are fetched twice; and where fetching one draws random numbers, which need not change it.
+#: The number of items that are fetched twice, and the number if fetching one draws random numbers.
 ITEMS, SUSPICIOUS_ITEMS = 8, 64
 
 
 def checked_first_item(dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """See that some items, spread over a torch data set, are the same when they are fetched again.
+    """Check that some items, spread over a torch data set, are the same when they are fetched again.
 
     Args:
-        dataset: Has at least one item. Global random generators are left as they were.
+        dataset: A data set with at least one item. Global random generators are restored afterwards.
 
     Returns:
         The first item, as a batch of one input and of one target.
 
     Raises:
-        ConfigError: They are not, or cannot be fetched.
+        ConfigError: If an item differs, or cannot be fetched.
     """
     with undisturbed_generators() as state:
         before = state()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class RaySource(TableSource):
     """A Ray data set, materialised in its own order; workers fetch blocks from the object store.
 
-    Its pieces are its blocks. How many there are may depend on the cluster; the rows and their order do not, as long as
-    the data set itself keeps to its order (no unseeded shuffle).
+    Its pieces are the blocks, whose number may depend on the cluster. The rows and their order do not, as long as the
+    data set itself has a fixed order (no unseeded shuffle).
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class RaySource(TableSource):
         super().__init__(schema, pieces, input=input, label=label, place="the Ray data set", integers=integers)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
-        """Fetches a block."""
+        """Fetch a block."""
         import ray  # noqa: PLC0415 - only who has a Ray data set needs it
 
         return ray.get(self._blocks[piece]).select(columns)
 
     def check_pieces(self, columns: list[str], name: str) -> None:
-        """Looks at the blocks where they are, many at a time; raises what is found in the first of them."""
+        """Check many blocks at a time where they are, and raise the error of the first bad one."""
         import ray  # noqa: PLC0415 - only who has a Ray data set needs it
 
         look, source = ray.remote(num_cpus=0)(_failure), ray.put(self)
@@ -59,11 +59,11 @@ class RaySource(TableSource):
                 raise ConfigError(failure)
 
     def has_no_nulls(self, column: str) -> bool:
-        """Does not know."""
+        """Return False, as blocks have no statistics."""
         return False
 
     def fingerprint(self) -> str:
-        """Hashes the schema, the number of rows, and the first and last row."""
+        """Hash the schema, the number of rows, and the first and last row."""
         last = len(self._blocks) - 1
         ends = [self.head(list(self._names)), self.load(last, list(self._names)).slice(self.piece_rows[last] - 1)]
         return hash_tables(ends, self.rows)

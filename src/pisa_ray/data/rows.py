@@ -1,4 +1,4 @@
-"""Training rows in a worker's hands: something to take mini-batches from."""
+"""Training rows in a worker, from which mini-batches are taken."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -16,32 +16,32 @@ class Rows(ABC):
     """Some rows of a data set, numbered from 0. `take` makes a view, `batch` a copy."""
 
     def __init__(self, index: np.ndarray):
-        self._index = index  # where our rows are in what lies underneath, so that a view is an index array
+        self._index = index  # the positions of these rows in the underlying data, so that a view is an index array
 
     def __len__(self) -> int:
         return len(self._index)
 
     @abstractmethod
     def take(self, positions: np.ndarray) -> "Rows":
-        """Selects rows.
+        """Select rows.
 
         Args:
-            positions: Positions in these rows, integers, in the order wanted.
+            positions: Positions in these rows, integers, in any order.
 
         Returns:
-            Those rows, as a view on the same data.
+            Those rows in that order, as a view on the same data.
         """
 
     @abstractmethod
     def batch(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Stacks rows into tensors.
+        """Stack rows into tensors.
 
         Args:
             positions: Positions in these rows, integers, shape (b,).
 
         Returns:
-            The inputs as stored, shape (b, *input_shape), and the targets, shape (b,), int64 or float32; on the CPU,
-            the caller's own.
+            The inputs as stored, shape (b, *input_shape), and the targets, shape (b,), int64 or float32, as new tensors
+            on the CPU.
         """
 
 
@@ -51,7 +51,7 @@ class TensorRows(Rows):
     Args:
         inputs: All inputs, shape (n, *input_shape).
         targets: All targets, shape (n, ...).
-        index: Which of them these rows are, int64; default all, in order.
+        index: The positions of these rows among them, int64; by default all in order.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, index: np.ndarray | None = None):
@@ -59,11 +59,11 @@ class TensorRows(Rows):
         self._inputs, self._targets = inputs, targets
 
     def take(self, positions: np.ndarray) -> "TensorRows":
-        """Selects rows; see `Rows.take`."""
+        """Select rows; see `Rows.take`."""
         return TensorRows(self._inputs, self._targets, self._index[positions])
 
     def batch(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Stacks rows into tensors; see `Rows.batch`."""
+        """Stack rows into tensors; see `Rows.batch`."""
         index = torch.from_numpy(self._index[positions])
         return self._inputs[index], self._targets[index]
 
@@ -72,9 +72,9 @@ class DatasetRows(Rows):
     """Rows of a map-style torch dataset, fetched when a batch needs them.
 
     Args:
-        dataset: Has `__len__` and a `__getitem__` that returns (input, target), always the same for the same index.
-        index: Which of its items these rows are, int64.
-        check: Looks at what is fetched, if anybody does.
+        dataset: A dataset with `__len__` and a `__getitem__` that returns (input, target), the same for the same index.
+        index: The positions of these rows among its items, int64.
+        check: A check of the fetched items, or None.
     """
 
     def __init__(self, dataset: Any, index: np.ndarray, check: ItemCheck | None = None):
@@ -82,14 +82,14 @@ class DatasetRows(Rows):
         self._dataset, self._check = dataset, check
 
     def take(self, positions: np.ndarray) -> "DatasetRows":
-        """Selects rows; see `Rows.take`."""
+        """Select rows; see `Rows.take`."""
         return DatasetRows(self._dataset, self._index[positions], self._check)
 
     def batch(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Stacks rows into tensors; see `Rows.batch`.
+        """Stack rows into tensors; see `Rows.batch`.
 
         Raises:
-            ConfigError: If the items are not pairs of things that torch can stack, or hold NaN or infinities.
+            ConfigError: If the items are not pairs of objects that torch can stack, or hold NaN or infinities.
         """
         index = self._index[positions]
         inputs, targets = collate([self._dataset[int(i)] for i in index])
@@ -99,7 +99,7 @@ class DatasetRows(Rows):
 
 
 def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
-    """Stacks a torch dataset's (input, target) items.
+    """Stack a torch dataset's (input, target) items.
 
     Args:
         items: At least one item.
@@ -108,7 +108,7 @@ def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
         Inputs as stored, shape (b, *input_shape), and targets, shape (b, ...).
 
     Raises:
-        ConfigError: If the items are not pairs of things that torch can stack.
+        ConfigError: If the items are not pairs of objects that torch can stack.
     """
     try:
         inputs, targets = default_collate(items)
@@ -126,5 +126,5 @@ def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
 
 
 def as_targets(targets: Tensor) -> Tensor:
-    """Brings targets to one of two types: float32 for real numbers, int64 for integers and booleans."""
+    """Convert targets to float32 if they are real numbers, and to int64 if they are integers or booleans."""
     return targets.to(torch.float32 if targets.is_floating_point() else torch.int64)

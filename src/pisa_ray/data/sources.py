@@ -1,4 +1,4 @@
-"""Opens training data of any supported kind."""
+"""Opening training data of any supported kind."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,19 +32,19 @@ def open_source(
     integers: bool = False,
     name: str | None = None,
 ) -> Source:
-    """Opens data of any supported kind and checks what can be checked from its metadata.
+    """Open data of any supported kind, and check what their metadata show.
 
     Args:
-        spec: One of: a Parquet file, or a folder of Parquet files (path, or a URI that pyarrow opens, e.g. s3://...), a
-            list of these, or a pattern such as "data/*.parquet"; a `pyarrow.Table`, a DataFrame, a dictionary of arrays
-            or a list of rows that are dictionaries; a `ray.data.Dataset`; a pair of arrays (inputs, targets); a
-            map-style torch dataset of items (input, target), or of dictionaries, each a pure function of its index; a
-            data set of Hugging Face's; "digits" (1,437 training images of 8x8 grey pixels, as 64 features in 0..1) or
-            "digits:test" (the other 360).
-        input: For tables: the input column, or several columns of single numbers that become float32 features.
-        label: For tables: the column of labels (integers or booleans) or of regression targets (floats).
+        spec: One of the following. A Parquet file or a folder of Parquet files (a path, or a URI that pyarrow opens,
+            e.g. s3://...), a list of these, or a pattern such as "data/*.parquet". A `pyarrow.Table`, a DataFrame, a
+            dictionary of arrays, or a list of rows that are dictionaries. A `ray.data.Dataset`. A pair of arrays
+            (inputs, targets). A map-style torch dataset of items (input, target) or of dictionaries, each a pure
+            function of its index. A Hugging Face data set. "digits" (1,437 training images of 8x8 grey pixels, as 64
+            features in 0..1) or "digits:test" (the other 360).
+        input: In tables, the input column, or several columns of single numbers that become float32 features.
+        label: In tables, the column of labels (integers or booleans) or of regression targets (floats).
         integers: Whether several input columns of single integers stay integers.
-        name: What to call the data in error messages; None: by their kind.
+        name: What to call the data in error messages; None: the name of their kind.
 
     Returns:
         The opened source.
@@ -54,7 +54,7 @@ def open_source(
     """
     if isinstance(spec, str) and spec in ("digits", "digits:test"):
         return ArrowSource(digits_table(spec), input="features", label="label")
-    ray_data = sys.modules.get("ray.data")  # whoever made a Ray data set has imported it; nobody else needs it
+    ray_data = sys.modules.get("ray.data")  # a Ray data set exists only if ray.data has been imported
     if ray_data is not None and isinstance(spec, ray_data.Dataset):
         return RaySource(spec, input=input, label=label, integers=integers)
     data = as_data(spec, name or "the data")

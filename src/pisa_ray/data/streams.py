@@ -1,4 +1,4 @@
-"""Which rows of a shard its next mini-batch holds."""
+"""The rows of a shard's mini-batches."""
 
 import numpy as np
 
@@ -7,21 +7,21 @@ from pisa_ray.errors import ConfigError
 
 
 class BatchStream:
-    """Mini-batches without replacement from one shard, as a pure function of the shard's report count.
+    """The mini-batches of a shard, drawn without replacement, as a pure function of their number.
 
-    The shard's epochs, each a permutation of its rows keyed (seed, shard, epoch), are laid end to end; batch k is the
-    piece [k * size, (k + 1) * size) of that endless line and may straddle two epochs. So every epoch covers every row
-    exactly once, whoever hosts the shard.
+    The shard's epochs, each a permutation of its rows keyed (seed, shard, epoch), lie end to end, and batch k is the
+    section [k * size, (k + 1) * size) of that endless sequence, which may reach into the next epoch. So every epoch
+    covers every row exactly once, on whichever worker the shard is.
 
     Args:
         seed: The run's seed.
         shard: The shard's id.
-        rows: How many rows the shard has, at least 1.
-        batch_size: Rows a batch, at least 1; a shard with fewer rows uses all of them. None: the full local batch, in
-            the shard's own order.
+        rows: The number of rows of the shard, at least 1.
+        batch_size: The number of rows of a batch, at least 1; a shard with fewer rows uses all of them. None: all rows,
+            in the shard's own order.
 
     Attributes:
-        size: Rows in each batch, min(batch_size, rows).
+        size: The number of rows of each batch, min(batch_size, rows).
 
     Raises:
         ConfigError: If rows or batch_size is below 1.
@@ -37,13 +37,13 @@ class BatchStream:
         self.seed, self.shard, self.rows = seed, shard, rows
         self.size = rows if batch_size is None else min(batch_size, rows)
         self._full = batch_size is None
-        self._permutations: dict[int, np.ndarray] = {}  # a cache only: the answers do not depend on it
+        self._permutations: dict[int, np.ndarray] = {}  # a cache; the results do not depend on it
 
     def positions(self, count: int) -> np.ndarray:
-        """Gives the batch of the shard's `count`-th report.
+        """Return a mini-batch by its number.
 
         Args:
-            count: How often the shard has reported before, from 0.
+            count: How many mini-batches the shard has drawn before.
 
         Returns:
             Positions within the shard's rows, int64, shape (size,).
@@ -51,7 +51,7 @@ class BatchStream:
         if self._full:
             return np.arange(self.rows, dtype=np.int64)
         start, stop = count * self.size, (count + 1) * self.size
-        # A batch is no longer than an epoch, so it touches two epochs at most.
+        # A batch is no longer than an epoch, so it lies in at most two epochs.
         epochs = range(start // self.rows, (stop - 1) // self.rows + 1)
         self._permutations = {epoch: self._permutation(epoch) for epoch in epochs}
         borders = [epoch * self.rows for epoch in epochs]

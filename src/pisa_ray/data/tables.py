@@ -1,4 +1,4 @@
-"""Sources whose rows come as Arrow tables, and the plainest of them: a table in memory."""
+"""Sources whose rows come as Arrow tables, and a table in memory as the simplest of them."""
 
 import hashlib
 import math
@@ -20,22 +20,23 @@ from pisa_ray.data.columns import (
     list_size,
     numbers,
     partition_values,
-    plan_features,
+    plan_inputs,
 )
 from pisa_ray.data.images import check_images, is_image
 from pisa_ray.data.rows import TensorRows
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
-PIECE_ROWS = 5000  # rows of an in-memory table that are decoded at once
+#: Rows of a table in memory that are decoded at once.
+PIECE_ROWS = 5000
 
 
 class TableSource(Source):
-    """Rows in pieces, each of which can be loaded as an Arrow table of some columns.
+    """A source in pieces, each of which can be loaded as an Arrow table of some columns.
 
     Args:
         schema: The table's schema.
-        piece_rows: Rows of each piece, all positive.
+        piece_rows: The number of rows of each piece, at least 1.
         input: The input column or columns.
         label: The label column.
         place: What to call the table in error messages.
@@ -67,9 +68,9 @@ class TableSource(Source):
             self._check_column(key, name)
         _check_label(schema.field(label).type, label)
         self._label, self._schema = label, schema
-        self._features = plan_features(schema, inputs, lambda: self.head(list(inputs)), Where(place), integers=integers)
-        self.input_shape = self._features.shape
-        self.input_dtype = torch.from_numpy(np.empty(0, self._features.dtype)).dtype
+        self._inputs = plan_inputs(schema, inputs, lambda: self.head(list(inputs)), Where(place), integers=integers)
+        self.input_shape = self._inputs.shape
+        self.input_dtype = torch.from_numpy(np.empty(0, self._inputs.dtype)).dtype
         kind, self.target_name = schema.field(label).type, label
         self.target_shape: tuple[int, ...] = ()
         if is_list(kind):
@@ -79,39 +80,39 @@ class TableSource(Source):
 
     @abstractmethod
     def load(self, piece: int, columns: list[str]) -> pa.Table:
-        """Loads some columns of one piece."""
+        """Load some columns of one piece."""
 
     def head(self, columns: list[str]) -> pa.Table:
-        """Loads some columns of the first row."""
+        """Load some columns of the first row."""
         return self.load(0, columns).slice(0, 1)
 
     def read(self, rows: np.ndarray) -> TensorRows:
-        """Reads some rows, loading each piece that holds any of them once; see `Source.read`."""
+        """Read some rows, loading each piece that holds any of them once; see `Source.read`."""
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.rows):
             raise IndexError(f"Row numbers must be in [0, {self.rows}), but reach from {rows.min()} to {rows.max()}.")
-        inputs = np.empty((len(rows), *self.input_shape), self._features.dtype)
+        inputs = np.empty((len(rows), *self.input_shape), self._inputs.dtype)
         targets = np.empty((len(rows), *self.target_shape), _stored(self.target_dtype))
-        columns = list(dict.fromkeys((*self._features.columns, self._label)))
+        columns = list(dict.fromkeys((*self._inputs.columns, self._label)))
         for piece, first, where in self._by_piece(rows):
             table = self.load(piece, columns)
             local = rows[where] - first
-            inputs[where] = self._features.read(table, local, Where(self._place, first))
+            inputs[where] = self._inputs.read(table, local, Where(self._place, first))
             targets[where] = self._targets(table, Where(self._place, first))[local]
         return TensorRows(torch.from_numpy(inputs), torch.from_numpy(targets))
 
     def column(self, name: str) -> np.ndarray:
-        """Reads one column over all rows; see `Source.column`."""
+        """Read one column over all rows; see `Source.column`."""
         self._check_column("partition.column", name)
         return np.concatenate([partition_values(table[name], name, where) for table, where in self._tables([name])])
 
     def targets(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads the label column; see `Source.targets`."""
+        """Read the label column; see `Source.targets`."""
         for table, where in self._tables([self._label]):
             yield where.first_row, self._targets(table, where)
 
     def labels(self) -> np.ndarray:
-        """Reads the label column; see `Source.labels`."""
+        """Read the label column; see `Source.labels`."""
         if self.target_shape:
             raise ConfigError(
                 f"data.label is {self._label!r}, a column of lists, so a row has no label of its own: use a partition "
@@ -120,19 +121,19 @@ class TableSource(Source):
         return np.concatenate([targets for _, targets in self.targets()])
 
     def check(self, name: str, *, inputs: bool) -> None:
-        """Looks at the columns of numbers, in one pass; see `Source.check`."""
-        columns = [*(self._features.columns if inputs else ()), self._label]
+        """Check the columns of numbers, in one pass; see `Source.check`."""
+        columns = [*(self._inputs.columns if inputs else ()), self._label]
         doubtful = [column for column in dict.fromkeys(columns) if self._is_doubtful(column)]
         if doubtful:
             self.check_pieces(doubtful, name)
 
     def check_pieces(self, columns: list[str], name: str) -> None:
-        """Looks at columns of numbers in all pieces; raises as `check`."""
+        """Check columns of numbers in all pieces; the errors are those of `check`."""
         for piece in range(len(self.piece_rows)):
             self.check_piece(piece, columns, name)
 
     def check_piece(self, piece: int, columns: list[str], name: str) -> None:
-        """Looks at columns of numbers in one piece; raises as `check`."""
+        """Check columns of numbers in one piece; the errors are those of `check`."""
         table, where = self.load(piece, columns), Where(name, int(self.starts()[piece]))
         for column in columns:
             if is_list(_storage(table[column].type)):
@@ -140,13 +141,13 @@ class TableSource(Source):
                 values = equal_lists(table[column], column, size, where)
             else:
                 values = numbers(table[column], column, where)
-            if values.dtype.kind == "f" or column == self._label or self._features.kind == "list":
+            if values.dtype.kind == "f" or column == self._label or self._inputs.kind == "list":
                 check_finite(values, column, where)
 
     def _is_doubtful(self, column: str) -> bool:
-        """Whether a column may hold what the metadata do not show: NaN, nulls, lists of other lengths."""
+        """Return whether a column may hold NaN, nulls or lists of other lengths, which the metadata do not show."""
         kind = _storage(self._schema.field(column).type)
-        if is_image(kind):  # decoding all images is left to those who need them
+        if is_image(kind):  # images are decoded only when they are needed
             return False
         if is_list(kind):
             if not pa.types.is_fixed_size_list(kind):
@@ -156,10 +157,10 @@ class TableSource(Source):
 
     @abstractmethod
     def has_no_nulls(self, column: str) -> bool:
-        """Whether the metadata prove that no cell of a column, and no number in its lists, is null."""
+        """Return whether the metadata prove that no cell of a column, and no number in its lists, is null."""
 
     def _tables(self, columns: list[str]) -> Iterator[tuple[pa.Table, Where]]:
-        """Loads some columns of all rows, piece by piece."""
+        """Yield some columns of all rows, piece by piece."""
         for piece, first in enumerate(self.starts()[:-1]):
             yield self.load(piece, columns), Where(self._place, int(first))
 
@@ -172,7 +173,7 @@ class TableSource(Source):
         return check_finite(values, name, where).astype(_stored(self.target_dtype), copy=False)
 
     def _by_piece(self, rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yields (piece, its first row's number, where in `rows` its rows are)."""
+        """Yield (piece, number of its first row, positions of its rows in `rows`)."""
         starts = self.starts()
         pieces = np.searchsorted(starts, rows, side="right") - 1
         order = np.argsort(pieces, kind="stable")
@@ -190,7 +191,7 @@ class TableSource(Source):
 
 
 class ArrowSource(TableSource):
-    """An Arrow table in memory, which travels with the handle; `place` is what to call it in error messages."""
+    """An Arrow table in memory, which is sent with the handle; error messages call it `place`."""
 
     def __init__(
         self,
@@ -202,30 +203,30 @@ class ArrowSource(TableSource):
         integers: bool = False,
     ):
         for i, field in enumerate(table.schema):
-            if pa.types.is_dictionary(field.type):  # such as a DataFrame's categories
+            if pa.types.is_dictionary(field.type):  # such as categories of a DataFrame
                 table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
         super().__init__(table.schema, pieces, input=input, label=label, place=place, integers=integers)
-        for name in (*self._features.columns, self._label):
+        for name in (*self._inputs.columns, self._label):
             (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where(place))
 
     def has_no_nulls(self, column: str) -> bool:
-        """Looks."""
+        """Look at the column itself; see `TableSource.has_no_nulls`."""
         return self._table[column].null_count == 0 and not is_list(_storage(self._schema.field(column).type))
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
-        """Slices the table, without a copy."""
+        """Slice the table, without a copy."""
         return self._table.select(columns).slice(piece * PIECE_ROWS, self.piece_rows[piece])
 
     def fingerprint(self) -> str:
-        """Hashes the whole content, however the table is cut into chunks."""
+        """Hash the whole content, however the table is cut into chunks."""
         return hash_tables(self.load(piece, list(self._names)) for piece in range(len(self.piece_rows)))
 
 
 def hash_tables(tables: Iterable[pa.Table], rows: int = 0) -> str:
-    """Hashes the content of tables, and a number of rows that stands for what is left out: SHA-256 in hex."""
-    # A copy first: the Arrow stream format would also write a slice's neighbours in memory, and show old chunks.
+    """Return the SHA-256 in hex of tables, and of a number of rows that represents the tables left out."""
+    # A copy comes first, as Arrow's stream format would also write a slice's neighbours in memory, and show old chunks.
     digest = hashlib.sha256(str(rows).encode())
     for table in tables:
         sink = pa.BufferOutputStream()

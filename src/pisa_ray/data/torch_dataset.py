@@ -1,4 +1,4 @@
-"""Map-style torch datasets, whose items are fetched when a batch needs them."""
+"""Map-style torch datasets, whose items are fetched for each batch."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +16,11 @@ from pisa_ray.data.purity import checked_first_item
 from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
 from pisa_ray.errors import ConfigError
 
-KNOWN_ITEMS = 16  # items that are fetched to know the data again
+#: The number of items in the fingerprint of a dataset.
+KNOWN_ITEMS = 16
 
-PIECE_ROWS = 1000  # items fetched at once in a pass over the data
+#: The number of items that are fetched at once in a pass over the data.
+PIECE_ROWS = 1000
 
 
 class TorchSource(Source):
@@ -27,12 +29,12 @@ class TorchSource(Source):
     An item must be a pure function of its index; random augmentation belongs in `data.transform`, which is keyed.
 
     Args:
-        dataset: The dataset, which travels with the handle. A `TensorDataset` of two tensors is read without a detour.
-        name: What to call it where it is empty; None: by its class.
+        dataset: The dataset, which is sent with the handle. A `TensorDataset` of two tensors is read directly.
+        name: What to call an empty dataset in the error message; None: the name of its class.
 
     Raises:
-        ConfigError: If it is empty, its first item is not a pair of tensors, arrays or numbers, or an item is not the
-            same when it is fetched again.
+        ConfigError: If the dataset is empty, its first item is not a pair of tensors, arrays or numbers, or an item
+            differs when it is fetched again.
     """
 
     def __init__(self, dataset: Any, name: str | None = None):
@@ -47,7 +49,7 @@ class TorchSource(Source):
         self.piece_rows = tuple(min(PIECE_ROWS, self.rows - start) for start in range(0, self.rows, PIECE_ROWS))
 
     def read(self, rows: np.ndarray) -> Rows:
-        """Selects rows; see `Source.read`. Only a `TensorDataset`'s are copied now."""
+        """Select rows; see `Source.read`. Only the rows of a `TensorDataset` are copied at once."""
         rows = np.asarray(rows, dtype=np.int64)
         if isinstance(self._dataset, TensorDataset) and len(self._dataset.tensors) == 2:
             inputs, targets = self._dataset.tensors
@@ -56,14 +58,14 @@ class TorchSource(Source):
         return DatasetRows(self._dataset, rows, self._check)
 
     def column(self, name: str) -> np.ndarray:
-        """Refuses: a torch dataset has no named columns."""
+        """Raise a ConfigError, as a torch dataset has no named columns."""
         raise ConfigError(
             f"partition.column is {name!r}, but a {type(self._dataset).__name__} has no columns: use another "
             "partition, e.g. Indices, or give the data as a table."
         )
 
     def labels(self) -> np.ndarray:
-        """Takes the labels from the dataset's attributes; see `Source.labels`."""
+        """Take the labels from the dataset's attributes; see `Source.labels`."""
         found = _find_labels(self._dataset)
         if found is None or len(found) != self.rows:
             raise ConfigError(
@@ -75,27 +77,27 @@ class TorchSource(Source):
     def _as_labels(self, found: Any) -> np.ndarray:
         try:
             return as_targets(torch.as_tensor(found)).numpy()
-        except Exception as error:  # texts, lists of unequal lengths
+        except Exception as error:  # such as for texts or lists of unequal lengths
             raise ConfigError(
                 f"The labels that the {type(self._dataset).__name__} gives in its attribute `targets` are no numbers "
                 f"({error}): give one integer from 0 an item, texts as their numbers."
             ) from error
 
     def targets(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Takes the targets from the dataset's attributes, if it has any; see `Source.targets`."""
+        """Take the targets from the dataset's attributes, if it has any; see `Source.targets`."""
         found = _find_labels(self._dataset)
         if found is not None and len(found) == self.rows:
             yield 0, self._as_labels(found)
 
     def check(self, name: str, *, inputs: bool) -> None:
-        """Looks at a `TensorDataset` and a list, others' items when they are fetched. See `Source.check`."""
+        """Check a `TensorDataset` or a list; other items are checked when they are fetched. See `Source.check`."""
         self._check = ItemCheck(name, inputs=inputs)
         if isinstance(self._dataset, TensorDataset | list):
             for rows in self.pieces():
                 self._check(rows, *self.read(rows).batch(np.arange(len(rows))))
 
     def fingerprint(self) -> str:
-        """Hashes the number of items and some of them, evenly spaced; of a `TensorDataset` all."""
+        """Hash the number of items and some evenly spaced ones, or all items of a `TensorDataset`."""
         digest = hashlib.sha256(str(self.rows).encode())
         if isinstance(self._dataset, TensorDataset):
             found = [tuple(self._dataset.tensors)]
@@ -110,7 +112,7 @@ class TorchSource(Source):
 
 
 def evenly_spaced(rows: int, number: int) -> list[int]:
-    """Some of so many row numbers, the first and the last among them.
+    """Return a number of evenly spaced row numbers, with the first and the last among them.
 
     Example:
         >>> evenly_spaced(10, 4)
@@ -120,12 +122,12 @@ def evenly_spaced(rows: int, number: int) -> list[int]:
 
 
 class NamedItems:
-    """A dataset whose items are dictionaries, as one of (input, target) items.
+    """A dataset of dictionaries, seen as one of (input, target) items.
 
     Args:
         dataset: The dataset.
-        inputs: The input's key, or those of several numbers that are put together.
-        label: The target's key.
+        inputs: The key of the input, or the keys of several numbers that make up the input.
+        label: The key of the target.
     """
 
     def __init__(self, dataset: Any, inputs: tuple[str, ...], label: str):
@@ -142,15 +144,15 @@ class NamedItems:
 
 
 def with_columns(dataset: Any, input: str | Sequence[str] | None, label: str | None) -> Any:  # noqa: A002
-    """Gives the dataset, or where its items are dictionaries, what takes inputs and targets from them.
+    """Return the dataset, or a `NamedItems` if its items are dictionaries.
 
     Raises:
-        ConfigError: If it is not said which they are, or the first item has no such keys.
+        ConfigError: If the keys are not given, or the first item does not have them.
     """
     try:
         with undisturbed_generators():
             first = dataset[0] if len(dataset) else None
-    except Exception:  # which is told where items are looked at
+    except Exception:  # the error is raised again where items are checked
         return dataset
     if not isinstance(first, Mapping):
         return dataset
@@ -184,5 +186,5 @@ def _find_labels(dataset: Any) -> Any:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    # By way of uint8, because NumPy has no bfloat16.
+    # The view as uint8 is needed because NumPy has no bfloat16.
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

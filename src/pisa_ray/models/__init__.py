@@ -1,4 +1,4 @@
-"""Ready-made models by name, sized by the data: what a configuration's `model.kind` can be."""
+"""Ready-made models by name, sized by the data; `model.kind` in a configuration names one."""
 
 from pisa_ray.models.zoo import MODELS, build_model, lenet, mlp
 

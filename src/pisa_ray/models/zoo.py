@@ -1,6 +1,6 @@
-"""Small models of the paper's experiments, and torchvision's for larger images.
+"""Small models of the paper's experiments, and models of torchvision for larger images.
 
-A model is a function of an input's shape, the number of outputs and options of its own.
+A model is a function of the shape of an input, the number of outputs and options of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MODELS = Registry("model", homes=("pisa_ray.models",))
 
 @MODELS.add
 def mlp(input_shape: Sequence[int], outputs: int, hidden: Sequence[int] = (64,)) -> nn.Module:
-    """Fully connected layers with ReLU between.
+    """Build fully connected layers with ReLU between them.
 
     Args:
         input_shape: Shape of one input; it is flattened.
@@ -35,16 +35,17 @@ def mlp(input_shape: Sequence[int], outputs: int, hidden: Sequence[int] = (64,))
 
 @MODELS.add
 def lenet(input_shape: Sequence[int], outputs: int) -> nn.Module:
-    """The LeNet-like CNN of the paper's heterogeneity study: 44,426 parameters on 1x28x28 images and 10 classes.
+    """Build the LeNet-like CNN of the paper's heterogeneity study, with 44,426 parameters for MNIST.
 
-    Convolutions 5x5 with 6 and 16 channels, each with ReLU and 2x2 max-pooling, then 120, 84 and the outputs.
+    It has 5x5 convolutions with 6 and 16 channels, each with ReLU and 2x2 max-pooling, then layers of 120, 84 and the
+    number of outputs.
 
     Args:
         input_shape: (channels, height, width), at least 16x16.
         outputs: Number of outputs.
 
     Raises:
-        ConfigError: The inputs are not images, or too small.
+        ConfigError: If the inputs are not images, or too small.
     """
     channels, height, width = _image(input_shape, "lenet", 16)
     sizes = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
@@ -112,12 +113,12 @@ def build_model(kind: str, input_shape: Sequence[int], outputs: int, **options: 
         kind: Its name, or "package.module:function".
         input_shape: Shape of one input.
         outputs: Number of outputs: classes, or 1 for regression.
-        **options: Further arguments of that kind, such as `hidden` of mlp.
+        **options: Further arguments of the model, such as `hidden` of mlp.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: If there is no such model.
     """
     model: nn.Module = MODELS.chosen(kind, "kind")(input_shape, outputs, **options)
-    with torch.no_grad():  # a wrong option shows here, not on a worker
+    with torch.no_grad():  # a wrong option fails here, not on a worker
         model.eval()(torch.zeros(2, *input_shape))
     return model.train()

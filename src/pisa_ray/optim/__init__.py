@@ -1,4 +1,4 @@
-"""PISA, SISA, SISA-D and NSISA as optimizers of torch: the rules of pisa_ray.algorithm in anybody's training loop."""
+"""PISA, SISA, SISA-D and NSISA as optimizers of torch: the rules of pisa_ray.algorithm in any training loop."""
 
 from pisa_ray.optim.methods import NSISA, PISA, SISA, SISAD
 from pisa_ray.optim.optimizer import AdmmOptimizer

@@ -1,4 +1,4 @@
-"""Parameters that move together: their entries one after the other, so that a step is few operations, however many."""
+"""Parameters that move together: their entries lie end to end, so that a step takes few operations for many of them."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import torch
 
 from pisa_ray.algorithm import AdmmRule, Layout, Message, RowLayout, Task, TreeSum, Update
 
-#: What the optimizer keeps of a parameter.
+#: The optimizer's state of a parameter.
 State = MutableMapping[str, Any]
 
-#: The vectors of a shard's state, which are kept by their name and the shard's number.
+#: The vectors of a shard's state; the optimizer's state has them by their name and the shard's number.
 VECTORS = ("dual", "moment", "momentum")
 
 
 def working_type(p: torch.Tensor) -> torch.dtype:
-    """The type that a parameter's steps are computed in: its own, or float32 for shorter ones."""
+    """Return the type that a parameter's steps are computed in: its own, or float32 if that is longer."""
     return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
-#: From so many entries on, a parameter on a CPU has a bucket of its own, and smaller ones share one of about as many:
-#: more than a call costs, and few enough for the processor's cache.
+#: A parameter on a CPU with at least this many entries has a bucket of its own, and smaller ones share buckets of about
+#: this size: that is worth the cost of a call, and fits into the processor's cache.
 LARGE = 1 << 18
 
 
 class Bucket:
-    """Parameters of one group, type and device that have as many reports behind them.
+    """Parameters of one group, type and device with the same number of reports.
 
-    What must last is in the optimizer's state of each parameter, as views of the bucket's vectors: "step", the reports
-    of each shard; the vectors of each shard's state; and of parameters shorter than float32 "master", which they are
-    rounded from. A bucket takes over what is there and can be made anew from it at any time.
+    Everything that lasts is in the optimizer's state of each parameter, as views of the bucket's vectors: "step", the
+    number of reports of each shard; the vectors of each shard's state; and for parameters shorter than float32
+    "master", which they are rounded from. A bucket takes over this state and can be made anew from it at any time.
 
     Args:
         params: The parameters.
         rule: Their rule.
         shards: How many shards there are.
-        states: What the optimizer keeps of them; the views are put here.
-        room: Gives so many entries of a type and device, for a step of one bucket at a time.
+        states: The optimizer's state of each parameter, which gets the views.
+        room: Returns a vector of a size, type and device, for a step of one bucket at a time.
 
     Attributes:
         rule: Their rule.
@@ -63,16 +63,16 @@ class Bucket:
         size, lasts = self._layout.size, shards > 1 or self._short
         sizes = [0 if self._alone or lasts else size, 0 if self._alone else size, 0 if shards > 1 else self._rows.width]
         self._w, self._g, self._row = torch.split(room(sum(sizes), like), sizes)
-        if self._alone:  # it is moved where it lies, as its rule only reads the gradient
+        if self._alone:  # the rule only reads the gradient, so that the parameter is moved in place
             self._w = first.view(-1)
-        elif lasts:  # from report to report, or from step to step
+        elif lasts:  # the vector is needed from report to report, or from step to step
             self._w = like.new_empty(size)
         self._out = list(self._layout.views(self._w).values())
         self._shards = [rule.initial_state(self._w, self._layout) for _ in range(shards)]
         self._tree = TreeSum(shards)
         self._heard: set[int] = set()
         self._before: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        self._alike = True  # as many reports behind all
+        self._alike = True  # all parameters have the same number of reports
         self._take_over(states)
 
     @torch.no_grad()
@@ -97,12 +97,12 @@ class Bucket:
         self._duals = found["dual_0"]
 
     def holds(self, states: Sequence[State]) -> bool:
-        """Whether what the optimizer keeps of the parameters is still the bucket's own."""
+        """Return whether the optimizer's state of the parameters still consists of views of this bucket."""
         own = (state.get("dual_0") is dual for state, dual in zip(states, self._duals, strict=True))
         return self._alike and all(own)
 
     def report(self, k: int, sigma: float) -> None:
-        """Take a step of shard k on the gradients that the parameters have, None being 0; parameters stay."""
+        """Take a step of shard k on the parameters' gradients, where None counts as 0; parameters do not move yet."""
         if not k:
             self._gather()
         g, several = self._gradient(), len(self._shards) > 1
@@ -117,7 +117,7 @@ class Bucket:
         self._steps[:, k] += 1
 
     def _keep(self, k: int) -> None:
-        """Remember what a shard keeps of parameters that it has no gradient of: perhaps no shard has one."""
+        """Remember a shard's state of the parameters without a gradient, as perhaps no shard has one."""
         for i, p in enumerate(self.params):
             if p.grad is None:
                 vectors = [v for name in VECTORS if len(v := getattr(self._shards[k], name))]
@@ -125,7 +125,7 @@ class Bucket:
                 self._before.setdefault(i, []).extend((view, view.clone()) for view in (*views, self._steps[i, k]))
 
     def _gather(self) -> None:
-        """Let w be where the parameters are, and what short ones are rounded from stay, where they are that still."""
+        """Copy the parameters to w; keep the master copy of those that still are what it rounds to."""
         flat = [p.detach().reshape(-1) for p in self.params]
         if self._alone:
             self._w = flat[0]
@@ -136,7 +136,7 @@ class Bucket:
             torch.cat(flat, out=self._w)
 
     def _gradient(self) -> torch.Tensor:
-        """The gradients end to end; a rule may write to them if it has momenta."""
+        """Return the gradients end to end; a rule with momenta gets a copy, as it writes to them."""
         self._heard.update(i for i, p in enumerate(self.params) if p.grad is not None)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
         if self._alone:
@@ -144,7 +144,7 @@ class Bucket:
         return torch.cat([g.reshape(-1) for g in gradients], out=self._g)
 
     def finish(self, *, moves: bool) -> None:
-        """Let the parameters be the consensus of the shards that have reported, if they are to move at all."""
+        """Set the parameters to the consensus of the shards that have reported, if they are to move at all."""
         unheard = [i for i in self._before if i not in self._heard]
         for i in unheard:
             self._before[i].append((self._out[i], self._out[i].clone()))
@@ -162,19 +162,19 @@ class Bucket:
         self._before.clear()
 
     def _total(self) -> Message:
-        first, *more = self._tree.nodes().values()  # several where not all shards have reported
+        first, *more = self._tree.nodes().values()  # several if some shards have not reported
         for row in more:
             first = first + row
         return self._rows.split(first)
 
 
 def splits(p: torch.Tensor, rule: AdmmRule) -> bool:
-    """Whether a parameter may move apart from others: on a GPU that costs calls, and NSISA batches equal shapes."""
+    """Return whether a parameter may move by itself; on a GPU that costs calls, and NSISA batches equal shapes."""
     return p.device.type == "cpu" and not rule.momenta
 
 
 def reports(state: State, shards: int) -> tuple[int, ...]:
-    """How many reports of each shard a parameter has behind it."""
+    """Return the number of reports of each shard on a parameter."""
     return tuple(map(int, state["step"].tolist())) if "step" in state else (0,) * shards
 
 
@@ -188,9 +188,9 @@ class _Drawn:
         return self._gradient
 
     def curvature(self, point: torch.Tensor) -> Any:
-        """Nothing: the identity does not look."""
+        """Return None, as the identity does not look at it."""
         return None
 
     def features(self, point: torch.Tensor) -> torch.Tensor:
-        """None: only MOON asks for them, which is no optimizer here."""
+        """Raise an error: only MOON asks for features, which is no optimizer here."""
         raise NotImplementedError("the gradient of an optimizer's step comes without features")

@@ -1,4 +1,4 @@
-"""The four methods as optimizers: their keywords, and first numbers where nothing is said."""
+"""The four methods as optimizers, with their keywords and default numbers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pisa_ray.optim.optimizer import AdmmOptimizer
 
 
 class PISA(AdmmOptimizer):
-    """PISA with Q = q I: SGD with momentum rho q / (sigma + rho q), whose duals several shards have each for itself.
+    """PISA with Q = q I, which is SGD with momentum rho q / (sigma + rho q) and a dual for each shard.
 
-    The first numbers are like torch's SGD with rate 1/30 and momentum 0.9, for losses of the size of a
-    cross-entropy; sigma and rho go with the scale of the loss.
+    The defaults are like torch's SGD with rate 1/30 and momentum 0.9, for losses of the size of a cross-entropy; scale
+    sigma and rho with the loss.
 
     Args:
         params: See AdmmOptimizer.
         sigma: The penalty, > 0; 1/sigma acts like a learning rate.
         rho: Weight of the proximal term, >= 0.
         lam: lambda of (lambda/2) ||w||^2, >= 0.
-        preconditioner: Identity(q); others need the loss, which only PisaTrainer has.
+        preconditioner: Identity(q); the others need the loss, which only PisaTrainer has.
         lr: See AdmmOptimizer.
         shards: See AdmmOptimizer.
     """
@@ -48,9 +48,9 @@ class PISA(AdmmOptimizer):
 
 
 class SISA(AdmmOptimizer):
-    """SISA: Q = Diag(sqrt(m)), m a second moment of d = pi + g.
+    """SISA, with Q = Diag(sqrt(m)) and m a second moment of d = pi + g.
 
-    The first numbers are careful ones for losses of the size of a cross-entropy; sigma goes with the scale of the loss.
+    The defaults are careful, for losses of the size of a cross-entropy; scale sigma with the loss.
 
     Args:
         params: See AdmmOptimizer.
@@ -80,15 +80,15 @@ class SISA(AdmmOptimizer):
 
 
 class SISAD(AdmmOptimizer):
-    """SISA-D: the penalty itself is diagonal, sigma (sqrt(v) + eps).
+    """SISA-D, whose penalty is diagonal: sigma (sqrt(v) + eps).
 
-    So a step does not depend on the loss's scale while gradients are well above eps. The first numbers are like Adam's
-    rate 0.003 with momentum 0.9; beside NSISA a tenth of that sigma is right.
+    So a step does not depend on the scale of the loss while gradients are well above eps. The defaults are like Adam
+    with rate 0.003 and momentum 0.9; beside NSISA a tenth of this sigma is right.
 
     Args:
         params: See AdmmOptimizer.
         sigma: The penalty in units of sqrt(v) + eps, > 0; 1/sigma acts like a learning rate.
-        rho: Likewise the weight of the proximal term, >= 0; the dual's momentum is rho / (sigma + rho).
+        rho: The weight of the proximal term in the same units, >= 0; the momentum is rho / (sigma + rho).
         lam: lambda of (lambda/2) ||w||^2, >= 0.
         beta: Decay of v, in [0, 1).
         eps: Added to sqrt(v), > 0.
@@ -113,27 +113,28 @@ class SISAD(AdmmOptimizer):
 
 
 class NSISA(AdmmOptimizer):
-    """NSISA: SISA on orthogonalised momentum for matrices, `rest` for all other parameters.
+    """NSISA, which is SISA on orthogonalised momentum for matrices, and `rest` for all other parameters.
 
-    Give it `groups(module)`, so that embeddings and the last linear layer follow the rest; of bare parameters all with
-    two or more dimensions are taken for matrices. The first numbers are those of the GPT of docs/optim.md.
+    Give it `groups(module)`, so that embeddings and the last linear layer follow the rest; without groups, all
+    parameters with two or more dimensions count as matrices. The defaults are those of the GPT in docs/optim.md.
 
     Args:
         params: See AdmmOptimizer. A group's "kind" says what its parameters are: "matrices", "embeddings", "heads" or
             "vectors".
         sigma: The penalty of matrices, > 0; 1/sigma acts like a learning rate.
-        rho: Their weight of the preconditioned proximal term, >= 0.
-        lam: Their lambda of (lambda/2) ||w||^2, >= 0.
-        rest: The rule of the others, such as pisa_ray.SISAD(sigma=30, rho=570), with a lambda of its own. None: SISA
-            with the same numbers, and the last layer is a matrix, too, as in the paper.
+        rho: The weight of the preconditioned proximal term of matrices, >= 0.
+        lam: lambda of (lambda/2) ||w||^2 of matrices, >= 0.
+        rest: The rule of all other parameters, such as pisa_ray.SISAD(sigma=30, rho=570), with a lambda of its own.
+            None: SISA with the same numbers, and the last layer is a matrix, too, as in the paper.
         eps: Added to sqrt(m), >= 0.
         mu: Momentum, in [0, 1).
-        nesterov: Orthogonalise g + mu b instead of b.
-        steps: Newton-Schulz steps.
-        precision: Of their products: "float32", "bfloat16", or "auto", bfloat16 on GPUs. The group says which it is.
-        matrix_moment: Second moment of the matrices.
-        perturbation: What takes the place of entries of d that are 0.
-        second_moment: That of SISA where rest is None.
+        nesterov: Whether to orthogonalise g + mu b instead of b.
+        steps: The number of Newton-Schulz steps.
+        precision: The precision of their products: "float32", "bfloat16", or "auto", which is bfloat16 on GPUs and
+            float32 elsewhere; the group says which.
+        matrix_moment: The second moment of the matrices.
+        perturbation: The number that replaces entries of d that are 0.
+        second_moment: The second moment of SISA if rest is None.
         lr: See AdmmOptimizer.
         shards: See AdmmOptimizer.
     """
@@ -166,7 +167,7 @@ class NSISA(AdmmOptimizer):
         super().__init__(params, others, kinds, lr=lr, shards=shards)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """See AdmmOptimizer; parameters of which no "kind" is said become two groups, by their dimensions."""
+        """See AdmmOptimizer; parameters without a "kind" become two groups, by their dimensions."""
         kind = param_group.get("kind")
         if kind is None:
             params = param_group["params"]

@@ -1,4 +1,4 @@
-"""What the optimizers have in common: torch's interface around buckets of parameters that move by the rules."""
+"""The base of the optimizers: torch's interface around buckets of parameters that move by the rules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pisa_ray import checks
 from pisa_ray.algorithm import AdmmRule, number
 from pisa_ray.errors import ConfigError
 from pisa_ray.optim.bucket import LARGE, Bucket, State, reports, splits, working_type
-from pisa_ray.optim.param_groups import numbers_of, rule_of, said, settled
+from pisa_ray.optim.param_groups import numbers_of, rule_of, settled, signature
 
-#: sigma / lr goes no further; short of that float32 has no numbers.
+#: The largest sigma / lr, a little below the largest number of float32.
 LARGEST = 1e30
 
 _SHARDS = checks.whole(least=1, most=10_000)
@@ -22,29 +22,28 @@ _LR = checks.number(least=0)
 
 
 class AdmmOptimizer(torch.optim.Optimizer):
-    """An optimizer that follows a rule; PISA, SISA, SISAD and NSISA are its classes.
+    """An optimizer that follows a rule; PISA, SISA, SISAD and NSISA derive from it.
 
-    A step is what a report of a shard and the consensus are in a run: the dual pi, kept for each parameter, follows the
-    gradient, and the parameter goes to N / (M + lam). Numbers of the rule are in each group of parameters and may be
-    changed there at any time; sigma / lr is the penalty that is used. With lr 0 parameters stay, duals and moments go
-    on.
+    A step is a report of a shard and the consensus of a run: the dual pi of each parameter follows the gradient, and
+    the parameter goes to N / (M + lam). Each group of parameters has the rule's numbers, which may be changed there at
+    any time; the penalty used is sigma / lr. With lr 0 parameters do not move, but duals and moments do.
 
-    With several shards, `report()` after each micro-batch's backward is a report of the next shard, each with a dual
-    of its own, and `step()` their consensus.
+    With several shards, each with its own dual, `report()` after the backward pass of a micro-batch is a report of the
+    next shard, and `step()` is their consensus.
 
-    A parameter without a gradient (None) is left alone, with its dual and its moments; with several shards None is the
-    gradient 0, as others may have one. Parameters of float64 are computed in float64; of types shorter than float32 a
-    master copy in float32 is kept.
+    A parameter without a gradient (None) is left alone, with its dual and its moments; with several shards None counts
+    as the gradient 0 if another shard has one. Parameters in float64 are computed in float64, and those of types
+    shorter than float32 have a master copy in float32.
 
     Args:
         params: Parameters, or groups of them, such as `groups(module)`; see torch.optim.Optimizer.
         rule: The rule of the parameters.
-        kinds: The rules of groups that are of some "kind".
+        kinds: The rules of groups that have a "kind".
         lr: A factor on 1/sigma, for schedulers of learning rates; at least 0.
-        shards: How many reports a step has at most.
+        shards: The largest number of reports in a step.
 
     Raises:
-        ConfigError: A number cannot be used.
+        ConfigError: If a number cannot be used.
     """
 
     def __init__(
@@ -63,32 +62,32 @@ class AdmmOptimizer(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         self._buckets: dict[int, _Buckets] = {}  # by group
-        self._open: list[tuple[int, Bucket]] = []  # those of the step that reports are being made for, with their group
+        self._open: list[tuple[int, Bucket]] = []  # the buckets of the step under way, with their groups
         self._reported = 0
         self._spaces: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Torch's, for copies, and the numbers of groups that may be added."""
+        """Return torch's state, for copies, with the defaults of groups that may be added."""
         return {**super().__getstate__(), "_numbers": self._numbers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Torch's, for copies and loaded states: buckets are made anew from what is kept of the parameters."""
+        """Set torch's state, for copies and loaded states; buckets are made anew from it."""
         super().__setstate__(state)
         self._forget()
 
     @property
     def shards(self) -> int:
-        """How many reports a step has at most."""
+        """The largest number of reports in a step."""
         return int(self.defaults["shards"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; their duals begin at 0.
 
         Args:
-            param_group: "params", and numbers that are other than the optimizer's.
+            param_group: "params", and the numbers that differ from the optimizer's.
 
         Raises:
-            ConfigError: A parameter or a number cannot be used.
+            ConfigError: If a parameter or a number cannot be used.
         """
         if self._reported:
             raise ConfigError("parameters are added between report() and step(): add them after step().")
@@ -107,10 +106,10 @@ class AdmmOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def report(self) -> None:
-        """Take the gradients that there are as the next shard's, and clear them; `step` makes the consensus.
+        """Take the present gradients as the next shard's, and clear them; `step` makes the consensus.
 
         Raises:
-            ConfigError: All shards have reported already, or a gradient cannot be used.
+            ConfigError: If all shards have reported already, or a gradient cannot be used.
         """
         self._report()
         self.zero_grad()
@@ -140,8 +139,8 @@ class AdmmOptimizer(torch.optim.Optimizer):
         self._reported += 1
 
     def _made(self, index: int, group: Mapping[str, Any]) -> list[Bucket]:
-        """The buckets of a group's parameters that are to move: those of the last step where they fit, or new ones."""
-        numbers, several = said(group), self.shards > 1
+        """Return the buckets of a group's parameters that are to move, those of the last step if they fit."""
+        numbers, several = signature(group), self.shards > 1
         with_entries = (p for p in group["params"] if p.numel())
         moving = [p for p in with_entries if p.grad is not None or (several and p.requires_grad)]
         known = self._buckets.get(index)
@@ -151,7 +150,7 @@ class AdmmOptimizer(torch.optim.Optimizer):
         parts: dict[object, list[torch.Tensor]] = {}
         entries = 0
         for p in moving:
-            part: object = entries // LARGE  # small ones together, but few enough for the processor's cache
+            part: object = entries // LARGE  # small parameters together, but few enough for the processor's cache
             if not splits(p, rule):
                 part = None
             elif p.numel() >= LARGE:
@@ -164,7 +163,7 @@ class AdmmOptimizer(torch.optim.Optimizer):
         return buckets
 
     def _space(self, entries: int, like: torch.Tensor) -> torch.Tensor:
-        """So many entries, which the buckets of a type and device share."""
+        """Return a vector of some entries, which the buckets of a type and device share."""
         key = like.dtype, like.device
         if key not in self._spaces or len(self._spaces[key]) < entries:
             self._spaces[key] = like.new_empty(entries)
@@ -181,13 +180,13 @@ class AdmmOptimizer(torch.optim.Optimizer):
         """Move the parameters to the consensus of the reports; without one, take the gradients as the first shard's.
 
         Args:
-            closure: Computes the loss anew and its gradients.
+            closure: Computes the loss and its gradients anew.
 
         Returns:
-            What the closure does.
+            The result of the closure.
 
         Raises:
-            ConfigError: There have been reports, and now there are gradients that none has taken.
+            ConfigError: If there are reports, and gradients that no report has taken.
         """
         loss = None
         if closure is not None:
@@ -207,24 +206,24 @@ class AdmmOptimizer(torch.optim.Optimizer):
         """See torch.optim.Optimizer.
 
         Raises:
-            ConfigError: Reports have been made and not been added up.
+            ConfigError: If there are reports that no step has added up.
         """
         if self._reported:
             raise ConfigError("state_dict() is called between report() and step(): call it after step().")
         return super().state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, to the bit.
+        """Take over the result of `state_dict`, to the bit.
 
         Args:
-            state_dict: Of an optimizer of this class on parameters of the same shapes in the same groups.
+            state_dict: The state of an optimizer of this class on parameters of the same shapes in the same groups.
 
         Raises:
-            ConfigError: It is of another optimizer.
+            ConfigError: If it belongs to another optimizer.
         """
         loaded: dict[str, Any] = {}
 
-        def check(_: object, given: dict[str, Any]) -> None:  # the last of the hooks, so what they make of it is seen
+        def check(_: object, given: dict[str, Any]) -> None:  # the last hook, so that it sees what the others return
             self._check_state(given)
             loaded.update(given)
 
@@ -236,17 +235,18 @@ class AdmmOptimizer(torch.optim.Optimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         for p, i in zip(params, (i for group in loaded["param_groups"] for i in group["params"]), strict=True):
             for name, value in loaded["state"].get(i, {}).items():
-                if name != "step":  # torch has rounded it to the parameter's type
+                if name != "step":  # torch has rounded the value to the parameter's type
                     self.state[p][name] = value.to(p.device, working_type(p))
 
     def _check_state(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse a state that is of another optimizer, or of other parameters."""
+        """Refuse a state that belongs to another optimizer, or to other parameters."""
         groups = state_dict["param_groups"]
         theirs = {(group.get("rule"), group.get("shards")) for group in groups}
         ours = {(group["rule"], group["shards"]) for group in self.param_groups}
         if theirs - ours:
             raise ConfigError(
-                f"the state is of {_said(theirs)}, but this optimizer has {_said(ours)}: load it where it came from."
+                f"the state is of {_listed(theirs)}, but this optimizer has {_listed(ours)}: load it where it came "
+                "from."
             )
         params = [p for group in self.param_groups for p in group["params"]]
         for p, i in zip(params, (i for group in groups for i in group["params"]), strict=False):
@@ -259,13 +259,13 @@ class AdmmOptimizer(torch.optim.Optimizer):
 
 
 class _Buckets:
-    """A group's buckets, and of what they are."""
+    """The buckets of a group, with the parameters and numbers that they were made of."""
 
     def __init__(self, params: list[torch.Tensor], numbers: tuple[Any, ...], buckets: list[Bucket]) -> None:
         self._params, self._numbers, self.buckets = params, numbers, buckets
 
     def fit(self, params: list[torch.Tensor], numbers: tuple[Any, ...], state: Mapping[torch.Tensor, State]) -> bool:
-        """Whether they are of these parameters and numbers, and what is kept of them is still theirs."""
+        """Return whether the buckets were made of these parameters and numbers, and hold their state."""
         return (
             numbers == self._numbers
             and len(params) == len(self._params)
@@ -274,12 +274,12 @@ class _Buckets:
         )
 
 
-def _said(kinds: set[tuple[Any, Any]]) -> str:
+def _listed(kinds: set[tuple[Any, Any]]) -> str:
     return ", ".join(sorted(f"{rule or 'another optimizer'} with {shards or 1} shards" for rule, shards in kinds))
 
 
 def _name(group: Mapping[str, Any], i: int) -> str:
-    """A parameter for people."""
+    """Return the name of a parameter in error messages."""
     name = group["param_names"][i] if "param_names" in group else f"number {i}"
     return f"parameter {name} {tuple(group['params'][i].shape)}"
 

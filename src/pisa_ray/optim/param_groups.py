@@ -1,4 +1,4 @@
-"""What an entry of `param_groups` holds: a rule by name and its numbers, plain, so that any loader takes them."""
+"""The entries of `param_groups`: a rule by name and its numbers as plain values, which any loader takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pisa_ray.algorithm.methods.groups import KINDS
 from pisa_ray.algorithm.methods.sisa_d import EPS
 from pisa_ray.errors import ConfigError
 
-#: The rules, by the name that stands in a group.
+#: The rules by their names in groups.
 RULES: dict[str, type[algorithm.AdmmRule]] = {
     "pisa": algorithm.PISA,
     "sisa": algorithm.SISA,
@@ -24,7 +24,7 @@ RULES: dict[str, type[algorithm.AdmmRule]] = {
     "nsisa": algorithm.NSISA,
 }
 
-#: What other numbers may be than plain ones; in a group they stand as (name, their numbers...).
+#: Second moments and preconditioners by their names; a group has them as (name, numbers...).
 PARTS: dict[str, Any] = {
     "adam": algorithm.Adam,
     "rmsprop": algorithm.RMSProp,
@@ -33,22 +33,22 @@ PARTS: dict[str, Any] = {
     "identity": algorithm.preconditioners.Identity,
 }
 
-#: Numbers of methods that a group does not have: what a trainer does, and what is of another rule.
+#: Numbers of methods that a group does not have, because a trainer uses them or they belong to another rule.
 _LEFT_OUT = {"reset_duals", "local_steps", "rest"}
 
-#: What other optimizers call what is lam, second_moment and rho here.
+#: The names that other optimizers have for lam, second_moment and rho.
 _FOREIGN = {"weight_decay": "lam", "betas": "second_moment", "momentum": "rho"}
 
 
 def groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Group a module's trainable parameters by what they are, for any of the optimizers here.
+    """Group a module's trainable parameters by their kind, for any of these optimizers.
 
     Args:
-        module: The model, wrapped in DistributedDataParallel or not.
+        module: The model, with or without a wrapper such as DistributedDataParallel.
 
     Returns:
-        Of the groups "matrices" (of blocks), "embeddings", "heads" (the last linear layer) and "vectors" those that
-        have parameters. Vectors have lam 0: biases and scales are not drawn to 0.
+        Those of the groups "matrices" (of blocks), "embeddings", "heads" (the last linear layer) and "vectors" that
+        have parameters. Vectors have lam 0, so that biases and scales are not drawn to 0.
     """
     slots = layout_of(module).slots
     found = []
@@ -60,10 +60,10 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def numbers_of(rule: algorithm.AdmmRule) -> dict[str, Any]:
-    """A rule as entries of a group.
+    """Return a rule and its numbers as entries of a group.
 
     Raises:
-        ConfigError: It is none of those that an optimizer has, or a number of it is left to the automatic start.
+        ConfigError: If no optimizer has this rule, or one of its numbers is left to the automatic start.
     """
     name = next((name for name, kind in RULES.items() if type(rule) is kind), None)
     if name is None:
@@ -82,17 +82,17 @@ def numbers_of(rule: algorithm.AdmmRule) -> dict[str, Any]:
 
 
 def settled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A user's group with all numbers of its rule, checked and plain.
+    """Return a user's group with all numbers of its rule, checked and as plain values.
 
     Args:
-        group: What the user gave.
-        defaults: What `numbers_of` says of the rule that it follows.
+        group: The user's group.
+        defaults: The result of `numbers_of` for its rule.
 
     Raises:
-        ConfigError: A number cannot be used.
+        ConfigError: If a number cannot be used.
     """
     for name, ours in _FOREIGN.items():
-        if group.get(name):  # 0 is as good as nothing
+        if group.get(name):  # 0 has no effect
             own = {("nsisa", "momentum"): "mu", ("sisa_d", "betas"): "beta"}.get((defaults["rule"], name), ours)
             raise ConfigError(f"a group of parameters has {name}, but no method here does: give {own} instead.")
     if "shards" in group:
@@ -104,16 +104,16 @@ def settled(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
     return {**left, **numbers_of(replace(rule_of(defaults), **given))}
 
 
-def said(group: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a group says of its rule: equal where that is the same."""
+def signature(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the rule and numbers of a group as a tuple, to compare groups by."""
     return group["rule"], *((name, _frozen(group[name])) for name in _names(group["rule"]))
 
 
 def rule_of(group: Mapping[str, Any]) -> algorithm.AdmmRule:
-    """A new rule as a group says.
+    """Make the rule that a group describes.
 
     Raises:
-        ConfigError: A number cannot be used.
+        ConfigError: If a number cannot be used.
     """
     left_out: dict[str, Any] = {"rest": None} if group["rule"] == "nsisa" else {}
     return RULES[group["rule"]](**left_out, **{name: _made(group[name]) for name in _names(group["rule"])})
@@ -121,7 +121,7 @@ def rule_of(group: Mapping[str, Any]) -> algorithm.AdmmRule:
 
 @functools.cache
 def _names(rule: str) -> tuple[str, ...]:
-    left_out = _LEFT_OUT | {"second_moment"} if rule == "nsisa" else _LEFT_OUT  # that is of its rest
+    left_out = _LEFT_OUT | {"second_moment"} if rule == "nsisa" else _LEFT_OUT  # it belongs to the rest
     return tuple(field.name for field in fields(RULES[rule]) if field.name not in left_out)
 
 

@@ -1,4 +1,4 @@
-"""Sigma schedules: the penalty of the next round, a pure function of what was planned and what has been seen."""
+"""Sigma schedules, pure functions that give the penalty of the next round by a plan and by what rounds have shown."""
 
 import lazy_loader
 

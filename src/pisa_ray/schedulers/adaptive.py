@@ -1,7 +1,7 @@
-"""Growth by what rounds show: residuals, the Lagrangian, a loss that has stalled.
+"""Growth by what rounds have shown: residuals, the Lagrangian, or a loss that has stalled.
 
-None of these is robust by itself: where gradients are noisy, rules that watch residuals let sigma run away. So each has
-a bound of the total growth, and none can do anything about a first sigma that is far too small.
+None of these is robust by itself: with noisy gradients, schedules that look at residuals let sigma run away. So each
+has a bound on the total growth. None helps against a first sigma that is far too small.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pisa_ray.schedulers.schedule import Memory, Seen, SigmaSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(SigmaSchedule, ABC):
-    """Lets sigma grow by a factor when a round shows that it should.
+    """A schedule that multiplies sigma by a factor when a round shows that it should grow.
 
     Attributes:
-        factor: Of one growth, above 1.
-        most: Largest growth in all, at least 1.
-        every: Rounds between two looks, at least 1; a look at more than the loss costs a gradient.
+        factor: The factor of one growth, above 1.
+        most: The largest total growth, at least 1.
+        every: Rounds from one look to the next, at least 1; a look at more than the loss costs a gradient.
     """
 
     planned: ClassVar[bool] = False
@@ -34,7 +34,7 @@ class Adaptive(SigmaSchedule, ABC):
 
     @abstractmethod
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
-        """Whether sigma should grow; may change its memory."""
+        """Return whether sigma should grow; an implementation may change the memory."""
 
     def looks(self, round_: int) -> bool:
         """See SigmaSchedule."""
@@ -54,10 +54,10 @@ class Adaptive(SigmaSchedule, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualBalancing(Adaptive):
-    """Grows while the primal residual, times sigma, is many times the consensus move: shards disagree while w rests.
+    """Growth while the primal residual times sigma is many times the consensus move: shards disagree while w rests.
 
     Attributes:
-        ratio: How many times, above 0.
+        ratio: How many times the consensus move, above 0.
     """
 
     kind: ClassVar[str] = "residual_balancing"
@@ -72,10 +72,10 @@ class ResidualBalancing(Adaptive):
 
 @dataclass(frozen=True, kw_only=True)
 class LagrangianDescent(Adaptive):
-    """Grows when the augmented Lagrangian has risen since the last look, which it does not for a sigma large enough.
+    """Growth when the augmented Lagrangian has risen since the last look, which a sigma that is large enough prevents.
 
     Attributes:
-        tolerance: A rise by less than this share of its size is none.
+        tolerance: A rise by less than this share of the Lagrangian's size does not count.
     """
 
     kind: ClassVar[str] = "lagrangian_descent"
@@ -94,13 +94,13 @@ class LagrangianDescent(Adaptive):
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau(Adaptive):
-    """Grows when the smoothed training loss stalls: torch's ReduceLROnPlateau in reverse.
+    """Growth when the smoothed training loss stalls, the counterpart of torch's ReduceLROnPlateau.
 
     Attributes:
-        every: 1 by default, as the loss is known anyway.
-        patience: Looks without a better value after which it grows; then it counts anew.
-        threshold: A value is better if it is below the best by more than this share of it.
-        smoothing: Of the exponential mean, in [0, 1).
+        every: Rounds from one look to the next; 1 by default, as the loss is known anyway.
+        patience: The number of looks without a better value after which sigma grows and the count begins anew.
+        threshold: A value is better if it is below the best one by more than this share of it.
+        smoothing: The decay of the exponential mean, in [0, 1).
     """
 
     kind: ClassVar[str] = "plateau"
@@ -112,7 +112,7 @@ class Plateau(Adaptive):
 
     def wants(self, sigma: float, seen: Seen, memory: dict[str, float]) -> bool:
         """See Adaptive."""
-        if seen.loss != seen.loss:  # of a round in which nobody reported
+        if seen.loss != seen.loss:  # NaN: no shard reported in the round
             return False
         smooth = memory.get("smooth", seen.loss)
         smooth = memory["smooth"] = self.smoothing * smooth + (1 - self.smoothing) * seen.loss

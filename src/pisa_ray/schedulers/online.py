@@ -1,4 +1,4 @@
-"""k0 that is chosen anew while the run goes on: when it is, what that may cost, and how sigma grows meanwhile."""
+"""Geometric growth whose period k0 is chosen anew during the run: when, at what cost, and the growth in between."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from pisa_ray.options import Count, Decay, Share
 from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
 from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
 
-#: A row that is evaluated costs so many sample gradients: a forward pass without the backward one.
+#: The cost of evaluating a row, in sample gradients: a forward pass without a backward pass.
 EVALUATED = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineK0(SigmaSchedule):
-    """After a warm-up sigma is divided by gamma in every k0-th round, and at some rounds, the rungs, k0 is chosen.
+    """After a warm-up, sigma is divided by gamma in every k0-th round; after some rounds, the rungs, k0 is chosen anew.
 
-    The choice is made by trials: they go `length` rounds on from the state that the run is in, through all that their
-    k0 makes of sigma until the next rung, and are judged by the held-out loss; then the run goes on from where it was.
-    Rungs lie at T (j / (n + 1))^2, early ones close together. Their number n follows from what all trials may cost.
-    The warm-up is Trapezoid's.
+    Trials make the choice: each trains `length` rounds from the present state, with all the growth of sigma that its k0
+    would bring until the next rung, and is judged by the held-out loss. Then the run goes back to where it was. Rungs
+    lie at T (j / (n + 1))^2, early ones close together, and the cost allowed for trials determines their number n. The
+    warm-up is that of Trapezoid.
 
-    Growth lowers a loss at once, since noise dies away, but what it takes from the rest of the run is not seen in a
-    trial. So a shorter period must be better by more, the more of the run is left; and periods that let sigma grow by
-    more than `most` in the rest of the run are not tried, the first one's included: where w is frozen, trials show
+    Growth lowers a loss at once, since noise dies away, but a trial does not show its price in the rest of the run. So
+    a shorter period must be better by more, the more of the run is left. Periods that let sigma grow by more than
+    `most` in the rest of the run are not tried, and this includes the first one: where w is frozen, trials show
     nothing.
 
     Attributes:
         k0: The first period in rounds, at least 1.
-        gamma: In (0, 1).
-        warmup: Share of the warm-up, in [0, 1].
-        factor: Between a period and its neighbours, above 1.
+        gamma: The factor on 1/sigma of one growth, in (0, 1).
+        warmup: The share of the rounds in the warm-up, in [0, 1].
+        factor: The ratio of a period to its neighbours, above 1.
         length: Rounds of a trial, at least 2.
-        share: Largest cost of all trials and their evaluations, in sample gradients of the run without them, a row that
-            is evaluated counted as a third; in (0, 1].
-        longer: A longer period is better if its loss is below by more than this share, in [0, 1).
-        shorter: The same for a shorter one, times the share of the rounds that is left.
-        most: Largest growth from a rung to the end, above 1.
+        share: The largest cost of all trials and their evaluations, as a share of the sample gradients of the run
+            without them, in (0, 1]; evaluating a row counts as a third of a gradient.
+        longer: A longer period is better if its loss is lower by more than this share, in [0, 1).
+        shorter: The same for a shorter period, times the share of the rounds that is left.
+        most: The largest growth from a rung to the end, above 1.
         rounds: T. None: the rounds of the run.
 
     >>> schedule = OnlineK0(rounds=500)
@@ -80,34 +80,34 @@ class OnlineK0(SigmaSchedule):
 
     @property
     def trials(self) -> int:
-        """How many there may be; a trial is evaluated on as many rows as a round goes through."""
+        """The largest number of trials; a trial is evaluated on as many rows as a round goes through."""
         return int(self.share * self.length_of_run / (self.length + EVALUATED))
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
-        """The rounds after which k0 is chosen; each has a period as it is, a longer and a shorter one to try."""
+        """The rounds after which k0 is chosen; at each, the present period, a longer and a shorter one can be tried."""
         number = self.trials // 3
         found = {round(self.length_of_run * (j / (number + 1)) ** 2) for j in range(1, number + 1)}
         return tuple(sorted(found - {0}))
 
     def until(self, round_: int) -> int:
-        """The rounds from one to the next rung, or the end."""
+        """Return the number of rounds from a round to the next rung or the end."""
         return min([r for r in self.rungs if r > round_], default=self.length_of_run) - round_
 
     def period(self, memory: Memory) -> int:
-        """k0 as it is now, given what the run remembers."""
+        """Return the present k0, given the memory."""
         return int(memory.get("k0", self.k0))
 
     def spent(self, memory: Memory) -> int:
-        """Trials so far."""
+        """Return the number of trials so far."""
         return int(memory.get("trials", 0))
 
     def chooses(self, round_: int, memory: Memory) -> bool:
-        """Whether k0 is to be chosen after a round."""
+        """Return whether k0 is to be chosen after a round."""
         return round_ in self.rungs and memory.get("rung") != round_ and self.left(round_, memory) >= 3
 
     def check(self, duals: bool, method: str, waits: bool, metrics: Collection[str]) -> None:
-        """See SigmaSchedule: k0 can be chosen while a run goes on, if that is long enough and holds something out."""
+        """See SigmaSchedule; a run must be long enough and hold out rows."""
         if not waits:
             raise ConfigError(
                 "sigma_schedule OnlineK0 goes back after its trials, which a run that does not wait for all shards "
@@ -130,30 +130,30 @@ class OnlineK0(SigmaSchedule):
         return {"k0": self.period(memory), "trial_gradients": int(memory.get("samples", 0))}
 
     def left(self, round_: int, memory: Memory) -> int:
-        """How many trials there may be at a rung; each that is to come keeps three."""
+        """Return how many trials there may be at a rung, with three left for each rung to come."""
         return self.trials - self.spent(memory) - 3 * sum(rung > round_ for rung in self.rungs)
 
     def remembered(self, k0: int, round_: int, trials: int, samples: int, memory: Memory) -> dict[str, float]:
-        """What to remember of a choice after a round, which took so many trials and sample gradients."""
+        """Return the memory after a choice of k0 at a round, which took some trials and sample gradients."""
         spent = {"trials": self.spent(memory) + trials, "samples": memory.get("samples", 0) + samples}
         begun = {"k0": k0, "begun": round_} if k0 != self.period(memory) else {}
         return {**memory, **begun, "rung": round_, **spent}
 
     def shortest(self, round_: int) -> int:
-        """The shortest period that is tried after a round."""
+        """Return the shortest period that is tried after a round."""
         return max(1, math.ceil((self.length_of_run - round_) * math.log(1 / self.gamma) / math.log(self.most)))
 
     def needed(self, k0: int, than: int, round_: int) -> float:
-        """By what share of a loss a period must be better than another, after a round."""
+        """Return the share of a loss by which period k0 must be better than another, after a round."""
         return self.longer if k0 > than else self.shorter * (1 - round_ / self.length_of_run)
 
     def _warm(self, round_: int) -> float:
         return Trapezoid(self.warmup, cooldown=0.0, rounds=self.length_of_run).factor(round_)
 
     def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
-        """The penalty of a round, from that of the round before; periods are counted from where they were chosen on.
+        """Return the penalty of a round, given that of the round before; periods begin at the round of their choice.
 
-        Constant after T.
+        The penalty is constant after T.
         """
         if round_ > self.length_of_run:
             return sigma
@@ -161,7 +161,7 @@ class OnlineK0(SigmaSchedule):
         return min(grown * (self._warm(round_) / self._warm(round_ - 1)), LARGEST)
 
     def pace(self, k0: int, round_: int) -> float:
-        """The factor of sigma in each round of a trial: in all of them as much as until the next rung."""
+        """Return the factor of sigma in each round of a trial; together they are the growth until the next rung."""
         until = self.until(round_)
         warmer = self._warm(round_ + until) / self._warm(round_)
         return float((warmer * self.gamma ** (-until / k0)) ** (1 / self.length))

@@ -1,4 +1,4 @@
-"""Growth that is known beforehand: constant, the paper's rule, a total growth, the shapes of learning rates."""
+"""Growth that is known beforehand: none, the paper's, a total growth, and the shapes of learning rates."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
-#: Growth ends here, far beyond the sigma at which w stops moving and short of float32's overflow.
+#: The largest sigma, far beyond the one at which w stops moving, and below the overflow of float32.
 LARGEST = 1e30
 
-#: The smallest factor of a learning rate, where a shape ends in 0.
+#: The smallest factor of a learning rate, for shapes that end in 0.
 SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
 class Constant(SigmaSchedule):
-    """sigma stays what it is."""
+    """A constant sigma."""
 
     kind: ClassVar[str] = "constant"
 
@@ -35,12 +35,12 @@ class Constant(SigmaSchedule):
 class Geometric(SigmaSchedule):
     """sigma is divided by gamma in every k0-th round, after its consensus and before its gradients.
 
-    Rounds 1 .. k0-1 use sigma^0, round k0 is the first with sigma^0 / gamma. All the way that w can still go shrinks
-    with every growth: small k0 and small gamma freeze it short of the optimum.
+    Rounds 1 .. k0-1 use sigma^0, and round k0 is the first with sigma^0 / gamma. Every growth shortens the distance
+    that w can still go, so a small k0 and a small gamma freeze it short of the optimum.
 
     Attributes:
-        gamma: In (0, 1].
-        k0: Period in rounds, >= 1.
+        gamma: The factor on 1/sigma of one growth, in (0, 1].
+        k0: The period in rounds, >= 1.
 
     >>> schedule, sigma = Geometric(gamma=0.5, k0=2), 1.0
     >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 6)]
@@ -59,13 +59,14 @@ class Geometric(SigmaSchedule):
 
 @dataclass(frozen=True)
 class Matched(SigmaSchedule):
-    """sigma grows evenly, round by round, by a factor in all.
+    """sigma grows by the same factor in every round, up to a total growth.
 
-    Of gamma and k0 only the total growth gamma^(-T / k0) matters, so this is the paper's rule with one number.
+    Only the total growth gamma^(-T / k0) of the paper's gamma and k0 matters, so this is the paper's growth by one
+    number.
 
     Attributes:
-        growth: The factor, at least 1.
-        rounds: T, over which it grows; then it is constant. None: the rounds of the run.
+        growth: The total growth, at least 1.
+        rounds: T, the rounds in which sigma grows; then it is constant. None: the rounds of the run.
 
     >>> schedule, sigma = Matched(growth=8, rounds=3), 1.0
     >>> [round(sigma := schedule.grow(sigma, round_), 6) for round_ in range(1, 6)]
@@ -86,15 +87,15 @@ class Matched(SigmaSchedule):
 
 @dataclass(frozen=True)
 class Trapezoid(SigmaSchedule):
-    """sigma falls to sigma^0 in a warm-up, rests there, and grows in a cool-down, as 1/sigma in a trapezoid.
+    """sigma falls to sigma^0 in a warm-up, rests there, and grows in a cool-down, so that 1/sigma is a trapezoid.
 
-    Shares are of the rounds: with W = warmup T and C = cooldown T, sigma_r = sigma^0 W / r up to round W, and
-    sigma^0 growth^((r - T + C) / C) in the last C rounds.
+    With W = warmup T and C = cooldown T, sigma_r is sigma^0 W / r up to round W, and sigma^0 growth^((r - T + C) / C)
+    in the last C rounds.
 
     Attributes:
-        warmup: Share of the warm-up, at least 0.
-        cooldown: Share of the cool-down, at least 0; the two are at most 1 together.
-        growth: The factor of the cool-down, at least 1.
+        warmup: The share of the rounds in the warm-up, at least 0.
+        cooldown: The share of the rounds in the cool-down, at least 0; the two shares are at most 1 together.
+        growth: The growth in the cool-down, at least 1.
         rounds: T, after which sigma is constant. None: the rounds of the run.
 
     >>> schedule, sigma = Trapezoid(warmup=0.4, cooldown=0.4, growth=4, rounds=5), 1.0
@@ -118,7 +119,7 @@ class Trapezoid(SigmaSchedule):
             )
 
     def factor(self, round_: int) -> float:
-        """sigma_r / sigma^0; 1 before round 1."""
+        """Return sigma_r / sigma^0, which is 1 before round 1."""
         if self.rounds is None:
             raise ValueError("rounds is not known: the trainer fills it in")
         if round_ == 0:
@@ -134,10 +135,10 @@ class Trapezoid(SigmaSchedule):
 
 
 class _Rates:
-    """What a scheduler of torch makes of the rate 1, step by step.
+    """The rates that a scheduler of torch makes of the rate 1, step by step.
 
     Args:
-        kind: Its class.
+        kind: The scheduler's class.
         options: Its arguments.
     """
 
@@ -150,7 +151,7 @@ class _Rates:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def at(self, steps: int) -> float:
-        """The rate after so many steps."""
+        """Return the rate after a number of steps."""
         while len(self._known) <= steps:
             self._optimizer.step()
             self._scheduler.step()
@@ -160,15 +161,16 @@ class _Rates:
 
 @dataclass(frozen=True)
 class Shape(SigmaSchedule):
-    """1/sigma follows the shape of a learning rate: after a warm-up, that of a scheduler of torch.
+    """1/sigma follows the shape of a learning rate: a warm-up, then a scheduler of torch.
 
-    sigma^0 is where the shape begins, the largest step of most of them: sigma_r = sigma^0 / f(r), where f(r) = r / W in
-    the W rounds of warm-up, and then what the scheduler makes of the rate 1 in r - W - 1 steps, at least 1e-6.
+    sigma^0 is where the shape begins, which is the largest step for most schedulers: sigma_r = sigma^0 / f(r), where
+    f(r) is r / W in the W rounds of warm-up, and then what the scheduler makes of the rate 1 in r - W - 1 steps, at
+    least 1e-6.
 
     Attributes:
-        name: A class of torch.optim.lr_scheduler that needs nothing but the number of the step.
+        name: A class of torch.optim.lr_scheduler that depends on the number of the step only.
         options: Its arguments.
-        warmup: W.
+        warmup: W, the rounds of warm-up.
 
     >>> schedule, sigma = Shape("StepLR", {"step_size": 2, "gamma": 0.5}, warmup=2), 1.0
     >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 7)]
@@ -191,7 +193,7 @@ class Shape(SigmaSchedule):
             raise ConfigError("Shape.name is 'ReduceLROnPlateau', but that looks at a loss: use Plateau.")
         try:
             self._rates.at(1)
-        except Exception as error:  # whatever the scheduler's class raises
+        except Exception as error:  # the scheduler's class may raise anything
             raise ConfigError(
                 f"Shape.options do not fit {self.name}: {type(error).__name__}: {error}; give what it takes."
             ) from error
@@ -201,7 +203,7 @@ class Shape(SigmaSchedule):
         return _Rates(getattr(torch.optim.lr_scheduler, self.name), self.options)
 
     def factor(self, round_: int) -> float:
-        """f(r); f(0) = 1."""
+        """Return f(r); f(0) is 1."""
         if round_ == 0:
             return 1.0
         if round_ <= self.warmup:

@@ -1,4 +1,4 @@
-"""What all sigma schedules are: kinds that decide the penalty of the next round."""
+"""The base of all sigma schedules, kinds that decide the penalty of the next round."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from annotated_types import Ge, Le
 from pisa_ray.errors import ConfigError
 from pisa_ray.options import Kind
 
-#: A number of rounds; plans that list rounds stay small enough for memory.
+#: A number of rounds, bounded so that plans that list rounds fit into memory.
 Rounds = Annotated[int, Ge(1), Le(10**9)]
 
-#: What a schedule must remember from round to round; saved in checkpoints.
+#: The numbers that a schedule remembers from round to round; checkpoints save them.
 Memory = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a round has shown.
+    """The results of a round that a schedule can look at.
 
     Attributes:
-        loss: Mean training loss at w, over the mini-batches of the round.
-        primal: Primal residual, sqrt(sum_i alpha_i N(w_i - w)^2).
-        move: Consensus move, sigma N(w' - w), the classical dual residual.
+        loss: The mean training loss at w, over the mini-batches of the round.
+        primal: The primal residual, sqrt(sum_i alpha_i N(w_i - w)^2).
+        move: The consensus move, sigma N(w' - w), the classical dual residual.
         lagrangian: The augmented Lagrangian.
 
     The last three are None where they were not measured.
@@ -38,17 +38,17 @@ class Seen:
     lagrangian: float | None = None
 
 
-#: What is remembered at first.
+#: The memory at first.
 NOTHING: Memory = MappingProxyType({})
 
 
 class SigmaSchedule(Kind, family="sigma_schedule", homes=("pisa_ray.schedulers",)):
-    """How sigma goes from round to round: a pure function of what was planned and of what rounds have shown.
+    """How sigma goes from round to round: a pure function of a plan and of what rounds have shown.
 
     Attributes:
         planned: Whether sigma is known beforehand.
-        measures: Whether it looks at more of a round than the loss, which costs a gradient and needs duals.
-        tries: Whether it goes back after trials, to choose how sigma grows; see OnlineK0.
+        measures: Whether it looks at more than a round's loss, which costs a gradient and needs duals.
+        tries: Whether it chooses the growth by trials, after which the run goes back; see OnlineK0.
     """
 
     text: ClassVar[str] = "a schedule such as Geometric(gamma=0.9, k0=10)"
@@ -58,31 +58,31 @@ class SigmaSchedule(Kind, family="sigma_schedule", homes=("pisa_ray.schedulers",
     tries: ClassVar[bool] = False
 
     def over(self, rounds: int) -> SigmaSchedule:
-        """The same, planned over so many rounds where it plans and nobody has said over how many."""
+        """Return a copy planned over a number of rounds, unless that is given already or there is no plan."""
         myself: Any = self
         return replace(myself, rounds=rounds) if getattr(self, "rounds", rounds) is None else self
 
     def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
-        """The penalty of a round, before it; as it was, unless overridden.
+        """Return the penalty of a round before it begins; by default it does not change.
 
         Args:
-            sigma: Penalty of the round before (sigma^0 before round 1).
-            round_: The round about to run, from 1 (ell + 1 in the paper).
+            sigma: The penalty of the round before (sigma^0 before round 1).
+            round_: The round about to begin, from 1 (ell + 1 in the paper).
             memory: What the schedule remembers.
         """
         return sigma
 
     def check(self, duals: bool, method: str, waits: bool, metrics: Collection[str]) -> None:
-        """Whether a run has what it looks at.
+        """Refuse a run that lacks something that the schedule looks at.
 
         Args:
             duals: Whether the method has duals.
-            method: Its name.
+            method: The name of the method.
             waits: Whether rounds wait for all shards.
-            metrics: What rows measure.
+            metrics: The names of the metrics in the run's rows.
 
         Raises:
-            ConfigError: It has not.
+            ConfigError: If something is missing.
         """
         if self.measures and not duals:
             raise ConfigError(
@@ -91,32 +91,32 @@ class SigmaSchedule(Kind, family="sigma_schedule", homes=("pisa_ray.schedulers",
             )
 
     def looks(self, round_: int) -> bool:
-        """Whether it looks at a round."""
+        """Return whether the schedule looks at a round."""
         return False
 
     def adapt(self, sigma: float, round_: int, seen: Seen, memory: Memory) -> tuple[float, Memory]:
-        """The penalty after a round; as it was, unless overridden.
+        """Return the penalty after a round; by default it does not change.
 
         Args:
-            sigma: That of the round.
-            round_: The round that is done.
-            seen: What it has shown.
-            memory: What this returned the last time; empty at first.
+            sigma: The penalty of the round.
+            round_: The round that has ended.
+            seen: What the round has shown.
+            memory: The memory that the last call returned; empty at first.
 
         Returns:
-            The next round's penalty, and what to remember.
+            The next round's penalty, and the new memory.
         """
         return sigma, memory
 
     def chooses(self, round_: int, memory: Memory) -> bool:
-        """Whether it makes trials after a round."""
+        """Return whether there are trials after a round."""
         return False
 
     def told(self, memory: Memory) -> dict[str, int]:
-        """What is to be told of it in a round's row."""
+        """Return the schedule's entries in a round's row."""
         return {}
 
     @property
     def trial_share(self) -> float:
-        """What its trials cost, as a share of the run's gradients."""
+        """The cost of the trials, as a share of the run's gradients."""
         return 0.0

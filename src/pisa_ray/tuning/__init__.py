@@ -1,4 +1,4 @@
-"""Ray Tune around the trainer: runs as trials, whose settings may change while they train."""
+"""Ray Tune around the trainer: runs are trials, whose settings may change while they train."""
 
 from pisa_ray.tuning.history import History
 from pisa_ray.tuning.population import population

@@ -1,4 +1,4 @@
-"""result.json with every row of a trial, also of one that was paused."""
+"""A result.json with every row of a trial, even of one that was paused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ray.tune.logger import JsonLoggerCallback
 
 
 class History(JsonLoggerCallback):
-    """Writes a trial's rows to its result.json and keeps them; takes the place of Tune's own writer.
+    """A callback that writes a trial's rows to its result.json and keeps them; it replaces Tune's own writer.
 
-    That one (Ray 2.60) fetches the file from the storage, where it is as old as the last transfer, whenever a paused
-    trial goes on, and so loses what was written since: most rows of population based training.
+    Whenever a paused trial goes on, Tune's writer (Ray 2.60) fetches the file from the storage, where it is as old as
+    the last transfer. So it loses the rows since then, which are most rows of population based training.
 
     Example:
         >>> from ray import tune
@@ -20,5 +20,5 @@ class History(JsonLoggerCallback):
     """
 
     def _restore_from_remote(self, file_name: str, trial: Trial) -> None:
-        if trial.local_path is None or not Path(trial.local_path, file_name).exists():  # as after Tuner.restore
+        if trial.local_path is None or not Path(trial.local_path, file_name).exists():  # after Tuner.restore
             super()._restore_from_remote(file_name, trial)

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
-#: The values that a setting may have, in order; or (least, most), between which any is.
+#: The values of a setting in order, or (least, most) for any value between the two.
 Range = Sequence[Any] | tuple[float, float]
 
 
@@ -20,16 +20,17 @@ def population(
     mode: str = "max",
     **more: Any,
 ) -> PopulationBasedTraining:
-    """A scheduler that lets the worst quarter of the trials take over states of the best, with settings next to theirs.
+    """Return a scheduler by which the worst quarter of the trials take over states and similar settings of the best.
 
-    Asynchronous, since a synchronous one waits for ever after `Tuner.restore`; and a mutated number is kept within its
-    range, which Tune does not do. Keep at least four checkpoints of a trial, else one may be gone before it is taken.
+    It is asynchronous, since a synchronous one waits for ever after `Tuner.restore`, and it keeps a mutated number
+    within its range, which Tune does not. Keep at least four checkpoints of a trial, else one may be deleted before it
+    is taken.
 
     Args:
-        ranges: By key of the config: a list of values, of which the next to the left or right is taken, or a tuple
-            (least, most), where the value is multiplied by 0.8 or 1.2; a quarter of the mutations draw anew.
-        interval: Rounds between two looks at a trial.
-        metric: Of held-out rows.
+        ranges: For each key of the config, a list of values, where a mutation takes the next one to the left or right,
+            or a tuple (least, most), where it multiplies the value by 0.8 or 1.2. A quarter of the mutations draw anew.
+        interval: Rounds from one look at a trial to the next.
+        metric: A metric of held-out rows.
         mode: "max" or "min".
         **more: Other arguments of PopulationBasedTraining.
 

@@ -1,4 +1,4 @@
-"""PisaTrainable: a run as a trial of Ray Tune, with complete checkpoints and settings that change while it trains."""
+"""A run as a trial of Ray Tune, with complete checkpoints and settings that change while it trains."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from pisa_ray.trainer.prepare import RESIDUALS
 from pisa_ray.trainer.start import method_for
 from pisa_ray.trainer.trainer import PisaTrainer
 
-#: Makes the arguments of PisaTrainer, without run_config, from a trial's config.
+#: Returns the arguments of PisaTrainer, without run_config, given a trial's config.
 Build = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-#: Keys of a config that may change while a run goes on.
+#: The keys of a config that may change during a run.
 CHANGING = ("sigma", "rho", "gamma", "k0", "growth")
 
 
 class PisaTrainable(Trainable):
-    """A trial; give it what it needs by `tune.with_parameters(PisaTrainable, build=..., every=...)`.
+    """A run as a trial; pass its arguments by `tune.with_parameters(PisaTrainable, build=..., every=...)`.
 
-    Its results are the rows of metrics.jsonl, with `round`, and k0 and gamma where the schedule has them; select by
-    those that begin with `validation_`. A run that went to NaN reports the worst there is until a scheduler gives it
-    another's state. It ends after `rounds`.
+    Its results are the rows of metrics.jsonl, with `round`, and with k0 and gamma if the schedule has them; select by
+    metrics that begin with `validation_`. A run that went to NaN reports the worst values until a scheduler gives it
+    the state of another trial. A trial ends after `rounds`.
 
-    On a perturbation (PopulationBasedTraining, PB2) a trial takes over another's checkpoint: all shards' states, w and
-    sigma, and goes on with mutated settings. Give the tuner `reuse_actors=True`, else every perturbation starts a
-    process anew.
+    On a perturbation (PopulationBasedTraining, PB2) a trial takes over the checkpoint of another, with all shards'
+    states, w and sigma, and goes on with mutated settings. Give the tuner `reuse_actors=True`, else every perturbation
+    starts a new process.
 
     Args of `setup`:
-        build: Makes PisaTrainer's arguments from the trial's config; `scaling_config` 0 (the default here) trains in
-            the trial's own process. Keep the identity of data out of the config: it is copied with the state.
+        build: Returns the arguments of PisaTrainer given the trial's config; `scaling_config` 0 (the default here)
+            trains in the trial's own process. Keep the identity of data out of the config, which is copied with the
+            state.
         every: Rounds of a step.
-        changing: Keys of the config from which `build` makes nothing but the method's numbers and the sigma schedule;
-            where another key changes the run is opened anew.
+        changing: The keys of the config that `build` uses only for the method's numbers and the sigma schedule. If
+            another key changes, the run is opened anew.
 
     Example:
         >>> from pisa_ray import Data, Geometric, LabelSkew, SISA
@@ -101,12 +102,12 @@ class PisaTrainable(Trainable):
         self._names = trainer.metrics
         self._method = _method(arguments)
         self._schedule = self._steps.loop.schedule.sigma
-        self._lost: int | None = None  # the round that it would be in, had it not gone to NaN
+        self._lost: int | None = None  # the round that the run would be in if it had not gone to NaN
         self._taken: Path | None = None  # the state that was loaded last
-        self._anew: Mapping[str, Any] | None = None  # arguments that a run should be opened with before the next step
+        self._anew: Mapping[str, Any] | None = None  # the arguments of a run that the next step opens
 
     def step(self) -> dict[str, Any]:
-        """See Trainable: so many rounds, and the last one's row."""
+        """See Trainable; a step is `every` rounds, and its result the row of the last one."""
         if self._anew is not None:
             self._stack.close()
             self._open(self._anew)
@@ -128,11 +129,11 @@ class PisaTrainable(Trainable):
         if self._lost is None:
             self._steps.save(Path(checkpoint_dir))
         else:
-            shutil.copytree(self._first, checkpoint_dir, dirs_exist_ok=True)  # nothing else is good
+            shutil.copytree(self._first, checkpoint_dir, dirs_exist_ok=True)  # the only good state
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
-        """See Trainable; the settings are this trial's, which may be others than those of the state."""
-        taken = Path(tempfile.mkdtemp(dir=self._folder))  # Tune may delete its own before all is read
+        """See Trainable; this trial's settings stay, even if the state was made with others."""
+        taken = Path(tempfile.mkdtemp(dir=self._folder))  # Tune may delete its own copy before all of it is read
         shutil.copytree(str(checkpoint), taken, dirs_exist_ok=True)
         self._steps.load(taken, self._method, self._schedule)
         if self._taken is not None:
@@ -140,9 +141,10 @@ class PisaTrainable(Trainable):
         self._lost, self._anew, self._taken = None, None, taken
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """See Trainable: take over settings, so that nothing of another trial is left.
+        """See Trainable; take over settings, so that nothing of another trial is left.
 
-        What follows is another's checkpoint, or a step of a trial that begins: only that opens the run anew.
+        Next comes either the checkpoint of another trial, or the first step of a new one, and only the latter opens a
+        run.
 
         Returns:
             True.
@@ -172,7 +174,7 @@ def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
 
 
 def _worst(name: str) -> float:
-    """The worst that a metric can be: what is no loss or residual should be large."""
+    """Return the worst value of a metric; all but losses and residuals should be large."""
     if name.endswith("accuracy"):
         return 0.0
     small = name.endswith("loss") or name in ("augmented_lagrangian", "consensus_move", *RESIDUALS)
@@ -180,18 +182,18 @@ def _worst(name: str) -> float:
 
 
 def reserve(workers: int = 0, cpus: float = 1.0, gpus: float = 0.0) -> PlacementGroupFactory:
-    """What a trial reserves, as a placement group that its own Ray workers are started in.
+    """Return the resources of a trial, as a placement group that its own Ray workers are started in.
 
     Args:
-        workers: Of a trial, as its `scaling_config` says; 0: it trains in its own process.
-        cpus: CPU cores of each, or of the trial.
-        gpus: GPUs of each, or of the trial.
+        workers: The workers of a trial, as in its `scaling_config`; 0: it trains in its own process.
+        cpus: CPU cores of each worker, or of the trial.
+        gpus: GPUs of each worker, or of the trial.
 
     Returns:
-        For `tune.with_resources`.
+        The argument for `tune.with_resources`.
 
     Raises:
-        ConfigError: No cluster of this size could ever hold one; says what is missing. Tune would wait for ever.
+        ConfigError: If the cluster is too small for a trial, for which Tune would wait for ever.
     """
     each = {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value}
     bundles = [each or {"CPU": 0.01}] if workers == 0 else [{}, *[each] * workers]

@@ -1,1 +1,1 @@
-"""The methods: kinds that the configuration chooses by name. Read admm.py first; the baselines are beside it."""
+"""The methods, kinds that the configuration chooses by name. Read admm.py first."""

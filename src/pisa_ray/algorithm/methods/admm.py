@@ -1,12 +1,12 @@
-"""PISA and SISA: their numbers, and which of the rules their parts of w follow; NSISA, SISA-D and groups are beside.
+"""PISA and SISA: their numbers, and the rule that each part of w follows.
 
     consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)  (2)     in message.py
     growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
     local step gradient, direction, local and dual line, message                (3) to (6)     in rules.py
 
-Only pi_i (and what Q_i remembers) is kept: with `move` = pi_i' - pi_i = sigma (w_i - w), the consensus needs just
-N_i = sigma w_i + pi_i' = sigma w + pi_i' + move. docs/algorithm.md numbers the lines and derives this, and what several
-local steps between two reports are (`local_steps`, an extension of the paper).
+A shard keeps only pi_i and the moments of Q_i: with `move` = pi_i' - pi_i = sigma (w_i - w), the consensus needs just
+N_i = sigma w_i + pi_i' = sigma w + pi_i' + move. docs/algorithm.md numbers the lines, derives this, and defines several
+local steps in a report (`local_steps`, an extension of the paper).
 
 Zhou et al., "Preconditioned inexact stochastic ADMM for deep models", Nat Mach Intell 8, 234-245 (2026).
 """
@@ -34,7 +34,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
 from pisa_ray.options import Decay, Key, annotated, rule
 
-#: Beyond this float32 has no numbers.
+#: A little below the largest number of float32.
 LARGEST = 1e30
 
 COUPLED = (
@@ -42,20 +42,20 @@ COUPLED = (
     "is a number or a diagonal."
 )
 
-#: (path, rule, sigma in units of the method's, parameters): see Part.
+#: (path, rule, sigma in units of the method's sigma, parameters); see Part.
 Member = tuple[str, "AdmmRule", float, Sequence[Slot]]
 
 
 def prefixed(path: str, rules: Mapping[str, AdmmRule]) -> dict[str, AdmmRule]:
-    """Rules by a longer path."""
+    """Return rules by a longer path."""
     return {path + name: rule for name, rule in rules.items()}
 
 
 def shared_settings(rule: AdmmRule, name: str) -> None:
-    """Refuse settings of a group's rule that are the whole method's.
+    """Refuse numbers in the rule of a group that belong to the whole method.
 
     Raises:
-        ConfigError: It has local_steps or reset_duals.
+        ConfigError: If the rule has local_steps or reset_duals.
     """
     if rule.local_steps != 1 or rule.reset_duals:
         raise ConfigError(
@@ -64,7 +64,7 @@ def shared_settings(rule: AdmmRule, name: str) -> None:
 
 
 class Admm(Method, ABC):
-    """What PISA and its kin do, however many rules the parameters follow: w has parts, each with a rule."""
+    """A method with duals, whose parameters follow one rule or several: w has parts, each with a rule."""
 
     duals: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
@@ -77,22 +77,22 @@ class Admm(Method, ABC):
     @property
     @abstractmethod
     def vectors(self) -> int:
-        """Vectors [p] in a message, at most: 1, or 2 where penalties are vectors."""
+        """The largest number of vectors [p] in a message: 1, or 2 if penalties are vectors."""
 
     @abstractmethod
     def members(self, layout: Layout) -> Sequence[Member]:
-        """Which rule moves which parameters of a layout, or of a part of one."""
+        """Return the rules with the parameters of a layout, or of a part of one, that each moves."""
 
     @abstractmethod
     def rules(self) -> Mapping[str, AdmmRule]:
-        """The rules whose numbers are set here, by the path that leads to them: "" or, of NSISA's rest, "rest."."""
+        """Return the method's rules by their path: "" or, for the rest of NSISA, "rest."."""
 
     @abstractmethod
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
-        """The same with other numbers, by path and name, such as "sigma" or "rest.sigma".
+        """Return a copy with other numbers, given by path and name, such as "sigma" or "rest.sigma".
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: If there is no number of that name.
         """
 
     @property
@@ -105,17 +105,17 @@ class Admm(Method, ABC):
         return {}
 
     def plan(self, layout: Layout) -> Plan:
-        """Its parts of w, made once for a layout."""
+        """Return the parts of w, which are made once for each layout."""
         known = self._plans.get(id(layout))
         if known is None or known.layout is not layout:
             known = self._plans[id(layout)] = Plan.of(layout, self.members(layout))
         return known
 
     def check(self, layout: Layout) -> None:
-        """Whether it has a rule for all parameters.
+        """Refuse parameters that no rule can move.
 
         Raises:
-            ConfigError: It has not.
+            ConfigError: If there are such parameters.
         """
         for part in self.plan(layout).parts:
             part.rule.fits(sum(slot.size for slot in part.slots))
@@ -126,14 +126,14 @@ class Admm(Method, ABC):
         return {part.path: [slot.name for slot in part.slots] for part in parts} if len(self.rules()) > 1 else {}
 
     def asks(self) -> Sequence[Ask]:
-        """See Method: those of the rules."""
+        """See Method; the requests are those of the rules."""
         return [ask for rule in self.rules().values() for ask in rule.own_asks(alone=rule is self)]
 
     def frozen(self, layout: Layout) -> Collection[str]:
-        """The names of the parameters that are to stay as they are; only groups have any.
+        """Return the names of the parameters that are not trained; only Groups has any.
 
         Args:
-            layout: Of all parameters that could be trained.
+            layout: The layout of all parameters that could be trained.
         """
         return ()
 
@@ -142,7 +142,7 @@ class Admm(Method, ABC):
         return self.plan(layout).penalties
 
     def first_consensus(self, w: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """w^1 from w_i = w^init and pi_i = 0: with lambda > 0 the initial weights shrink at once, once sigma is set."""
+        """Return w^1 from w_i = w^init and pi_i = 0; with lambda > 0 it is smaller than w^init, once sigma is set."""
         w = w.clone()
         for part in self.plan(layout).parts:
             share = part.rule.first_share()
@@ -159,7 +159,7 @@ class Admm(Method, ABC):
         return out
 
     def gradients(self, rows: int, batch: int) -> int:
-        """E."""
+        """Return E, the number of local steps."""
         return self.local_steps
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> DualState:
@@ -167,14 +167,14 @@ class Admm(Method, ABC):
         return self.plan(layout).state(w)
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """See Method; the momentum is the last local step's."""
+        """See Method; the momentum is that of the last local step."""
         assert isinstance(shard, DualState)  # noqa: S101  (for the type checker)
         if self.reset_duals:
             shard.dual.zero_()
         return step(self.plan(task.layout), shard, task, message)
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """The consensus line, part by part."""
+        """Apply the consensus line to each part."""
         total, whole = update.total, update.layout.size
         for part in self.plan(update.layout).parts:
             for piece in part.pieces:
@@ -186,16 +186,16 @@ class Admm(Method, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class AdmmRule(Admm):
-    """The numbers of a rule, which is a method, too: that of all parameters.
+    """A rule with its numbers; as a method, it moves all parameters.
 
     Attributes:
-        sigma: sigma^0, the penalty of the first iteration, > 0; 1/sigma acts like a learning rate. Auto: what the
-            automatic start finds.
+        sigma: sigma^0, the penalty of the first round, > 0; 1/sigma acts like a learning rate. Auto: the automatic
+            start sets it.
         rho: Weight of the preconditioned proximal term, >= 0, or Auto.
-        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round;
-            below about 1e-6 that is lost in float32.
-        reset_duals: Forget pi_i after every round: no memory of the shards is left (for ablations).
-        local_steps: E, steps a report, each with a mini-batch of its own; >= 1.
+        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round,
+            which float32 loses below about 1e-6.
+        reset_duals: Whether pi_i becomes 0 before every report, so that shards remember nothing (for ablations).
+        local_steps: E, the local steps of a report, each with a mini-batch of its own; >= 1.
     """
 
     sigma: Annotated[float, Gt(0), Le(LARGEST)] | Automatic = AUTO
@@ -207,7 +207,7 @@ class AdmmRule(Admm):
     momenta: ClassVar[bool] = False
     diagonal: ClassVar[bool] = False
 
-    #: How sigma goes after an automatic start where nothing is said of it, as a section of a file.
+    #: The default sigma schedule after an automatic start, as a section of a file.
     usual_schedule: ClassVar[Mapping[str, Any]] = {"kind": "matched", "growth": 10.0}
 
     @abstractmethod
@@ -215,28 +215,28 @@ class AdmmRule(Admm):
         """See driver.Rule."""
 
     def fits(self, size: int) -> None:
-        """Whether it can move so many entries; any number, unless a class says otherwise.
+        """Refuse a number of entries that the rule cannot move; by default it can move any.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: If there are too many.
         """
 
     def own_asks(self, *, alone: bool) -> Sequence[Ask]:
-        """What it asks of a mini-batch beside gradients.
+        """Return the rule's requests to a mini-batch beside gradients.
 
         Args:
-            alone: Whether it moves all parameters.
+            alone: Whether the rule moves all parameters.
         """
         return ()
 
     @property
     def moments(self) -> bool:
-        """Whether it keeps a second moment."""
+        """Whether the rule keeps a second moment."""
         return True
 
     @property
     def is_set(self) -> bool:
-        """Whether its own numbers are set."""
+        """Whether the rule's own numbers are set."""
         return not isinstance(self.sigma, Auto) and not isinstance(self.rho, Auto)
 
     @property
@@ -245,11 +245,11 @@ class AdmmRule(Admm):
         return 2 if self.diagonal else 1
 
     def members(self, layout: Layout) -> Sequence[Member]:
-        """All."""
+        """Return the rule itself with all parameters."""
         return [("", self, 1.0, layout.slots)]
 
     def rules(self) -> Mapping[str, AdmmRule]:
-        """Itself."""
+        """Return the rule itself."""
         return {"": self}
 
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
@@ -259,13 +259,13 @@ class AdmmRule(Admm):
         return replace(self, **found) if found else self
 
     def first_share(self) -> float:
-        """What the first consensus leaves of the initial weights."""
+        """Return the factor of the first consensus on the initial weights."""
         return 1.0 if isinstance(self.sigma, Auto) or not self.lam else self.sigma / (self.sigma + self.lam)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PISA(AdmmRule):
-    """PISA with a preconditioner slot.
+    """PISA with any preconditioner.
 
     Attributes:
         preconditioner: Any callable from Curvature to Q; see pisa_ray.algorithm.preconditioners.
@@ -311,14 +311,14 @@ class PISA(AdmmRule):
 
     @property
     def moments(self) -> bool:
-        """No."""
+        """False: PISA keeps no second moment."""
         return False
 
     def take(self, local: LocalStep, part: Part) -> float | None:
         """See driver.Rule."""
         sigma, rho = local.sigma(part), number(self.rho)
         Q = self.preconditioner(local.batch.curvature(local.v))
-        if callable(Q):  # it couples all coordinates: one solve
+        if callable(Q):  # Q couples all coordinates, so there is one solve for all
             if len(local.task.layout.slots) != len(part.slots):
                 raise ConfigError(COUPLED)
             move = conjugate_gradients(Q, local.shard.dual + local.g, sigma, rho).mul_(-sigma)
@@ -331,11 +331,11 @@ class PISA(AdmmRule):
 
 @dataclass(frozen=True, kw_only=True)
 class SISA(AdmmRule):
-    """SISA: Q = Diag(sqrt(m)), m a second moment of d = pi + g.
+    """SISA, with Q = Diag(sqrt(m)) and m a second moment of d = pi + g.
 
     Attributes:
         second_moment: Adam (bias-corrected, the default), RMSProp or AdaGrad.
-        eps: Added to sqrt(m), so multiplied by rho; >= 0.
+        eps: A number added to sqrt(m) and so multiplied by rho; >= 0.
     """
 
     kind: ClassVar[str] = "sisa"
@@ -346,7 +346,7 @@ class SISA(AdmmRule):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: beside moments that are named, `beta` is their decay."""
+        """See Options; `beta` beside the name of a second moment is its decay."""
         if "beta" not in values:
             return values
         beta = {"beta": rule(Decay)(f"{path}.beta", values.pop("beta"))}
@@ -358,7 +358,7 @@ class SISA(AdmmRule):
 
     @property
     def moments(self) -> bool:
-        """As its second moment says."""
+        """Whether the second moment remembers anything."""
         return self.second_moment.remembers
 
     def take(self, local: LocalStep, part: Part) -> float | None:

@@ -1,4 +1,4 @@
-"""What the baselines share: an optimizer of torch.optim, a learning rate, and no dual."""
+"""The base of the baselines: an optimizer of torch.optim, a learning rate, and no dual."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pisa_ray.later import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline(Method):
-    """A method without a penalty. A sigma schedule acts on the learning rate: it is lr * sigma^0 / sigma.
+    """A method without a penalty. A sigma schedule acts on the learning rate, which is lr * sigma^0 / sigma.
 
     Attributes:
-        lr: Learning rate, from 1e-30 to 1e30.
+        lr: The learning rate, from 1e-30 to 1e30.
         optimizer: A class of torch.optim or its name; not LBFGS or SparseAdam.
-        options: Its other keyword arguments, such as {"weight_decay": 1e-4}.
+        options: The optimizer's other keyword arguments, such as {"weight_decay": 1e-4}.
     """
 
     remedy: ClassVar[str] = "lowering algorithm.lr"
 
-    lr: Annotated[float, Ge(1e-30), Le(1e30)]  # what float32 holds, and 1 / lr too
+    lr: Annotated[float, Ge(1e-30), Le(1e30)]  # so that float32 holds lr and 1 / lr
     optimizer: OptimizerName
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -46,9 +46,9 @@ class Baseline(Method):
         return 1 / self.lr
 
     def _rate(self, sigma: float) -> float:
-        """The learning rate of an iteration with that penalty."""
+        """Return the learning rate of a round with this penalty."""
         return self.lr * (self.sigma / sigma)
 
     def _mean(self, update: Update) -> torch.Tensor:
-        """The mean of N over the shards in the sum, [p], a new vector."""
+        """Return the mean of N over the shards in the sum, [p], a new vector."""
         return update.total.N / update.total.weight

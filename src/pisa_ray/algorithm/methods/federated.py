@@ -1,12 +1,12 @@
-"""Averaging methods: every shard takes several local steps from w, and the consensus averages where they lead to.
+"""Averaging methods: every shard takes several local steps from w, and the consensus averages their ends.
 
     start      y = w
     K times    y <- y - lr (grad F_i(y; B) + correction)       or a step of another optimizer, with a fresh state
     message    Delta_i = y - w
     consensus  w <- w + sum_i alpha_i Delta_i / sum_i alpha_i   over the shards that report
 
-The methods differ in the correction, in what a message carries, and in what the consensus does with the mean Delta. A
-sigma schedule acts on the local learning rate: it is lr * sigma^0 / sigma.
+The methods differ in the correction, in the message, and in the use that the consensus makes of the mean Delta. A sigma
+schedule acts on the local learning rate, which is lr * sigma^0 / sigma.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class FedAvg(Baseline):
     """FedAvg (McMahan et al., "Communication-efficient learning of deep networks from decentralized data", 2017).
 
     Attributes:
-        lr: As in Baseline, of the local steps.
-        optimizer: As in Baseline, for the local steps; its state is fresh in every round.
-        momentum: Its momentum, in [0, 1).
-        steps: K, local steps a round.
-        epochs: Instead of `steps`: passes over the shard's rows a round, ceil(epochs n_i / batch) steps.
+        lr: The learning rate of the local steps; see Baseline.
+        optimizer: The optimizer of the local steps, with a fresh state in every round; see Baseline.
+        momentum: The optimizer's momentum, in [0, 1).
+        steps: K, the local steps of a round.
+        epochs: Passes over the shard's rows in a round, instead of `steps`: ceil(epochs n_i / batch) steps.
     """
 
     kind: ClassVar[str] = "fedavg"
@@ -62,11 +62,11 @@ class FedAvg(Baseline):
         return Optimizer.of(self.optimizer, self.lr, {**options, **self.options})
 
     def gradients(self, rows: int, batch: int) -> int:
-        """K."""
+        """Return K, the number of local steps."""
         return self.steps if self.epochs is None else max(1, math.ceil(self.epochs * rows / batch))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """The local steps; N_i = Delta_i, M_i = 1."""
+        """Take the local steps; N_i = Delta_i, M_i = 1."""
         y = task.w.clone()
         on = parameters(y, task.layout)
         optimizer = self._made.on(on, self._rate(task.sigma))
@@ -85,29 +85,29 @@ class FedAvg(Baseline):
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """The mean Delta is added to w."""
+        """Add the mean Delta to w."""
         torch.add(update.w, self._mean(update), out=update.out)
 
     def check(self, layout: Layout) -> None:
-        """Whether the local optimizer takes such parameters.
+        """Refuse parameters that the local optimizer does not take.
 
         Raises:
-            ValueError: It does not.
+            ValueError: If there are such parameters.
         """
         self._made.on(parameters(torch.zeros(layout.size), layout), self.lr)
 
     def correction(self, shard: ShardState, task: Task) -> Correction:
-        """What is done to each gradient before the optimizer's step: nothing."""
+        """Return a change of each gradient before the optimizer's step; by default nothing changes."""
         return lambda g, y: None
 
     def term(self, shard: ShardState, task: Task, batch: Batch) -> Term | None:
-        """What is added to the loss of a local step: nothing."""
+        """Return a term that is added to the loss of a local step; by default there is none."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FedProx(FedAvg):
-    """FedProx (Li et al., "Federated optimization in heterogeneous networks", 2020): F_i + (mu/2) ||y - w||^2.
+    """FedProx (Li et al., "Federated optimization in heterogeneous networks", 2020), on F_i + (mu/2) ||y - w||^2.
 
     Attributes:
         mu: Weight of the proximal term, >= 0; 0 is FedAvg.
@@ -124,7 +124,7 @@ class FedProx(FedAvg):
 
 @dataclass(frozen=True, kw_only=True)
 class _Weighing(FedAvg):
-    """Methods that must know how much of each gradient is in Delta_i: local steps of SGD with or without momentum."""
+    """A method that must know the weight of each gradient in Delta_i, so that its local steps are those of SGD."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,7 +136,7 @@ class _Weighing(FedAvg):
             )
 
     def _weight(self, steps: int) -> float:
-        """||a_i||_1: how often each gradient counts in the sum of K steps, all together; K without momentum."""
+        """Return ||a_i||_1, the sum of the weights of the gradients in K steps; it is K without momentum."""
         total = velocity = 0.0
         for _ in range(steps):
             velocity = self.momentum * velocity + 1
@@ -156,7 +156,7 @@ class FedNova(_Weighing):
     proposes: ClassVar[bool] = False
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """N_i = Delta_i / a_i, M_i = a_i."""
+        """Take the local steps; N_i = Delta_i / a_i, M_i = a_i."""
         super().step(shard, task, message)
         weight = self._weight(task.steps)
         message.N.div_(weight)
@@ -164,14 +164,14 @@ class FedNova(_Weighing):
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """The mean step is taken the mean number of times."""
+        """Take the mean step the mean number of times."""
         scale = update.total.M / update.total.weight
         torch.add(update.w, self._mean(update).mul_(scale), out=update.out)
 
 
 @dataclass(kw_only=True)
 class VariateState(ShardState):
-    """ShardState with c_i, the control variate, [p]."""
+    """The state of a shard with c_i, the control variate, [p]."""
 
     variate: torch.Tensor
 
@@ -185,7 +185,7 @@ class Scaffold(_Weighing):
     With momentum, which the paper leaves out, a_i is FedNova's weight of the steps instead of K.
 
     Attributes:
-        server_lr: Step of the consensus along the mean Delta, > 0.
+        server_lr: The step length of the consensus along the mean Delta, > 0.
     """
 
     kind: ClassVar[str] = "scaffold"
@@ -197,15 +197,15 @@ class Scaffold(_Weighing):
     memory_of: ClassVar[MemoryOf | None] = "founders"
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """The mean variate, 0."""
+        """Return the mean variate, which is 0 at first."""
         return torch.zeros(layout.size)
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> VariateState:
-        """The shard's variate, 0."""
+        """Return the shard's variate, which is 0 at first."""
         return VariateState(variate=torch.zeros_like(w))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """N_i = Delta_i, M_i = the change of c_i."""
+        """Take the local steps; N_i = Delta_i, M_i is the change of c_i."""
         assert isinstance(shard, VariateState)  # noqa: S101  (for the type checker)
         super().step(shard, task, message)
         change = torch.div(message.N, -self._rate(task.sigma) * self._weight(task.steps), out=message.M)
@@ -220,19 +220,19 @@ class Scaffold(_Weighing):
         return lambda g, y: g.add_(pull)
 
     def _mean_variate(self, shard: VariateState, task: Task) -> torch.Tensor:
-        """c, where the shard is."""
+        """Return c on the shard's device."""
         assert task.memory is not None  # noqa: S101  (for the type checker)
         return task.memory.to(shard.variate.device)
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """A step along the mean Delta; the variates' changes are summed, not averaged over the reporters."""
+        """Step along the mean Delta; sum the changes of the variates instead of averaging them over the reporters."""
         memory.add_(update.total.M)
         torch.add(update.w, self._mean(update).mul_(self.server_lr), out=update.out)
 
 
 @dataclass(kw_only=True)
 class PreviousState(ShardState):
-    """ShardState with where the last local steps led to, [p]."""
+    """The state of a shard with the end y of its last local steps, [p]."""
 
     previous: torch.Tensor
 
@@ -241,11 +241,11 @@ class PreviousState(ShardState):
 class MOON(FedAvg):
     """MOON (Li, He, Song, "Model-contrastive federated learning", 2021).
 
-    Adds mu times -log( e^{cos(z, z_w)/T} / (e^{cos(z, z_w)/T} + e^{cos(z, z_previous)/T}) ) to the loss, z being what
-    enters the model's last linear layer (the paper adds a projection head to the model; bring your own), z_w and
-    z_previous the same at w and at the shard's previous y. The first report has no previous y and so no such term.
-    Three forward passes a step instead of one; those for z_w and z_previous are in evaluation mode, with the BatchNorm
-    statistics of the local step.
+    It adds mu times -log( e^{cos(z, z_w)/T} / (e^{cos(z, z_w)/T} + e^{cos(z, z_previous)/T}) ) to the loss. z is the
+    input of the model's last linear layer (the paper adds a projection head to the model; bring your own), and z_w and
+    z_previous are the same at w and at the shard's previous y. The first report has no previous y and so no such term.
+    A step takes three forward passes instead of one; those for z_w and z_previous are in evaluation mode, with the
+    BatchNorm statistics of the local step.
 
     Attributes:
         mu: Weight of the contrastive term, >= 0.
@@ -263,11 +263,11 @@ class MOON(FedAvg):
         return [Ask(lambda batch, w: batch.features(w), wrong, "use another algorithm")]
 
     def initial_state(self, w: torch.Tensor, layout: Layout) -> PreviousState:
-        """No previous y."""
+        """Return a state without a previous y."""
         return PreviousState(previous=torch.zeros_like(w))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """As FedAvg; y is kept."""
+        """Take the local steps of FedAvg, and keep y."""
         assert isinstance(shard, PreviousState)  # noqa: S101  (for the type checker)
         super().step(shard, task, message)
         torch.add(task.w, message.N, out=shard.previous)
@@ -291,16 +291,16 @@ class MOON(FedAvg):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAdam(FedAvg):
-    """FedAdam (Reddi et al., "Adaptive federated optimization", 2021): Adam's step along the mean Delta.
+    """FedAdam (Reddi et al., "Adaptive federated optimization", 2021), Adam's step along the mean Delta.
 
     m <- beta1 m + (1 - beta1) Delta;  v <- beta2 v + (1 - beta2) Delta^2;  w <- w + server_lr m / (sqrt(v) + tau), from
     m = 0 and v = tau^2, without bias correction, as in the paper.
 
     Attributes:
-        server_lr: Step of the consensus, > 0.
-        beta1: Decay of m, in [0, 1).
-        beta2: Decay of v, in [0, 1).
-        tau: Degree of adaptivity, > 0.
+        server_lr: The step length of the consensus, > 0.
+        beta1: The decay of m, in [0, 1).
+        beta2: The decay of v, in [0, 1).
+        tau: The degree of adaptivity, > 0.
     """
 
     kind: ClassVar[str] = "fedadam"
@@ -313,11 +313,11 @@ class FedAdam(FedAvg):
     memory_of: ClassVar[MemoryOf | None] = "steps"
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """Both moments, m and v, [2p]."""
+        """Return both moments, m and v, [2p]."""
         return torch.cat([torch.zeros(layout.size), torch.full((layout.size,), self.tau**2)])
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """The server's step."""
+        """Take the step of the consensus."""
         delta = self._mean(update)
         m, v = memory.chunk(2)
         m.mul_(self.beta1).add_(delta * (1 - self.beta1))
@@ -331,7 +331,7 @@ class FedAdam(FedAvg):
 
 @dataclass(frozen=True, kw_only=True)
 class FedYogi(FedAdam):
-    """FedYogi (Reddi et al. 2021): FedAdam with v <- v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
+    """FedYogi (Reddi et al. 2021), which is FedAdam with v <- v - (1 - beta2) Delta^2 sign(v - Delta^2)."""
 
     kind: ClassVar[str] = "fedyogi"
 
@@ -343,23 +343,23 @@ class FedYogi(FedAdam):
 class MIFA(FedAvg):
     """MIFA (Gu et al., "Fast federated learning in the presence of arbitrary device unavailability", 2021).
 
-    G_i = -Delta_i / lr is the sum of a shard's local steps; w <- w - lr sum_i alpha_i G_i over all shards, with the
-    last G_i of those that do not report. Equal to FedAvg where all report.
+    G_i = -Delta_i / lr is the sum of a shard's local gradients, and w <- w - lr sum_i alpha_i G_i goes over all shards,
+    with the last G_i of the absent ones. It equals FedAvg where all shards report.
     """
 
     kind: ClassVar[str] = "mifa"
 
     @property
     def remembers(self) -> bool:
-        """Yes."""
+        """True: the last messages of absent shards stay in the sum."""
         return True
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """N_i = -G_i, M_i = 1."""
+        """Take the local steps; N_i = -G_i, M_i = 1."""
         super().step(shard, task, message)
         message.N.div_(self._rate(task.sigma))
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """A step against the mean G."""
+        """Step against the mean G."""
         torch.add(update.w, self._mean(update).mul_(self._rate(update.sigma)), out=update.out)

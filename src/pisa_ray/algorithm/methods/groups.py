@@ -16,10 +16,10 @@ from pisa_ray.algorithm.methods.admm import Admm, AdmmRule, Member, prefixed, sh
 from pisa_ray.errors import ConfigError
 from pisa_ray.options import rule as rule_of
 
-#: Whether a parameter is one of a group, given its place in w: its name, its shape, and what it is.
+#: Returns whether a parameter, given as its Slot, belongs to a group.
 Selector = Callable[[Slot], bool]
 
-#: The groups that have a name of their own; all others are patterns of parameters' names, as in a shell.
+#: The named groups; all other names are patterns of parameters' names, as in a shell.
 KINDS: dict[str, Selector] = {
     "matrices": lambda slot: slot.matrix and not slot.head and not slot.flat,
     "embeddings": lambda slot: len(slot.shape) > 1 and not slot.matrix,
@@ -34,7 +34,7 @@ def _group(name: str, value: Any) -> Any:
     return value if rule is None or isinstance(rule, AdmmRule) else checks.NOT
 
 
-#: What may stand for a group: a rule, None for parameters that stay as they are, or a selector with either.
+#: The value of a group: a rule, None for parameters that are not trained, or a selector with either.
 Group = Annotated[
     AdmmRule | tuple[Selector, AdmmRule | None] | None,
     checks.Rule("a method such as SISAD(), None, or a function of a parameter with either", _group),
@@ -43,16 +43,16 @@ Group = Annotated[
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Groups(Admm):
-    """A rule for each group of parameters, with numbers of its own; sigmas go together, as the schedule has it.
+    """A rule for each group of parameters, with its own numbers; the schedule moves all sigmas together.
 
-    A parameter follows the first group that it is one of. NSISA() alone is {"matrices": NSISA(rest=None), "rest":
+    A parameter belongs to the first group that fits. NSISA() is the same as {"matrices": NSISA(rest=None), "rest":
     SISAD()}.
 
     Attributes:
-        groups: By name: "matrices" (of blocks), "embeddings", "heads" (the last linear layer), "vectors", "rest" (all),
-            or a pattern of parameters' names such as "encoder.*"; or under any name (a function of a parameter's Slot,
-            the rule). None in place of a rule: they are frozen, and neither trained nor sent. The first rule's sigma is
-            the one that schedules and reports speak of.
+        groups: The rules by name: "matrices" (of blocks), "embeddings", "heads" (the last linear layer), "vectors",
+            "rest" (all), or a pattern of parameters' names such as "encoder.*"; or under any name a pair (a function of
+            a parameter's Slot, the rule). Parameters with None in place of a rule are frozen: neither trained nor sent.
+            Schedules and rows name the sigma of the first rule.
         reset_duals: See AdmmRule.
         local_steps: See AdmmRule.
     """
@@ -65,7 +65,7 @@ class Groups(Admm):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: `frozen` in place of a rule is None."""
+        """See Options; `frozen` stands for None in place of a rule."""
         groups = values.get("groups")
         if not isinstance(groups, Mapping):
             return values
@@ -93,7 +93,7 @@ class Groups(Admm):
         return tuple(self.groups.items()), self.reset_duals, self.local_steps
 
     def __eq__(self, other: object) -> bool:
-        """By names and rules in their order, which decides."""
+        """Compare names and rules in their order, as the first group that fits decides."""
         return isinstance(other, Groups) and self._key() == other._key()
 
     def __hash__(self) -> int:
@@ -107,19 +107,19 @@ class Groups(Admm):
 
     @property
     def sigma(self) -> float | Auto:
-        """The first rule's."""
+        """The sigma of the first rule."""
         return next(iter(self._members.values())).sigma
 
     @property
     def vectors(self) -> int:
-        """As the largest has."""
+        """The largest number of vectors among the rules."""
         return max(rule.vectors for rule in self._members.values())
 
     def group_of(self, slot: Slot) -> str:
-        """The name of a parameter's group.
+        """Return the name of a parameter's group.
 
         Raises:
-            ConfigError: It is in none.
+            ConfigError: If the parameter is in no group.
         """
         for name in self.groups:
             if self._selects(name, slot):
@@ -130,14 +130,14 @@ class Groups(Admm):
         )
 
     def _selects(self, name: str, slot: Slot) -> bool:
-        """Whether a group would have a parameter, if none before it had."""
+        """Return whether a group fits a parameter, whichever groups come before it."""
         group = self.groups[name]
         if not isinstance(group, tuple):
             kind = KINDS.get(name)
-            return kind(slot) if kind else fnmatchcase(slot.name.replace("_orig_mod.", ""), name)  # of torch.compile
+            return kind(slot) if kind else fnmatchcase(slot.name.replace("_orig_mod.", ""), name)  # from torch.compile
         try:
             selected = group[0](slot)
-        except Exception as error:  # whatever the user's function raises
+        except Exception as error:  # the user's function may raise anything
             raise ConfigError(
                 f"Groups.groups[{name!r}] selects by a function that raises {type(error).__name__}: {error}, given the "
                 f"parameter {slot.name} {tuple(slot.shape)}: let it return True or False for each."
@@ -150,7 +150,7 @@ class Groups(Admm):
         return bool(selected)
 
     def _empty(self, name: str, slots: Sequence[Slot]) -> ConfigError:
-        """Why a group has no parameter, and what to do."""
+        """Return an error that says why a group has no parameter, and what to do."""
         taken = {self.group_of(slot): slot.name for slot in slots if self._selects(name, slot)}
         place = f"Groups.groups[{name!r}]"
         if taken:
@@ -166,10 +166,10 @@ class Groups(Admm):
         return ConfigError(f"{place} has none of the parameters that are trained: {known}.")
 
     def frozen(self, layout: Layout) -> Collection[str]:
-        """Those whose group has no rule.
+        """Return the names of the parameters whose group has no rule.
 
         Raises:
-            ConfigError: A group has no parameter, or a parameter no group.
+            ConfigError: If a group has no parameter, or a parameter no group.
         """
         slots = [slot for slot in layout.slots if slot.size]
         by_name = {slot.name: self.group_of(slot) for slot in slots}
@@ -178,14 +178,14 @@ class Groups(Admm):
         return [name for name, group in by_name.items() if group not in self._members]
 
     def rules(self) -> Mapping[str, AdmmRule]:
-        """Those of all groups."""
+        """Return the rules of all groups."""
         found: dict[str, AdmmRule] = {}
         for name, rule in self._members.items():
             found |= prefixed(f"{name}.", rule.rules())
         return found
 
     def check(self, layout: Layout) -> None:
-        """See Admm; and whether the rule of each group moves something itself, not only by its `rest`."""
+        """See Admm; also refuse a group whose rule moves parameters by its `rest` only."""
         super().check(layout)
         paths = {part.path for part in self.plan(layout).parts}
         for name, rule in self._members.items():
@@ -209,7 +209,7 @@ class Groups(Admm):
         return replace(self, groups=now) if found else self
 
     def members(self, layout: Layout) -> Sequence[Member]:
-        """Those of the groups' rules."""
+        """Return the members of all groups' rules."""
         by_group: dict[str, list[Slot]] = {name: [] for name in self._members}
         for slot in layout.slots:
             if slot.size:

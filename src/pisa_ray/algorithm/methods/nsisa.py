@@ -20,31 +20,32 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
 from pisa_ray.options import Decay
 
-#: Most entries that go through the Newton-Schulz steps at once; about six times as many are held meanwhile.
+#: The most entries that go through the Newton-Schulz steps at once; that takes memory for about six times as many.
 BATCH = 1 << 22
 
-#: In which precision matrices are multiplied.
+#: The precision in which matrices are multiplied.
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NSISA(SISA):
-    """NSISA: SISA on orthogonalised momentum for the matrices of a model, `rest` for all other parameters.
+    """NSISA, which is SISA on orthogonalised momentum for the matrices of a model, and `rest` for all other parameters.
 
-    A matrix moves by about 2 o / sigma, o of unit scale, whatever the loss. Vectors, embeddings and the last linear
-    layer have no such scale; in the paper they follow SISA with the same numbers (`rest=None`, which takes the last
-    layer for a matrix, too), which leaves embeddings of a real vocabulary almost where they were.
+    A matrix moves by about 2 o / sigma with o of unit scale, for any loss. Vectors, embeddings and the last linear
+    layer have no such scale. In the paper they follow SISA with the same numbers (`rest=None`, where the last layer is
+    a matrix, too), which hardly moves the embeddings of a real vocabulary.
 
     Attributes:
-        sigma: As in SISA, of the matrices.
-        rest: The rule of the other parameters, with numbers of its own: its sigma goes as that of the matrices does.
-        mu: Momentum, in [0, 1).
-        nesterov: Orthogonalise g + mu b (the authors' code) instead of b.
-        steps: Newton-Schulz steps.
-        precision: Of their matrix products. "auto": bfloat16 where the workers multiply it faster, which a run finds
-            out at its start; float32 outside of a run. It is part of what a run's result depends on.
-        matrix_moment: Second moment of the matrices; the default, |d| itself, is what the authors' shipped code does.
-        perturbation: eps_z; where d is exactly 0 it becomes eps_z^k at local step k, as the theory wants d != 0.
+        sigma: The penalty of the matrices; see SISA.
+        rest: The rule of the other parameters, with its own numbers; the schedule moves both sigmas together.
+        mu: The momentum, in [0, 1).
+        nesterov: Whether to orthogonalise g + mu b (as in the authors' code) instead of b.
+        steps: The number of Newton-Schulz steps.
+        precision: The precision of their matrix products. "auto": bfloat16 if the workers multiply it faster, which a
+            run finds out at its start; float32 outside of a run. The result of a run depends on it.
+        matrix_moment: The second moment of the matrices. The default, |d| itself, is that of the authors' code.
+        perturbation: eps_z; an entry of d that is exactly 0 becomes eps_z^k at local step k, since the theory wants
+            d != 0.
     """
 
     kind: ClassVar[str] = "nsisa"
@@ -71,7 +72,7 @@ class NSISA(SISA):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: `rest: paper` is the paper's, SISA with the same numbers."""
+        """See Options; `rest: paper` stands for None."""
         values = super().spelled(values, path)
         rest = values.get("rest")
         if isinstance(rest, Mapping):
@@ -80,21 +81,21 @@ class NSISA(SISA):
 
     @property
     def moments(self) -> bool:
-        """As the second moment of the matrices says."""
+        """Whether the second moment of the matrices remembers anything."""
         return self.matrix_moment.remembers
 
     @property
     def vectors(self) -> int:
-        """As the rest has, which is the larger."""
+        """The number of vectors of the rest, which is the larger."""
         return 1 if self.rest is None else self.rest.vectors
 
     @property
     def is_set(self) -> bool:
-        """See AdmmRule; precision, too."""
+        """Whether the rule's own numbers and its precision are set."""
         return super().is_set and self.precision != "auto"
 
     def rules(self) -> Mapping[str, AdmmRule]:
-        """Itself for matrices, and the rest's."""
+        """Return the rule itself, which moves the matrices, and the rule of the rest."""
         return {"": self} if self.rest is None else {"": self, **prefixed("rest.", self.rest.rules())}
 
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
@@ -108,7 +109,7 @@ class NSISA(SISA):
         return replace(now, rest=self.rest.with_numbers(its))
 
     def members(self, layout: Layout) -> Sequence[Member]:
-        """The matrices, and the rest."""
+        """Return the rules with the matrices and the other parameters."""
         rest, path, ratio = self.rest, "rest.", 1.0
         if rest is None:
             its = {name: getattr(self, name) for name in ("sigma", "rho", "lam", "second_moment", "eps")}
@@ -132,7 +133,7 @@ class NSISA(SISA):
         return local.apply(part, "nsisa", (*numbers, self.perturbation**local.number), root, its)
 
     def _orthogonalise(self, b: torch.Tensor, part: Part, gradient: torch.Tensor) -> None:
-        """Bring the momentum up to date, and overwrite the part's gradient by o; equal shapes go in batches."""
+        """Update the momentum, and overwrite the part's gradient by o; matrices of equal shapes go in batches."""
         for piece in part.pieces:
             g = gradient[piece.entries]
             g.copy_(momentum(b[piece.momentum], g, self.mu, nesterov=self.nesterov))

@@ -1,4 +1,4 @@
-"""SISA-D: SISA with a diagonal penalty, (10) of docs/algorithm.md, an extension of the paper."""
+"""SISA with a diagonal penalty, (10) of docs/algorithm.md, an extension of the paper."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pisa_ray.algorithm.methods.admm import LARGEST, AdmmRule
 from pisa_ray.algorithm.second_moment import Adam
 from pisa_ray.options import Decay
 
-#: eps, where nothing is said.
+#: The default of eps.
 EPS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class SISAD(AdmmRule):
-    """SISA-D: the penalty itself is diagonal, sigma D_i with D_i = sqrt(v_i) + eps (an extension of the paper).
+    """SISA-D, whose penalty is diagonal: sigma D_i with D_i = sqrt(v_i) + eps (an extension of the paper).
 
     sigma_i := sigma D_i and rho_i Q_i := rho D_i, so theta = b = sigma / (sigma + rho) everywhere; growth raises sigma
-    and rho together, b stays. With several local steps each updates D_i, and v = w + (pi_i - pi_i at the start) /
-    (sigma D_i) by the newest; that of the last step is the message's. (With D_i fixed after the first gradient, entries
-    that had none then would leap.)
+    and rho together, and b stays. Each of several local steps updates D_i. The newest D_i gives v = w + (pi_i - pi_i at
+    the start) / (sigma D_i), and the message has the last one. (With D_i fixed after the first gradient, entries that
+    had no gradient then would leap.)
 
     Attributes:
-        beta: Decay of v_i, the bias-corrected second moment of g_i.
-        eps: Added to sqrt(v_i): the smallest metric, in units of the gradient. Auto: 1e-4, or where sigma is automatic
-            a fiftieth of the typical entry of the first gradients.
+        beta: The decay of v_i, the bias-corrected second moment of g_i.
+        eps: A number added to sqrt(v_i), so the smallest metric, in units of the gradient. Auto: 1e-4, or if sigma is
+            automatic, a fiftieth of the typical entry of the first gradients.
     """
 
     kind: ClassVar[str] = "sisa_d"
@@ -43,7 +43,7 @@ class SISAD(AdmmRule):
     usual_schedule: ClassVar[Mapping[str, Any]] = {"kind": "trapezoid"}
 
     def first_share(self) -> float:
-        """All: no shard has a metric yet."""
+        """Return 1, as no shard has a metric yet."""
         return 1.0
 
     def take(self, local: LocalStep, part: Part) -> float | None:

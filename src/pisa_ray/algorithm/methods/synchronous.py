@@ -1,4 +1,4 @@
-"""SyncOptimizer: plain data parallel training, one step of any torch optimizer on the mean gradient."""
+"""Plain data parallel training, one step of any torch optimizer on the mean gradient."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pisa_ray.later import torch
 
 @dataclass(frozen=True, kw_only=True)
 class SyncOptimizer(Baseline):
-    """Synchronous SGD, Adam, ...: w <- optimizer(w, sum_i alpha_i g_i / sum_i alpha_i) over the shards that report.
+    """Synchronous SGD, Adam and others: w <- optimizer(w, sum_i alpha_i g_i / sum_i alpha_i) over the reporters.
 
-    What every data parallel trainer does with one batch per worker and round. The optimizer's state lives with the
-    consensus. Parameters that no shard's loss depends on have the gradient 0, not none: weight decay acts on them.
+    Every data parallel trainer does this with one batch per worker and round. The optimizer's state is the memory of
+    the consensus. A parameter that no loss depends on has the gradient 0 instead of none: weight decay acts on it.
 
     Attributes:
-        lr: As in Baseline.
-        optimizer: As in Baseline; give momentum in `options`.
-        remember: Whether the mean is over all shards, with the last g_i of those that do not report (MIFA's memory
-            without local steps), and not over the reporters only.
+        lr: The learning rate; see Baseline.
+        optimizer: The optimizer; see Baseline. Give its momentum in `options`.
+        remember: Whether the mean is over all shards, with the last g_i of the absent ones (as in MIFA, without local
+            steps), and not over the reporters only.
     """
 
     kind: ClassVar[str] = "sync"
@@ -40,16 +40,16 @@ class SyncOptimizer(Baseline):
 
     @property
     def remembers(self) -> bool:
-        """As `remember` says."""
+        """Whether the last messages of absent shards stay in the sum."""
         return self.remember
 
     def initial_memory(self, layout: Layout) -> torch.Tensor:
-        """Whether there was a step, then the optimizer's state, [e]."""
+        """Return a flag that says whether there was a step, then the optimizer's state, [e]."""
         entries = state_entries(self._made, layout)
         return torch.zeros(1 + (entries[-1].part.stop if entries else 0))
 
     def step(self, shard: ShardState, task: Task, message: Message) -> float | None:
-        """N_i = g_i, M_i = 1."""
+        """Take one gradient; N_i = g_i, M_i = 1."""
         message.N.copy_(task.draw().gradient(task.w))
         message.M.fill_(1)
         shard.reports += 1
@@ -58,10 +58,10 @@ class SyncOptimizer(Baseline):
         return None
 
     def update(self, update: Update, memory: torch.Tensor) -> None:
-        """One step of the optimizer on the mean gradient.
+        """Take one step of the optimizer on the mean gradient.
 
         Raises:
-            ValueError: The optimizer keeps more than in its first step.
+            ValueError: If the optimizer keeps more than in its first step.
         """
         layout, kept = update.layout, memory[1:]
         entries = state_entries(self._made, layout)

@@ -1,4 +1,4 @@
-"""What makes one shard's rows unlike the others': noise, other labels, turned and recoloured images."""
+"""Distortions, which make the rows of shards differ: noise, other labels, turned and recoloured images."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""What makes one shard's rows unlike the others': noise, other labels, turned and recoloured images.
+"""The base of distortions, which make the rows of shards differ, for studies of shards that contradict each other.
 
-For studies of shards that contradict each other. A distortion changes a shard's mini-batches, and its own rows when
-they are evaluated (training or held-out ones); test data and separate validation data stay as they are.
+A distortion changes a shard's mini-batches, and the shard's own rows (for training or held out) when they are
+evaluated. It changes neither test data nor separate validation data.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from pisa_ray.data.base import Source
 
-#: Numbers of shards.
+#: The numbers of some shards.
 Shards = Annotated[tuple[int, ...], checks.sequence(checks.whole(least=0), "a list of shards such as [0, 1]")]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a batch comes from: all that a distortion may depend on, so that it is the same on every worker.
+    """The origin of a batch. A distortion depends on nothing else, so that it is the same on every worker.
 
     Attributes:
         seed: The run's seed.
         shard: The shard's number, from 0.
         shards: How many shards there are.
-        rows: The rows' numbers in the training source, int64, shape (b,).
-        batch: Number of the shard's mini-batch, from 0; None: an evaluation.
+        rows: The numbers of the rows in the training source, int64, shape (b,).
+        batch: The number of the shard's mini-batch, from 0. None: the batch is for an evaluation.
     """
 
     seed: int
@@ -45,30 +45,30 @@ class Origin:
 
 @dataclass(frozen=True)
 class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions",)):
-    """Changes what a shard's rows look like to the model: a pure function of the batch and its `Origin`.
+    """A change of the rows that a shard gives the model, as a pure function of the batch and its `Origin`.
 
     Attributes:
-        shards: Numbers of the shards it is for; None (the default unless a class says otherwise): all.
+        shards: The numbers of the shards whose rows it changes. None (the default of most classes): all.
     """
 
     text: ClassVar[str] = "a distortion such as Rotate(step=36)"
     usual: ClassVar[str] = "noise"
-    images: ClassVar[bool] = False  # whether it needs them
+    images: ClassVar[bool] = False  # whether it needs images
 
     shards: Shards | None = field(default=None, kw_only=True)
 
     def fit(self, source: Source, shards: int) -> Self:
-        """Finds out what it has to know about the data.
+        """Find out what the distortion must know about the data.
 
         Args:
             source: The training data.
             shards: How many shards there are.
 
         Returns:
-            The distortion to be used.
+            The distortion to use.
 
         Raises:
-            ConfigError: If these data cannot be distorted like this, or it names a shard that there is not.
+            ConfigError: If these data cannot be distorted like this, or `shards` names one that does not exist.
         """
         wrong = [shard for shard in self.shards or () if not 0 <= shard < shards]
         if wrong:
@@ -78,10 +78,10 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
         return self
 
     def check(self, x: Tensor) -> None:
-        """Looks at some model inputs, shape (b, ...), before anything starts.
+        """Check some model inputs, shape (b, ...), before anything starts.
 
         Raises:
-            ConfigError: If images are needed and these are none.
+            ConfigError: If the distortion needs images and these are none.
         """
         if self.images and (x.dim() != 4 or not x.is_floating_point()):
             raise ConfigError(
@@ -91,7 +91,7 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
             )
 
     def __call__(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Distorts a batch.
+        """Distort a batch.
 
         Args:
             x: Model inputs, after preprocessing, shape (b, ...); not changed.
@@ -99,7 +99,7 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
             origin: Where the batch comes from.
 
         Returns:
-            What the model gets instead, of the same shapes, on the same devices.
+            The inputs and targets for the model, of the same shapes, on the same devices.
         """
         if self.shards is not None and origin.shard not in self.shards:
             return x, y
@@ -107,4 +107,4 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
 
     @abstractmethod
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Distorts a batch of a shard that it is for; see `__call__`."""
+        """Distort a batch of one of `shards`; see `__call__`."""

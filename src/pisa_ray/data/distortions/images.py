@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Rotate(Distortion):
     """Images turned counter-clockwise by step * i degrees in shard i.
 
-    Bilinear; what comes from outside the image is 0, and corners that leave it are lost. A whole turn is exactly none.
+    Pixels are interpolated bilinearly. Those from outside the image are 0, and corners that leave it are lost. A whole
+    turn changes nothing, exactly.
 
     Attributes:
         step: Degrees from one shard to the next.
@@ -30,13 +31,13 @@ class Rotate(Distortion):
     step: float
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Turns images; see `Distortion.__call__`."""
+        """Turn images; see `Distortion.__call__`."""
         degrees = self.step * origin.shard % 360
         if not degrees:
             return x, y
         cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         height, width = x.shape[-2:]
-        # From a pixel of the result to its place in x, in coordinates where both sides reach from -1 to 1.
+        # The place in x of each pixel of the result, in coordinates where both sides reach from -1 to 1.
         back = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
         turn = torch.tensor(back, dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
         grid = torch.nn.functional.affine_grid(turn, list(x.shape), align_corners=False)
@@ -45,11 +46,11 @@ class Rotate(Distortion):
 
 @dataclass(frozen=True)
 class Recolour(Distortion):
-    """Images in other colours, one change a shard, keyed (seed, shard).
+    """Images in other colours, with one change per shard, keyed (seed, shard).
 
     With 3 channels the hue is turned about the grey axis by an angle drawn from all 360 degrees; the mean over the
-    channels stays. Others get another contrast about 0.5, the middle of the default range: 0.5 + a (x - 0.5), the size
-    of a between 0.5 and 1.5, and a < 0 (inverted) in every other shard on average.
+    channels stays. Other images get another contrast about 0.5, the middle of the default range: 0.5 + a (x - 0.5),
+    with |a| between 0.5 and 1.5, and a < 0 (inverted) in every other shard on average.
     """
 
     kind: ClassVar[str] = "recolour"
@@ -57,7 +58,7 @@ class Recolour(Distortion):
     images: ClassVar[bool] = True
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Recolours images; see `Distortion.__call__`."""
+        """Recolour images; see `Distortion.__call__`."""
         random = generator(origin.seed, "recolour", origin.shard)
         if x.shape[1] != 3:
             size, sign = 0.5 + random.random(), 1 if random.random() < 0.5 else -1

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class Noise(Distortion):
     """Normal noise on the inputs, of standard deviation level * i / (m - 1) in shard i of m.
 
-    It is drawn anew for every mini-batch, keyed (seed, shard, mini-batch), like an augmentation; evaluations have none.
+    Like an augmentation, it is drawn anew for every mini-batch, keyed (seed, shard, mini-batch); evaluations have none.
 
     Attributes:
-        level: The last shard's standard deviation, in units of the model's inputs; not negative.
+        level: The standard deviation in the last shard, in units of the model's inputs; not negative.
     """
 
     kind: ClassVar[str] = "noise"
@@ -32,7 +32,7 @@ class Noise(Distortion):
     level: NotNegative
 
     def check(self, x: Tensor) -> None:
-        """Refuses integers, such as token numbers; see `Distortion.check`."""
+        """Refuse integers, such as token numbers; see `Distortion.check`."""
         if not (x.is_floating_point() or x.is_complex()):
             raise ConfigError(
                 f"partition.distortion is {type(self).__name__}, but the model's inputs are integers, which noise "
@@ -40,7 +40,7 @@ class Noise(Distortion):
             )
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Adds noise to a training batch; see `Distortion.__call__`."""
+        """Add noise to a training batch; see `Distortion.__call__`."""
         level = self.level * origin.shard / max(1, origin.shards - 1)
         if origin.batch is None or not level:
             return x, y

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShiftLabels(Distortion):
-    """Contradictory labels: class y becomes (y + 1) mod classes in a share of the rows.
+    """Contradictory labels, where class y becomes (y + 1) mod classes in a share of the rows.
 
-    Which rows is keyed (seed, shard, row): a row has its wrong label for the whole run, in training and in evaluations.
+    The choice of rows is keyed (seed, shard, row), so a row has its wrong label for the whole run, in training and in
+    evaluations.
 
     Attributes:
-        share: Probability of a row to be shifted, in [0, 1]; default 1, all of them.
-        shards: Default (0,): the first shard contradicts all others.
-        classes: How many there are; None: the largest label of the training data + 1.
+        share: The probability that a row's label is shifted, in [0, 1]; the default is 1.
+        shards: The numbers of the shards. The default is (0,), so that the first shard contradicts all others.
+        classes: How many classes there are. None: the largest label of the training data + 1.
     """
 
     kind: ClassVar[str] = "shift_labels"
@@ -36,7 +37,7 @@ class ShiftLabels(Distortion):
     classes: Count | None = field(default=None, kw_only=True)
 
     def fit(self, source: Source, shards: int) -> Self:
-        """Counts the classes; see `Distortion.fit`."""
+        """Count the classes; see `Distortion.fit`."""
         super().fit(source, shards)
         labels = source.labels()
         if labels.dtype.kind == "f" or labels.ndim != 1 or labels.min() < 0:
@@ -47,7 +48,7 @@ class ShiftLabels(Distortion):
         return replace(self, classes=self.classes or int(labels.max()) + 1)
 
     def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
-        """Shifts labels; see `Distortion.__call__`."""
+        """Shift labels; see `Distortion.__call__`."""
         if self.classes is None:
             raise RuntimeError("ShiftLabels is used without fit()")
         chosen = uniform(origin.rows, origin.seed, "shift_labels", origin.shard) < self.share

@@ -1,4 +1,4 @@
-"""How the training rows are cut into shards: the recipes of the NIID-Bench study, and the user's own cuts."""
+"""Partitions of the training rows into shards: those of the NIID-Bench study, and the user's own."""
 
 import lazy_loader
 

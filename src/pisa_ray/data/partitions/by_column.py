@@ -26,6 +26,6 @@ class ByColumn(Partition):
     column: str
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data by value; the seed plays no part. See `Partition.split`."""
+        """Cut the data by value; the seed plays no part. See `Partition.split`."""
         values = source.column(self.column)
         return groups(values)

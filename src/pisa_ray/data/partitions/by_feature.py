@@ -1,4 +1,4 @@
-"""Shards that see different parts of the input space: rows sorted by a feature and cut into runs."""
+"""Shards with different parts of the input space."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ByFeature(Partition):
-    """Rows sorted by a feature and cut into equal runs, so that the shards' ranges of it do not overlap.
+    """Rows sorted by a feature and cut into equal sections, so that the shards' ranges of it do not overlap.
 
-    Sizes differ by one row at most. Rows of equal values stay in order; they may lie on both sides of a cut.
+    Sizes differ by at most one row. Rows with equal values stay in order and may lie on both sides of a cut.
 
     Attributes:
         shards: How many shards.
-        column: The column to sort by; None: the mean of each row's stored inputs, such as an image's brightness. For
-            that all inputs are read once, piece by piece.
+        column: The column to sort by. None: the mean of each row's stored inputs, such as the brightness of an image;
+            for that, all inputs are read once, piece by piece.
     """
 
     kind: ClassVar[str] = "by_feature"
@@ -33,7 +33,7 @@ class ByFeature(Partition):
     column: str | None = None
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the sorted rows; the seed plays no part. See `Partition.split`."""
+        """Cut the sorted rows; the seed plays no part. See `Partition.split`."""
         check_rows(source, self.shards)
         values = source.column(self.column) if self.column is not None else _sums(source)
         order = np.argsort(values, kind="stable").astype(np.int64, copy=False)
@@ -41,7 +41,7 @@ class ByFeature(Partition):
 
 
 def _sums(source: Source) -> np.ndarray:
-    """Adds up each row's inputs, float64, shape (rows,); one after the other, so that no machine sorts otherwise."""
+    """Add up each row's inputs, float64, shape (rows,), in a fixed order so that every machine sorts alike."""
     parts = []
     for piece in source.pieces():
         inputs, _ = source.read(piece).batch(np.arange(len(piece)))

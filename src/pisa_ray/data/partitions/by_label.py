@@ -1,4 +1,4 @@
-"""Shards with few labels, or with uneven shares of each."""
+"""Shards with few labels, or with uneven shares of each label."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelSkew(Partition):
-    """Few labels a shard: shard i holds label number i mod L and labels - 1 random others.
+    """Few labels per shard: shard i holds label number i mod L and labels - 1 random others.
 
     The rows of a label are shuffled and dealt equally to the shards that hold it. A label that no shard holds (possible
     with fewer shards than labels) is not used.
 
     Attributes:
-        shards: How many shards.
-        labels: How many labels each shard holds; default 1.
+        shards: How many shards there are.
+        labels: How many labels each shard holds; the default is 1.
     """
 
     kind: ClassVar[str] = "labels_per_shard"
@@ -36,7 +36,7 @@ class LabelSkew(Partition):
     labels: Count = 1
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data by label; see `Partition.split`."""
+        """Cut the data by label; see `Partition.split`."""
         check_rows(source, self.shards)
         by_label = rows_by_label(source, seed)
         if self.labels > len(by_label):
@@ -60,15 +60,15 @@ class LabelSkew(Partition):
 
 @dataclass(frozen=True)
 class Dirichlet(Partition):
-    """Every label's rows dealt out in shares drawn from a Dirichlet distribution.
+    """The rows of every label, dealt out in shares drawn from a Dirichlet distribution.
 
-    A shard that already has its equal share of all rows gets nothing of the labels that follow. The cut is redrawn
+    A shard that already has an equal share of all rows gets nothing of the labels that follow. The shares are redrawn
     until every shard has min_rows.
 
     Attributes:
-        shards: How many shards.
-        alpha: The smaller, the more uneven; positive, default 0.5.
-        min_rows: Rows every shard has at least; default 10.
+        shards: How many shards there are.
+        alpha: The concentration, positive; a smaller one gives more uneven shares. The default is 0.5.
+        min_rows: The smallest number of rows of a shard; the default is 10.
     """
 
     kind: ClassVar[str] = "dirichlet"
@@ -78,11 +78,11 @@ class Dirichlet(Partition):
     min_rows: Count = 10
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data by label; see `Partition.split`."""
+        """Cut the data by label; see `Partition.split`."""
         check_rows(source, self.shards, self.min_rows)
         by_label = rows_by_label(source, seed)
         random = generator(seed, "partition.dirichlet")
-        # Which rows go where is settled already: only sizes are drawn again, so a try costs next to nothing.
+        # The order of the rows is settled already; only sizes are drawn again, so a try costs hardly anything.
         for _ in range(TRIES):
             sizes = np.zeros(self.shards, np.int64)
             cuts = []
@@ -99,7 +99,7 @@ class Dirichlet(Partition):
 
 
 def rows_by_label(source: Source, seed: int) -> list[np.ndarray]:
-    """Lists each label's rows in shuffled order, labels in sorted order."""
+    """List the rows of each label in shuffled order, with the labels in sorted order."""
     labels = source.labels()
     if labels.dtype.kind == "f":
         raise ConfigError(
@@ -110,7 +110,7 @@ def rows_by_label(source: Source, seed: int) -> list[np.ndarray]:
 
 
 def joined(parts: Iterable[Iterable[np.ndarray]]) -> list[np.ndarray]:
-    """Each shard's rows, ascending, of parts of it."""
+    """Return the rows of each shard, ascending, given its parts."""
     shards = [np.sort(np.concatenate(list(part))) for part in parts]
     for i, rows in enumerate(shards):
         if not len(rows):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pisa_ray.data.base import Source
 
 
-#: Random cuts that are tried until every shard has its minimum.
+#: The most random cuts that are tried until every shard has its minimum.
 TRIES = 1000
 
 
@@ -25,9 +25,9 @@ class QuantitySkew(Partition):
     """Shuffled rows, dealt out in shares drawn from a Dirichlet distribution.
 
     Attributes:
-        shards: How many shards.
-        alpha: The smaller, the more uneven; positive, default 0.5.
-        min_rows: Rows every shard has at least; default 10.
+        shards: How many shards there are.
+        alpha: The concentration, positive; a smaller one gives more uneven shares. The default is 0.5.
+        min_rows: The smallest number of rows of a shard; the default is 10.
     """
 
     kind: ClassVar[str] = "quantity"
@@ -37,7 +37,7 @@ class QuantitySkew(Partition):
     min_rows: Count = 10
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data into parts of uneven sizes; see `Partition.split`."""
+        """Cut the data into parts of uneven sizes; see `Partition.split`."""
         check_rows(source, self.shards, self.min_rows)
         random = generator(seed, "partition.quantity")
         for _ in range(TRIES):
@@ -48,14 +48,14 @@ class QuantitySkew(Partition):
 
 
 def borders(shares: np.ndarray, rows: int) -> np.ndarray:
-    """Gives the borders, from 0 to rows, of parts with these relative shares; int64, shape (parts + 1,)."""
+    """Return the borders, from 0 to rows, of parts with given relative shares; int64, shape (parts + 1,)."""
     at = (np.cumsum(shares / shares.sum()) * rows).astype(np.int64)
     at[-1] = rows
     return np.concatenate(([0], at))
 
 
 def too_uneven(shards: int, alpha: float, min_rows: int) -> ConfigError:
-    """The refusal of a cut that cannot be found."""
+    """Return the error for a cut that cannot be found."""
     return ConfigError(
         f"partition.alpha is {alpha}, but {TRIES} random cuts into {shards} shards all left one with fewer than "
         f"{min_rows} rows: use a larger alpha, fewer shards or a smaller min_rows."

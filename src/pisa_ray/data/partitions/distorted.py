@@ -1,4 +1,4 @@
-"""Any partition, with something done to the rows of its shards."""
+"""Any partition with a distortion of its shards' rows."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distorted(Partition):
-    """Any partition, with something done to its shards' rows, such as `Distorted(LabelSkew(10), Rotate(36))`.
+    """Any partition with a distortion of its shards' rows, such as `Distorted(LabelSkew(10), Rotate(36))`.
 
     Attributes:
-        partition: Which rows each shard has; may be `Distorted` itself, whose distortion then comes first.
-        distortion: What is done to them.
+        partition: The partition, which may be `Distorted` itself; then its distortion comes first.
+        distortion: The change of the rows.
     """
 
     partition: Partition
     distortion: Distortion
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data as the partition does; see `Partition.split`."""
+        """Cut the data as the partition does; see `Partition.split`."""
         return self.partition.split(source, seed)
 
     @property
     def distortions(self) -> tuple[Distortion, ...]:
-        """The partition's own, then this one."""
+        """The distortions of the partition, then this one."""
         return (*self.partition.distortions, self.distortion)
 
     def written(self) -> Any:
-        """See Options: the partition's section with `distort`, a list where it is distorted more than once."""
+        """See Options; the partition's section has `distort`, a list if there are several."""
         section = self.partition.written()
         before = section.get("distort")
         mine = self.distortion.written()

@@ -19,7 +19,7 @@ class IID(Partition):
     """Shuffled rows, dealt out equally.
 
     Attributes:
-        shards: How many shards.
+        shards: How many shards there are.
     """
 
     kind: ClassVar[str] = "iid"
@@ -27,6 +27,6 @@ class IID(Partition):
     shards: Count
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data into parts whose sizes differ by one row at most; see `Partition.split`."""
+        """Cut the data into parts whose sizes differ by one row at most; see `Partition.split`."""
         check_rows(source, self.shards)
         return [np.sort(part) for part in np.array_split(shuffled(source.rows, seed), self.shards)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _row_numbers(name: str, value: Any) -> Any:
     try:
         rows = np.asarray(value)
-    except Exception:  # lists of unequal lengths, or whatever somebody's object raises
+    except Exception:  # lists may have unequal lengths, and a user's object may raise anything
         return checks.NOT
     return tuple(rows.tolist()) if rows.size and rows.ndim == 1 and rows.dtype.kind in "iu" else checks.NOT
 
@@ -27,7 +27,7 @@ def _row_numbers(name: str, value: Any) -> Any:
 _SHARDS = checks.sequence(
     checks.Rule("a list of at least one row number", _row_numbers), "a list with each shard's row numbers", least=1
 )
-#: Each shard's row numbers; where they are by name of the shard, say, they are numbered in that order.
+#: The row numbers of each shard; a dictionary's values, such as those by the name of a site, are numbered in order.
 Cut = Annotated[
     tuple[tuple[int, ...], ...],
     checks.Rule(
@@ -39,10 +39,10 @@ Cut = Annotated[
 
 @dataclass(frozen=True)
 class Indices(Partition):
-    """The user's own cut. Rows that no shard lists are not used.
+    """The user's own cut. Rows in none of the shards are not used.
 
     Attributes:
-        shards: Each shard's row numbers; of a dictionary its values, in order.
+        shards: The row numbers of each shard, as a list or as the values of a dictionary in order.
     """
 
     kind: ClassVar[str] = "indices"
@@ -50,7 +50,7 @@ class Indices(Partition):
     shards: Cut
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Checks and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
+        """Check and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
         parts = [np.sort(shard) for shard in self.shards]
         for i, part in enumerate(parts):
             if part[0] < 0 or part[-1] >= source.rows:

@@ -1,4 +1,4 @@
-"""Shards whose inputs are noisy, each more than the one before."""
+"""Shards with noise on their inputs that grows from shard to shard."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureNoise(Partition):
-    """Shuffled rows, dealt out equally; shard i's inputs get noise of standard deviation level * i / (shards - 1).
+    """Shuffled rows, dealt out equally; the inputs of shard i get noise of standard deviation level * i / (shards - 1).
 
     The same as `Distorted(IID(shards), Noise(level))`.
 
     Attributes:
-        shards: How many shards.
-        level: The last shard's standard deviation, in units of the preprocessed inputs; not negative.
+        shards: How many shards there are.
+        level: The standard deviation in the last shard, in units of the preprocessed inputs; not negative.
     """
 
     kind: ClassVar[str] = "feature_noise"
@@ -33,7 +33,7 @@ class FeatureNoise(Partition):
     level: NotNegative
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data as `IID` does; see `Partition.split`."""
+        """Cut the data as `IID` does; see `Partition.split`."""
         return IID(self.shards).split(source, seed)
 
     @property

@@ -1,4 +1,4 @@
-"""What all partitions are: recipes that cut the training rows into shards."""
+"""The base of all partitions, which cut the training rows into shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions",)):
-    """A recipe for cutting a source into shards."""
+    """A way to cut a source into shards."""
 
     text: ClassVar[str] = "a partition such as IID(shards=10)"
     usual: ClassVar[str] = "iid"
@@ -27,11 +27,11 @@ class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions"
 
     @abstractmethod
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Cuts the data.
+        """Cut the data.
 
         Args:
-            source: The training data; at most one column of it is read, unless a partition says otherwise.
-            seed: The run's seed; the cut is a function of it, the recipe and the data.
+            source: The training data; most partitions read at most one column of it.
+            seed: The run's seed; the cut is a function of the seed, the partition and the data.
 
         Returns:
             Each shard's row numbers: int64, ascending, at least one, pairwise disjoint.
@@ -42,12 +42,12 @@ class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions"
 
     @property
     def distortions(self) -> tuple[Distortion, ...]:
-        """What is done to the shards' rows, in this order: nothing except for `FeatureNoise` and `Distorted`."""
+        """The distortions of the shards' rows, in order; only `FeatureNoise` and `Distorted` have any."""
         return ()
 
     @classmethod
     def read(cls, values: Any, path: str) -> Any:
-        """See Options; `distort` in a section is what is done to the rows of its shards."""
+        """See Options; `distort` in the section of a partition makes it a `Distorted`."""
         if not isinstance(values, Mapping):
             return super().read(values, path)
         from pisa_ray.data.partitions.distorted import Distorted
@@ -60,7 +60,7 @@ class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions"
 
 
 def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Splits a random validation share off every shard.
+    """Split a random validation share off every shard.
 
     Args:
         shards: Each shard's row numbers.
@@ -85,7 +85,7 @@ def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[lis
 
 
 def check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
-    """Refuses more shards than there are rows for, at so many rows a shard."""
+    """Refuse more shards than the rows suffice for, given the smallest number of rows of a shard."""
     if shards * min_rows > source.rows:
         needed = f"{shards * min_rows} rows for at least {min_rows} a shard" if min_rows > 1 else "one row a shard"
         remedy = f"shards <= {source.rows // min_rows}" + (" or smaller min_rows" if min_rows > 1 else "")
@@ -95,12 +95,12 @@ def check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
 
 
 def shuffled(rows: int, seed: int) -> np.ndarray:
-    """All row numbers in the run's order."""
+    """Return all row numbers in the run's order."""
     return generator(seed, "partition.rows").permutation(rows).astype(np.int64, copy=False)
 
 
 def groups(values: np.ndarray) -> list[np.ndarray]:
-    """Lists each value's rows, ascending, values in sorted order."""
+    """List the rows of each value, ascending, with the values in sorted order."""
     _, codes = np.unique(values, return_inverse=True)
     order = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
