@@ -44,3 +44,16 @@ def test_readme_names_only_make_targets_that_exist():
     used = set(re.findall(r"^make (\w+)$", (ROOT / "README.md").read_text(), re.M))
     assert used <= targets
     assert {"demo", "test"} <= used
+
+
+def test_the_glossary_names_what_the_code_has():
+    package = ROOT / "src" / "pisa_ray"
+    code = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    rows = re.findall(r"^\| (?!word|---)(.*) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    assert len({row.partition(" |")[0] for row in rows}) == len(rows) > 25
+    for row in rows:
+        for name in re.findall(r"`([^`]+)`", row.rpartition("| ")[2]):
+            found = (
+                (package / name).exists() if "/" in name else all(re.search(rf"\b{n}\b", code) for n in name.split("."))
+            )
+            assert found, name
