@@ -18,6 +18,7 @@ from pisa_ray.data import Source, check_alike, open_source
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.labels import label_range
+from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.prepare import Prepared, check_robust
 
 #: Kinds of changes.
@@ -123,6 +124,30 @@ class Changes:
         kind = REMOVED if asked.remove is not None else ADDED
         record = {"round": round_, "kind": kind, "shard": shard, "rows": len(changed.shards[shard]), **more}
         return changed, record | ({"name": asked.name} if asked.name is not None else {})
+
+    def all_made(
+        self, job: Job, waiting: Iterable[Asked], progress: Progress
+    ) -> tuple[Job, list[dict[str, Any]], list[str]]:
+        """Make all that is waiting; return the job then, the changes as they are written down, and what was refused.
+
+        Args:
+            job: The job before.
+            waiting: What is asked for; what is saved already, as the run ended before it was crossed off, is left out.
+            progress: How far the run is.
+        """
+        known = {change.get("name") for change in progress.changes} - {None}
+        changes: list[dict[str, Any]] = []
+        refused: list[str] = []
+        for asked in waiting:
+            if asked.name in known:
+                continue
+            try:
+                job, change = self.made(job, asked, progress.round)
+            except ConfigError as error:
+                refused.append(str(error))
+            else:
+                changes.append(change)
+        return job, changes, refused
 
     def again(self, changes: Iterable[Mapping[str, Any]]) -> Job:
         """The job that a run has after some changes.

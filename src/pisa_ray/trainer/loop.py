@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pisa_ray.algorithm.diagnostics import combine
 from pisa_ray.engine.evaluation import means, worst
-from pisa_ray.engine.fleet import Fleet, Pending, Saving
+from pisa_ray.engine.fleet import Fleet, Pending
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.reports import RoundReport
-from pisa_ray.errors import ConfigError, ExplodedError, NonFiniteError, PisaError, WorkerDiedError
+from pisa_ray.errors import ConfigError, ExplodedError, PisaError
 from pisa_ray.schedulers import OnlineK0, Seen, SigmaSchedule
-from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.changes import Changes
-from pisa_ray.trainer.checkpoint import Draft, Keep
+from pisa_ray.trainer.checkpoint import Keep
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.manifest import Progress
 from pisa_ray.trainer.misled import FACTOR, has_exploded, has_turned
+from pisa_ray.trainer.rows import check_finite, mean_loss, row_of
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.saving import CheckpointWriter
 from pisa_ray.trainer.watch import Watch
 
 #: How often the last checkpoint is written if its writers die.
@@ -64,7 +63,7 @@ class Loop:
     """Runs rounds on a fleet until the end or a reason to stop; writes rows, events and checkpoints.
 
     Attributes:
-        job: What is trained.
+        job: What is trained, as it is now: shards may join and leave.
         fleet: Who computes.
         schedule: When what happens.
         directory: Where it is written.
@@ -98,10 +97,12 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._since, self._before, self._start = time.perf_counter(), self.progress.seconds, self.progress.round
-        self._saved = self.progress.round if self.progress.round else -1
+        self._last = self.schedule.rounds  # the round to run to
         self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
         self._latest: dict[str, Any] | None = None  # the last round's row
-        self._saving: tuple[Draft, Saving] | None = None
+        self._writer = CheckpointWriter(
+            self.fleet, self.directory, self.identity, self.schedule.keep, self.events, self.progress
+        )
 
     def run(self) -> str:
         """Run to the end.
@@ -114,21 +115,24 @@ class Loop:
         """
         try:
             status = self.advance()
-            if self._saved != self.progress.round and self.progress.round:  # before round 1 there is nothing to save
+            if (
+                self._writer.saved != self.progress.round and self.progress.round
+            ):  # before round 1 there is nothing to save
                 self._save(LAST_TRIES)
         except PisaError:
             with suppress(PisaError, OSError):
-                self._finish_saving()  # what was good stays good
+                self._writer.finish()  # what was good stays good
             raise
-        self._finish_saving(LAST_TRIES)
+        self._writer.finish(LAST_TRIES)
         return status
 
-    def advance(self) -> str:
-        """Run to the end, without the checkpoint that `run` writes there; returns what it does."""
+    def advance(self, until: int | None = None) -> str:
+        """Run to a round, or to the end, without the checkpoint that `run` writes there; return what it does."""
+        self._last = self.schedule.rounds if until is None else until
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             if status is None and self._is_rung() and not self._choose_k0():
-                continue
+                continue  # it is as if there had been no trial
             schedule, progress = self.schedule.sigma, self.progress
             round_ = progress.round + 1
             sigma = schedule.grow(progress.sigma, round_, progress.memory)
@@ -141,7 +145,7 @@ class Loop:
             self.changes.receive(self.directory.requests.asked_shards())
             if self.changes.waiting and self.fleet.is_settled():
                 self._change()
-            settle = status is not None or round_ == self.schedule.rounds or self._is_saved(round_)
+            settle = status is not None or round_ == self._last or self._is_saved(round_)
             settle = settle or bool(self.changes.waiting)
             self.fleet.begin(round_, sigma, self._is_evaluated(round_) or self._is_measured(round_), settle)
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
@@ -155,53 +159,19 @@ class Loop:
         return self.schedule.sigma.chooses(self.progress.round, self.progress.memory)
 
     def _choose_k0(self) -> bool:
-        """Choose k0 by trials; returns whether they came to their end: if not, it is as if none had been."""
-        from pisa_ray.trainer.online import Neighbours, Trials  # noqa: PLC0415 - Tune takes its time
+        from pisa_ray.trainer.online import choose_k0  # noqa: PLC0415 - Tune takes its time
 
-        schedule, progress = cast("OnlineK0", self.schedule.sigma), self.progress
         self._evaluate()  # the round before
-        start, before = time.perf_counter(), schedule.period(progress.memory)
-        self.fleet.tend()
-        searcher = Neighbours(schedule, progress.round, before, schedule.left(progress.round, progress.memory))
-        trials = Trials(self.fleet, self.job, schedule, progress.round, progress.sigma)
-        if not trials.choose(searcher, self.stop_requested):
-            return False
-        k0, number = searcher.best if trials.alike else before, len(searcher.losses)
-        progress.memory = schedule.remembered(k0, progress.round, number, trials.samples, progress.memory)
-        progress.sample_gradients += trials.samples
-        progress.bytes_sent += trials.bytes_sent
-        progress.gradient_seconds += trials.gradient_seconds
-        self.events(
-            "k0_chosen",
-            k0=k0,
-            before=before,
-            losses={str(k0): loss for k0, loss in sorted(searcher.losses.items())},
-            trial_seconds=time.perf_counter() - start,
-            tried=", ".join(f"{k0}: {loss:.4g}" for k0, loss in sorted(searcher.losses.items())),
-            cost=100 * progress.memory["samples"] / self._planned_gradients(),
-        )
-        return True
-
-    def _planned_gradients(self) -> float:
-        """What the planned run costs without trials, if rounds go on as they were."""
-        progress, schedule = self.progress, cast("OnlineK0", self.schedule.sigma)
-        so_far = progress.sample_gradients - progress.memory.get("samples", 0)
-        return so_far / progress.round * schedule.length_of_run
+        schedule = cast("OnlineK0", self.schedule.sigma)
+        return choose_k0(self.fleet, self.job, schedule, self.progress, self.events, self.stop_requested)
 
     def _change(self) -> None:
         """Let shards join and leave, as the user has asked, and save that at once."""
         self._evaluate()  # the round before, on the shards that there were
-        job, waiting, made = self.job, list(self.changes.waiting), list[dict[str, Any]]()
-        known = {change.get("name") for change in self.progress.changes} - {None}
-        for asked in waiting:
-            if asked.name in known:
-                continue  # saved, but the run ended before it could be crossed off
-            try:
-                job, change = self.changes.made(job, asked, self.progress.round)
-            except ConfigError as error:
-                self.events("shards_refused", message=str(error))
-            else:
-                made.append(change)
+        waiting = list(self.changes.waiting)
+        job, made, refused = self.changes.all_made(self.job, waiting, self.progress)
+        for message in refused:
+            self.events("shards_refused", message=message)
         if made:
             self.fleet.change(job)
             self.job = job
@@ -211,13 +181,13 @@ class Loop:
             if job.asynchronous is not None:
                 self.directory.records.end_arrivals(self.progress.round)
             self._save(LAST_TRIES)
-            self._finish_saving(LAST_TRIES)
+            self._writer.finish(LAST_TRIES)
         self.changes.settle(job, waiting)
         for asked in waiting:
             self.directory.requests.forget_shards(asked)
 
     def _is_evaluated(self, round_: int) -> bool:
-        return round_ % self.schedule.evaluate_every == 0 or round_ == self.schedule.rounds
+        return round_ % self.schedule.evaluate_every == 0 or round_ == self._last
 
     def _is_measured(self, round_: int) -> bool:
         """Whether the sigma schedule needs a round's residuals."""
@@ -234,7 +204,7 @@ class Loop:
             self._evaluate()  # the decision must not depend on what is still under way
             if self.last_row.get("test_accuracy", 0.0) >= schedule.stop_test_accuracy:
                 return "stopped"
-        if progress.round >= schedule.rounds:
+        if progress.round >= self._last:
             return "finished"
         if schedule.stop_seconds is not None and progress.seconds >= schedule.stop_seconds:
             return "stopped"
@@ -242,11 +212,8 @@ class Loop:
 
     def _finish_round(self, round_: int, sigma: float) -> None:
         report, progress = self.fleet.end(), self.progress
-        self._check_finite(round_, sigma, report)
-        shards = report.shards  # none where all who were to report went away meanwhile
-        loss = (
-            sum(a * s.loss for a, s in zip(self._shares(shards), shards.values(), strict=True)) if shards else math.nan
-        )
+        check_finite(self.job, round_, sigma, report)
+        loss = mean_loss(self.job, report)
         if self.may_explode and has_exploded(progress, loss):
             raise ExplodedError(
                 f"round {round_} has a loss of {loss:.3g} at sigma {sigma:g}, which was {progress.first_loss:.3g} in "
@@ -261,54 +228,20 @@ class Loop:
         progress.seconds = self._before + time.perf_counter() - self._since
         self.events.round, progress.exact = round_, progress.exact and not self.events.inexact
         self.display.round(sigma, loss)
-        row = self._row(report, loss)
+        row = row_of(self.job, self.schedule.sigma, progress, report, len(self.fleet.workers()))
         self._latest = row
         if self._is_evaluated(round_):
             self._due = row
         seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
         progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
         progress.memory = dict(memory)
-        if self.may_turn and has_turned(progress.losses, loss, self.schedule.rounds):
+        if self.may_turn and has_turned(progress.losses, loss, self._last):
             progress.sigma *= FACTOR
             self.events("sigma_raised", sigma=progress.sigma, factor=FACTOR)
         if self._is_saved(round_):
             self._save()
-        elif self._saving is not None and self._saving[1].done():
-            self._finish_saving()
-
-    def _shares(self, shards: Collection[int]) -> list[float]:
-        """Weights alpha_i of some shards, which add up to 1."""
-        alpha = [self.job.alpha[i] for i in shards]
-        return alpha if len(alpha) == len(self.job.alpha) and not self.job.joined else [a / sum(alpha) for a in alpha]
-
-    def _row(self, report: RoundReport, loss: float) -> dict[str, Any]:
-        """The part of a row that the round itself tells."""
-        progress, shards = self.progress, list(report.shards.values())
-        row: dict[str, Any] = {
-            "round": progress.round,
-            "seconds": progress.seconds,
-            "train_loss": loss,
-            "worst_shard_loss": max((shard.loss for shard in shards), default=math.nan),
-            "sigma": progress.sigma,
-            "workers": len(self.fleet.workers()),
-            "shards_reporting": len(shards),
-            "sample_gradients": progress.sample_gradients,
-            **self.schedule.sigma.told(progress.memory),
-            "bytes_sent": progress.bytes_sent,
-            "gradient_seconds": progress.gradient_seconds,
-            **dict.fromkeys(("primal_residual", "dual_residual", "consensus_residual", "consensus_move")),
-        }
-        if report.consensus.regulariser is None:
-            return row
-        row["consensus_residual"] = report.consensus.residual
-        row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
-        # Steps that arrive in an asynchronous round but began in an earlier one have none.
-        told = {i: shard.diagnostics for i, shard in report.shards.items() if shard.diagnostics is not None}
-        if told:
-            row |= combine(list(told.values()), self._shares(told))
-            if row["augmented_lagrangian"] is not None:
-                row["augmented_lagrangian"] += report.consensus.regulariser
-        return row
+        else:
+            self._writer.finish_if_ready()
 
     def _evaluate(self) -> None:
         """Complete and write the row that is due, at the w published after its round."""
@@ -344,63 +277,6 @@ class Loop:
         self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
 
     def _save(self, tries: int = 0) -> None:
-        """Begin to write a checkpoint of this round; it is finished while training goes on."""
+        """Begin to write a checkpoint of this round."""
         self._evaluate()  # so that metrics and best values belong to the round that is saved
-        self._finish_saving()  # one at a time
-        draft = checkpoint.begin(
-            self.directory.checkpoints,
-            self.progress,
-            self.identity,
-            self.fleet.workers()[0].environment,
-            self.last_row,
-            self.schedule.keep,
-        )
-        self._saving = draft, self.fleet.save(draft.folder)
-        self._saved = self.progress.round
-        if self._saving[1].done():
-            self._finish_saving(tries)
-
-    def _finish_saving(self, tries: int = 0) -> None:
-        """Wait for the checkpoint that is being written.
-
-        Args:
-            tries: How often to write it if its writers die; 0: let it be, since another will follow.
-
-        Raises:
-            WorkerDiedError: They died every time.
-        """
-        if self._saving is None:
-            return
-        (draft, saving), self._saving = self._saving, None
-        try:
-            files = saving.files()
-        except WorkerDiedError as error:
-            draft.abandon()
-            self._saved = -1
-            self.events("checkpoint_failed", message=str(error))
-            if tries == 1:
-                raise
-            if tries:
-                self.fleet.tend()
-                self._save(tries - 1)
-                self._finish_saving(tries - 1)
-        else:
-            self.directory.publish()  # first, so that no row of a checkpoint is missing beside it
-            draft.finish(files)
-            self.events("checkpoint_saved", path=draft.folder.name)
-
-    def _check_finite(self, round_: int, sigma: float, report: RoundReport) -> None:
-        bad = [i for i, shard in report.shards.items() if not shard.finite]
-        if not bad and report.consensus.finite:
-            return
-        strength = f"sigma {sigma:g}" if self.job.method.duals else f"learning rate {1 / sigma:g}"
-        where = "the consensus w is not finite"
-        if bad:
-            loss = report.shards[bad[0]].loss
-            where = f"shard {bad[0]} has loss {loss}" + (
-                ", but its message is not finite" if math.isfinite(loss) else ""
-            )
-        raise NonFiniteError(
-            f"round {round_} is not finite at {strength}: {where}. The last good checkpoint is kept; "
-            f"{self.job.method.remedy} usually helps (also: check the data's scale, or set clip_norm)."
-        )
+        self._writer.save(self.last_row, tries)

@@ -8,6 +8,7 @@ its protocol of searchers, `suggest` and `on_trial_complete`.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
 from pisa_ray.schedulers import LARGEST, OnlineK0
+from pisa_ray.trainer.events import Events
+from pisa_ray.trainer.manifest import Progress
 
 
 class Neighbours(Searcher):
@@ -153,3 +156,50 @@ class Trials:
             each = max(1, rows // len(self._job.present))
             sums = self._fleet.evaluate_shards(held_out=True, at=w, rows=each)()
         return float(means(sums.values()).get("loss", math.inf)), set(sums)
+
+
+def choose_k0(
+    fleet: Fleet,
+    job: Job,
+    schedule: OnlineK0,
+    progress: Progress,
+    events: Events,
+    stop_requested: Callable[[], bool],
+) -> bool:
+    """Choose k0 by trials.
+
+    Args:
+        fleet: Between two rounds, settled.
+        job: What is trained.
+        schedule: What is tried.
+        progress: How far the run is; takes note of the choice and of what it cost.
+        events: Takes note of the choice.
+        stop_requested: Whether the user asked to stop.
+
+    Returns:
+        Whether the trials came to their end; if not, it is as if there had been none.
+    """
+    start, before = time.perf_counter(), schedule.period(progress.memory)
+    fleet.tend()
+    searcher = Neighbours(schedule, progress.round, before, schedule.left(progress.round, progress.memory))
+    trials = Trials(fleet, job, schedule, progress.round, progress.sigma)
+    if not trials.choose(searcher, stop_requested):
+        return False
+    k0, number = searcher.best if trials.alike else before, len(searcher.losses)
+    progress.memory = schedule.remembered(k0, progress.round, number, trials.samples, progress.memory)
+    progress.sample_gradients += trials.samples
+    progress.bytes_sent += trials.bytes_sent
+    progress.gradient_seconds += trials.gradient_seconds
+    # What the planned run costs without trials, if rounds go on as they were.
+    without = progress.sample_gradients - progress.memory.get("samples", 0)
+    planned = without / progress.round * schedule.length_of_run
+    events(
+        "k0_chosen",
+        k0=k0,
+        before=before,
+        losses={str(k0): loss for k0, loss in sorted(searcher.losses.items())},
+        trial_seconds=time.perf_counter() - start,
+        tried=", ".join(f"{k0}: {loss:.4g}" for k0, loss in sorted(searcher.losses.items())),
+        cost=100 * progress.memory["samples"] / planned,
+    )
+    return True

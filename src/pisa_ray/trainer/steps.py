@@ -49,8 +49,7 @@ class Steps:
             PisaError: User code raised, or processes died too often.
         """
         until = min(self.progress.round + rounds, self.rounds)
-        self.loop.schedule = replace(self.loop.schedule, rounds=until)
-        self._stopped = self.loop.advance() != "finished"
+        self._stopped = self.loop.advance(until) != "finished"
         return self.loop.last_row
 
     def save(self, folder: Path) -> None:
