@@ -6,7 +6,6 @@ from .automatic import Start as Start
 from .automatic import curvature_along as curvature_along
 from .automatic import policy as policy
 from .curvature import Curvature as Curvature
-from .driver import DualState as DualState
 from .layout import Layout as Layout
 from .layout import Slot as Slot
 from .message import Message as Message
@@ -36,6 +35,7 @@ from .methods.groups import Groups as Groups
 from .methods.nsisa import NSISA as NSISA
 from .methods.sisa_d import SISAD as SISAD
 from .methods.synchronous import SyncOptimizer as SyncOptimizer
+from .parts import DualState as DualState
 from .preconditioners import EmpiricalFisher as EmpiricalFisher
 from .preconditioners import FisherDiagonal as FisherDiagonal
 from .preconditioners import GaussNewton as GaussNewton

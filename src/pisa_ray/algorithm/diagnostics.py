@@ -1,4 +1,4 @@
-"""Diagnostics of the iteration, (12) of docs/algorithm.md."""
+"""Diagnostics of a round, (12) of docs/algorithm.md."""
 
 from __future__ import annotations
 

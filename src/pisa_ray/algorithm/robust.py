@@ -20,9 +20,9 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Lt
 
-from pisa_ray.algorithm.driver import DualState
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
+from pisa_ray.algorithm.parts import DualState
 from pisa_ray.later import torch
 from pisa_ray.options import Kind, Positive
 

@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 
 from pisa_ray import algorithm
 from pisa_ray.algorithm import Adam, Instantaneous, SecondMoment
-from pisa_ray.algorithm.methods.groups import KINDS
+from pisa_ray.algorithm.methods.groups import NAMED
 from pisa_ray.algorithm.methods.nsisa import Precision
 from pisa_ray.algorithm.preconditioners import Identity
 from pisa_ray.errors import ConfigError
@@ -180,8 +180,8 @@ class NSISA(AdmmOptimizer):
                 if some:
                     self.add_param_group({**param_group, "params": some, "kind": kind})
             return
-        if kind not in KINDS:
-            raise ConfigError(f"kind is {kind!r}, but it must be one of {', '.join(map(repr, KINDS))}.")
+        if kind not in NAMED:
+            raise ConfigError(f"kind is {kind!r}, but it must be one of {', '.join(map(repr, NAMED))}.")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group.get("precision") == "auto":

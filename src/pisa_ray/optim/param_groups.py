@@ -12,7 +12,7 @@ from torch import nn
 from pisa_ray import algorithm, checks
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import layout_of
-from pisa_ray.algorithm.methods.groups import KINDS
+from pisa_ray.algorithm.methods.groups import NAMED
 from pisa_ray.algorithm.methods.sisa_d import EPS
 from pisa_ray.errors import ConfigError
 
@@ -52,7 +52,7 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
     """
     slots = layout_of(module).slots
     found = []
-    for kind, selects in KINDS.items():
+    for kind, selects in NAMED.items():
         params = [module.get_parameter(slot.name) for slot in slots if selects(slot)]
         if params and kind != "rest":
             found.append({"params": params, "kind": kind, **({"lam": 0.0} if kind == "vectors" else {})})

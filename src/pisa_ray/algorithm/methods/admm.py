@@ -1,7 +1,7 @@
 """PISA and SISA: their numbers, and the rule that each part of w follows.
 
     consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)  (2)     in message.py
-    growth     sigma <- sigma / gamma, every k0 iterations                                    in pisa_ray.schedulers
+    growth     sigma <- sigma / gamma, every k0 rounds                                        in pisa_ray.schedulers
     local step gradient, direction, local and dual line, message                (3) to (6)     in rules.py
 
 A shard keeps only pi_i and the moments of Q_i: with `move` = pi_i' - pi_i = sigma (w_i - w), the consensus needs just
@@ -22,10 +22,10 @@ from typing import Annotated, Any, ClassVar, Self
 from annotated_types import Ge, Gt, Le
 
 from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
-from pisa_ray.algorithm.driver import DualState, LocalStep, Part, Plan, step
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.message import Message, Penalties, consensus
 from pisa_ray.algorithm.method import Ask, Batch, Method, Steps, Task, Update
+from pisa_ray.algorithm.parts import DualState, LocalStep, Part, Plan, step
 from pisa_ray.algorithm.preconditioners import AnyPreconditioner, Identity, Preconditioner, conjugate_gradients
 from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
@@ -212,7 +212,7 @@ class AdmmRule(Admm):
 
     @abstractmethod
     def take(self, local: LocalStep, part: Part) -> float | None:
-        """See driver.Rule."""
+        """Take a local step on a part of w; return the sum of theta if diagnostics need it, else None."""
 
     def fits(self, size: int) -> None:
         """Refuse a number of entries that the rule cannot move; by default it can move any.
@@ -315,7 +315,7 @@ class PISA(AdmmRule):
         return False
 
     def take(self, local: LocalStep, part: Part) -> float | None:
-        """See driver.Rule."""
+        """See AdmmRule."""
         sigma, rho = local.sigma(part), number(self.rho)
         Q = self.preconditioner(local.batch.curvature(local.v))
         if callable(Q):  # Q couples all coordinates, so there is one solve for all
@@ -362,6 +362,6 @@ class SISA(AdmmRule):
         return self.second_moment.remembers
 
     def take(self, local: LocalStep, part: Part) -> float | None:
-        """See driver.Rule."""
+        """See AdmmRule."""
         numbers = local.sigma(part), number(self.rho), self.eps
         return local.apply(part, "sisa", numbers, self.second_moment.root, self.second_moment.numbers(local.number))

@@ -20,7 +20,7 @@ from pisa_ray.options import rule as rule_of
 Selector = Callable[[Slot], bool]
 
 #: The named groups; all other names are patterns of parameters' names, as in a shell.
-KINDS: dict[str, Selector] = {
+NAMED: dict[str, Selector] = {
     "matrices": lambda slot: slot.matrix and not slot.head and not slot.flat,
     "embeddings": lambda slot: len(slot.shape) > 1 and not slot.matrix,
     "heads": lambda slot: slot.head,
@@ -133,7 +133,7 @@ class Groups(Admm):
         """Return whether a group fits a parameter, whichever groups come before it."""
         group = self.groups[name]
         if not isinstance(group, tuple):
-            kind = KINDS.get(name)
+            kind = NAMED.get(name)
             return kind(slot) if kind else fnmatchcase(slot.name.replace("_orig_mod.", ""), name)  # from torch.compile
         try:
             selected = group[0](slot)
@@ -160,7 +160,7 @@ class Groups(Admm):
                 f"{place} has no parameter left, as {', '.join(map(repr, taken))} before it have all, such as {of}: "
                 f"{remedy}."
             )
-        near = difflib.get_close_matches(name, [*KINDS, *(slot.name for slot in slots)], n=1)
+        near = difflib.get_close_matches(name, [*NAMED, *(slot.name for slot in slots)], n=1)
         some = ", ".join(slot.name for slot in slots[:3])
         known = f"the nearest name is {near[0]!r}" if near else f"there are {some}, ..."
         return ConfigError(f"{place} has none of the parameters that are trained: {known}.")

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Le
 
 from pisa_ray.algorithm.auto import Auto, number
-from pisa_ray.algorithm.driver import LocalStep, Part
 from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.methods.admm import SISA, AdmmRule, Member, prefixed, shared_settings
 from pisa_ray.algorithm.methods.sisa_d import SISAD
 from pisa_ray.algorithm.newton_schulz import orthogonalise, shape_scale
+from pisa_ray.algorithm.parts import LocalStep, Part
 from pisa_ray.algorithm.rules import momentum
 from pisa_ray.algorithm.second_moment import Instantaneous, SecondMoment
 from pisa_ray.errors import ConfigError
@@ -124,7 +124,7 @@ class NSISA(SISA):
         return slot.matrix and (self.rest is None or not (slot.head or slot.flat))
 
     def take(self, local: LocalStep, part: Part) -> float | None:
-        """See driver.Rule."""
+        """See AdmmRule."""
         self._orthogonalise(local.shard.momentum, part, local.g)
         numbers = local.sigma(part), number(self.rho), self.eps
         root, its = self.matrix_moment.root, self.matrix_moment.numbers(local.number)

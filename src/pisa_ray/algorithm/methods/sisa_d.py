@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Gt, Le
 
 from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
-from pisa_ray.algorithm.driver import LocalStep, Part
 from pisa_ray.algorithm.methods.admm import LARGEST, AdmmRule
+from pisa_ray.algorithm.parts import LocalStep, Part
 from pisa_ray.algorithm.second_moment import Adam
 from pisa_ray.options import Decay
 
@@ -47,7 +47,7 @@ class SISAD(AdmmRule):
         return 1.0
 
     def take(self, local: LocalStep, part: Part) -> float | None:
-        """See driver.Rule."""
+        """See AdmmRule."""
         b = number(self.sigma) / (number(self.sigma) + number(self.rho))
         eps = EPS if isinstance(self.eps, Auto) else self.eps
         return local.apply(part, "sisa_d", (local.sigma(part), b, eps), self._v.root, self._v.numbers(local.number))

@@ -1,4 +1,4 @@
-"""Applies the rules: which entries of w follow which rule, where their state lies, local steps and diagnostics."""
+"""The parts of w, each of which follows a rule: the layout of their states, and a report of local steps on them."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class LocalStep:
     last: bool
 
     def sigma(self, part: Part) -> float:
-        """Return the part's penalty in this iteration."""
+        """Return the part's penalty in the round."""
         return self.task.sigma if part.ratio == 1 else self.task.sigma * part.ratio
 
     def apply(
