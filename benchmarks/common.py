@@ -8,6 +8,7 @@ from pathlib import Path
 from pisa_ray import SISA, Data, LabelSkew
 from pisa_ray.engine.job import Job
 from pisa_ray.models import lenet
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -25,9 +26,11 @@ def mnist_data(*, test: bool = False) -> Data:
 def mnist_job(batch_size: int = 64, shards: int = 10) -> Job:
     """Ten shards of one digit each, LeNet, SISA."""
     return prepare(
-        model=lenet_28,  # type: ignore[arg-type]
-        data=mnist_data(),
-        partition=LabelSkew(shards, 1),
-        algorithm=SISA(sigma=1.0, rho=200.0),
-        batch_size=batch_size,
+        Config(
+            model=lenet_28,  # type: ignore[arg-type]
+            data=mnist_data(),
+            partition=LabelSkew(shards, 1),
+            algorithm=SISA(sigma=1.0, rho=200.0),
+            batch_size=batch_size,
+        )
     ).job

@@ -48,6 +48,7 @@ from pisa_ray import Data, Dirichlet, PisaTrainer
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.job import Job
 from pisa_ray.models import mlp
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 FLOWER = "1.41.0"
@@ -212,7 +213,7 @@ def main() -> None:
     python = timed("environment", lambda: environment(options.env.resolve()))
     name, model = ("mlp", mlp_64) if options.digits else ("lenet", lenet_28)
     data = Data(train="digits", test="digits:test") if options.digits else mnist_data(test=True)
-    job = prepare(model=model, data=data, partition=Dirichlet(SHARDS, 0.5), batch_size=BATCH, seed=SEED).job
+    job = prepare(Config(model=model, data=data, partition=Dirichlet(SHARDS, 0.5), batch_size=BATCH, seed=SEED)).job
     sizes = [len(rows) for rows in job.shards]
     results: dict[str, Weights] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -28,6 +28,7 @@ from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.worker import Worker
 from pisa_ray.models import build_model
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -44,12 +45,14 @@ def characters(shards: int) -> Job:
 
 def job(model: Callable[[], nn.Module], rows: TensorDataset, shards: int, batch: int, *, autocast: bool) -> Job:
     return prepare(
-        model=model,
-        data=Data(train=rows),
-        partition=IID(shards),
-        algorithm=SISAD(sigma=20.0, rho=380.0),
-        batch_size=batch,
-        autocast=autocast,
+        Config(
+            model=model,
+            data=Data(train=rows),
+            partition=IID(shards),
+            algorithm=SISAD(sigma=20.0, rho=380.0),
+            batch_size=batch,
+            autocast=autocast,
+        )
     ).job
 
 

@@ -21,6 +21,7 @@ import ray
 from pisa_ray import SISA, Data, Indices
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.models import mlp
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 #: Hidden layers, shards and batch size by name.
@@ -31,11 +32,13 @@ def measure(name: str, rounds: int) -> None:
     hidden, shards, batch = SIZES[name]
     cuts = np.array_split(np.arange(1400), shards)
     job = prepare(
-        model=partial(mlp, (64,), 10, hidden=list(hidden)),  # type: ignore[arg-type]
-        data=Data(train="digits"),
-        partition=Indices(tuple(tuple(int(i) for i in cut) for cut in cuts)),
-        algorithm=SISA(sigma=1.0, rho=200.0),
-        batch_size=batch,
+        Config(
+            model=partial(mlp, (64,), 10, hidden=list(hidden)),  # type: ignore[arg-type]
+            data=Data(train="digits"),
+            partition=Indices(tuple(tuple(int(i) for i in cut) for cut in cuts)),
+            algorithm=SISA(sigma=1.0, rho=200.0),
+            batch_size=batch,
+        )
     ).job
     fleet = RayFleet(job, Staffing(Wanted(2, 2)), RayResources())
     snapshots, due = fleet.snapshots, fleet.snapshots.due

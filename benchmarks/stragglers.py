@@ -54,6 +54,7 @@ from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted
 from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.job import Job
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 SHARDS, LEARNING_RATE, TOLERANCE = 10, 0.006, 0.003
@@ -105,12 +106,14 @@ class Goal:
 def job(folder: Path, factor: float, sigma: float, batch: int, rule: Asynchronous | None = None) -> Job:
     """The job of one run, whose slow worker is found in a folder."""
     return prepare(
-        model=factory(folder, factor),
-        data=mnist_data(test=True),
-        partition=LabelSkew(SHARDS, 1),
-        algorithm=SISAD(sigma=sigma, rho=9 * sigma),
-        batch_size=batch,
-        asynchronous=rule,
+        Config(
+            model=factory(folder, factor),
+            data=mnist_data(test=True),
+            partition=LabelSkew(SHARDS, 1),
+            algorithm=SISAD(sigma=sigma, rho=9 * sigma),
+            batch_size=batch,
+            asynchronous=rule,
+        )
     ).job
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pisa_ray import SISA, ConfigError, checks
-from pisa_ray.options import Count, Options
+from pisa_ray.fields import Count
+from pisa_ray.options import Options
 
 NUMBERS = [2, 2.0, np.float64(2), np.float32(2), np.int64(2), np.uint8(2), np.array(2.0), np.longdouble(2)]
 NUMBERS += [torch.tensor(2.0), torch.tensor(2), torch.tensor(2.0, requires_grad=True), Fraction(2)]

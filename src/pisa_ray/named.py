@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import operator
 import site
 import sys
 import sysconfig
@@ -50,7 +51,28 @@ class Named:
         """What has that name."""
         module, _, name = self.reference.partition(":")
         with _importing_from(self.folder):
-            return getattr(importlib.import_module(module), name)
+            return operator.attrgetter(name)(importlib.import_module(module))
+
+
+def name_of(value: Any) -> str:
+    """The name by which a file has a function or class, or in brackets what was given that has none.
+
+    >>> name_of(Path.exists), name_of(lambda: None)[:22]
+    ('pathlib:Path.exists', '<the function <lambda>')
+    """
+    if isinstance(value, Named):
+        return value.reference
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(name, str):
+        return f"<an object of {type(value).__module__}.{type(value).__qualname__}>"
+    if module not in (None, "__main__") and "<" not in name:
+        return f"{module}:{name}"
+    return f"<the function {name} of {module}>"
+
+
+def is_unnamed(text: Any) -> bool:
+    """Whether a recorded text stands for something that was given in Python and has no name."""
+    return isinstance(text, str) and text.startswith("<") and text.endswith(">")
 
 
 def current_folder() -> str:
@@ -68,6 +90,8 @@ def imported(reference: str, key: str) -> Named:
     Raises:
         ConfigError: There is no such function, or it is one of Python's own library.
     """
+    if is_unnamed(reference):
+        raise ConfigError(f"{key} was {reference[1:-1]}, which no file can name: give 'package.module:function'.")
     module = reference.partition(":")[0]
     top = module.partition(".")[0]
     check_no_standard(top, reference, key)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import any_of
+from pisa_ray.kinds import look_through
 from pisa_ray.named import imported
-from pisa_ray.options import any_of, look_through
 
 F = TypeVar("F", bound=Callable[..., Any])
 

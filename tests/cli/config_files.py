@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from pisa_ray.cli.config import Config
 from pisa_ray.cli.words import spoken
-from pisa_ray.data import Distortion
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Kind, Options, annotated, members
-from pisa_ray.options import keys as options_keys
+from pisa_ray.fields import annotated, inline, members
+from pisa_ray.fields import keys as options_keys
+from pisa_ray.kinds import Kind
+from pisa_ray.options import Options
+from pisa_ray.trainer.config import Config
 
 SMALLEST = "data: {dataset: digits}\npartition: {kind: iid, shards: 2}\nmodel: {kind: mlp}\n"
 
@@ -38,9 +39,17 @@ def keys(options: Any, prefix: str = "") -> Iterator[str]:
     if issubclass(options, Kind) and not hasattr(options, "kind"):
         yield from dict.fromkeys(key for one in options.known().values() for key in keys(one, prefix))
         return
-    for key in options.beside:
+    for key, annotation in options.beside.items():
         yield f"{prefix}{key}"
-        yield from keys(Distortion, f"{prefix}{key}.") if key == "distort" else ()
+        for member in members(annotation):
+            if isinstance(member, type) and issubclass(member, Options):
+                yield from keys(member, f"{prefix}{key}.")
+    for annotation in annotated(options).values():
+        if (group := inline(annotation)) is not None:
+            yield from keys(group, prefix)
+    yield from dict.fromkeys(
+        key.rpartition(".")[0] for key in options_keys(options) if "." in key and options is Config
+    )
     for key, name in options_keys(options).items():
         yield f"{prefix}{key}"
         for member in members(annotated(options)[name]):

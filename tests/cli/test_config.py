@@ -8,8 +8,11 @@ import yaml
 from config_files import SMALLEST, Load, keys, refused
 
 from pisa_ray.algorithm import SISA, SISAD
-from pisa_ray.cli.config import Config, Workers, load, note_planned_rounds, plain
+from pisa_ray.cli.config import load
 from pisa_ray.schedulers import Constant, Trapezoid
+from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.settings import Scaling
+from pisa_ray.trainer.start import settled
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -20,7 +23,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 def test_the_smallest_file_has_every_default(read: Load) -> None:
     config = read()
 
-    assert plain(config) == {
+    assert config.written() == {
         "name": None,
         "seed": 0,
         "data": dict.fromkeys(
@@ -50,6 +53,10 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "cpus_per_worker": 1.0,
         "gpus_per_worker": 0.0,
         "worker_labels": {},
+        "resources_per_worker": {},
+        "accelerator": None,
+        "spread_workers": False,
+        "look_every": 1.0,
         "patience": 300.0,
         "frozen_after": 30.0,
         "max_failures": -1,
@@ -58,7 +65,7 @@ def test_the_smallest_file_has_every_default(read: Load) -> None:
         "checkpoint": {"every": 50, "keep": 2, "best_by": None, "order": "max", "storage": None},
         "ray": {"address": None},
     }
-    note_planned_rounds(config)
+    config = settled(config)
     assert config.algorithm == SISAD()
     assert config.sigma_schedule == Trapezoid(rounds=200)
 
@@ -78,13 +85,13 @@ def test_the_method_follows_the_model(read: Load, tmp_path: Path, monkeypatch: p
         (["algorithm.kind=auto"], "sisa_d"),
     ):
         config = read(*settings)
-        note_planned_rounds(config)
+        config = settled(config)
         assert config.algorithm.kind == kind
 
 
 def test_a_number_for_sigma_means_a_constant_one(read: Load) -> None:
     config = read("algorithm={kind: sisa, sigma: 2}")
-    note_planned_rounds(config)
+    config = settled(config)
     assert config.sigma_schedule == Constant()
 
 
@@ -118,7 +125,7 @@ def test_whole_numbers_may_be_written_as_powers(read: Load) -> None:
 
 @pytest.mark.parametrize("text", ["1e-3x", "e5", "v1e5", "1e", "a-1"])
 def test_other_text_stays_text(read: Load, text: str) -> None:
-    assert read(f"name={text}").name == text
+    assert read(f"name={text}").run.name == text
 
 
 def test_settings_override_and_add_keys(read: Load) -> None:
@@ -140,9 +147,9 @@ def test_settings_override_and_add_keys(read: Load) -> None:
 
     assert config.algorithm == SISA(sigma=5, rho=7)
     assert (config.model.hidden, config.model.args) == ((32, 16), {"a": [1, 2]})
-    assert (config.stop.seconds, config.clip_norm) == (100, None)
-    assert config.workers == Workers(min=1, max=4)
-    assert (config.batch_size, config.name, config.rounds) == ("full", "a=b", 6)
+    assert (config.stop_seconds, config.clip_norm) == (100, None)
+    assert config.scaling == Scaling(1, 4)
+    assert (config.batch_size, config.run.name, config.rounds) == ("full", "a=b", 6)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +203,9 @@ def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings
     config = read(*settings)
     written = tmp_path / "elsewhere" / "config.yaml"
     written.parent.mkdir()
-    written.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+    written.write_text(yaml.safe_dump(config.written(), sort_keys=False))
 
-    assert plain(load(written)) == plain(config)
+    assert load(written).written() == config.written()
 
 
 # The document

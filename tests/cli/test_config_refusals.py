@@ -13,8 +13,8 @@ from pisa_ray.errors import ConfigError
     ("setting", "sentence"),
     [
         ("rouns=5", "rouns is not a setting: the nearest one is rounds."),
-        ("zzz=5", "zzz is not a setting: use one of name, seed, data, partition,"),
-        ("7=5", "7 is not a setting: use one of name,"),
+        ("zzz=5", "zzz is not a setting: use one of data, partition, model,"),
+        ("7=5", "7 is not a setting: use one of data,"),
         ("data.lable=y", "data.lable is not a setting: the nearest one is label."),
         ("partition.shard=2", "partition.shard is not a setting: the nearest one is shards."),
         ("partition.labels=2", "partition.labels is not a setting: use one of shards, kind, distort."),

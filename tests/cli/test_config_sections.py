@@ -37,7 +37,6 @@ from pisa_ray.algorithm import (
     Scaffold,
     SyncOptimizer,
 )
-from pisa_ray.cli.config import note_planned_rounds, plain
 from pisa_ray.data import (
     IID,
     ByColumn,
@@ -65,6 +64,7 @@ from pisa_ray.schedulers import (
     Shape,
     Trapezoid,
 )
+from pisa_ray.trainer.start import settled
 
 MOMENTUM = {"momentum": 0.9}
 
@@ -207,8 +207,8 @@ def test_shapes_that_are_none(read: Load, section: str, why: str) -> None:
 @pytest.mark.parametrize("kind", ["matched", "trapezoid", "online_k0"])
 def test_what_is_planned_over_the_rounds_is_written_down(read: Load, kind: str) -> None:
     config = read(f"sigma_schedule.kind={kind}", "rounds=70")
-    note_planned_rounds(config)
-    assert plain(config)["sigma_schedule"]["rounds"] == 70
+    config = settled(config)
+    assert config.written()["sigma_schedule"]["rounds"] == 70
 
 
 def test_data_section_builds(read: Load, tmp_path: Path) -> None:

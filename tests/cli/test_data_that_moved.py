@@ -159,7 +159,7 @@ def test_a_comparison_knows_its_data_by_content(place, tmp_path):
     shutil.move("data", "data2")
     names = ("train", "test", "validation")
     moved = {name: getattr(cell.config.data, name).replace("/data/", "/data2/") for name in names}
-    cell.config.data = replace(cell.config.data, **moved)
+    cell = replace(cell, config=cell.config.changed(data=replace(cell.config.data, **moved)))
     cells.check_same([cell])
     write(place / "data2" / "train" / "0.parquet", 9)
     cells.opened.cache_clear()

@@ -12,8 +12,8 @@ import yaml
 from pisa_ray.algorithm.method import Method
 from pisa_ray.cli.main import main
 from pisa_ray.errors import ConfigError
+from pisa_ray.kinds import look_through
 from pisa_ray.models import MODELS
-from pisa_ray.options import look_through
 from pisa_ray.trainer.objective import LOSSES, METRICS
 
 PACKAGE = """

@@ -12,8 +12,8 @@ from every import FAMILIES, every
 
 from pisa_ray.data import Partition
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import keys
 from pisa_ray.models import MODELS, build_model
-from pisa_ray.options import keys
 from pisa_ray.trainer.objective import LOSSES, METRICS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()

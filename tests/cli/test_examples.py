@@ -12,9 +12,10 @@ import yaml
 from usual_files import write_adult, write_mnist
 
 from pisa_ray.cli.comparison import Spec
-from pisa_ray.cli.config import load, note_planned_rounds
+from pisa_ray.cli.config import load
 from pisa_ray.cli.main import main
 from pisa_ray.cli.search import Search
+from pisa_ray.trainer.start import settled
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -30,10 +31,10 @@ def test_there_are_examples() -> None:
 def test_its_settings_are_known(example: Path) -> None:
     config = load(example)
 
-    assert config.name == example.stem
+    assert config.run.name == example.stem
     assert config.algorithm
     assert config.partition
-    note_planned_rounds(config)
+    config = settled(config)
     assert config.sigma_schedule
     assert example.read_text().startswith("# ")
 

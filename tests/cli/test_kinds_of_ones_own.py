@@ -10,7 +10,8 @@ import yaml
 from pisa_ray.algorithm.method import Method
 from pisa_ray.cli.main import main
 from pisa_ray.data import Partition
-from pisa_ray.options import Count, Kind
+from pisa_ray.fields import Count
+from pisa_ray.kinds import Kind
 from pisa_ray.schedulers import SigmaSchedule
 
 OWN = '''
@@ -23,7 +24,7 @@ from annotated_types import Ge
 
 from pisa_ray.algorithm import FedAvg
 from pisa_ray.data import Partition
-from pisa_ray.options import Count
+from pisa_ray.fields import Count
 from pisa_ray.schedulers import SigmaSchedule
 
 

@@ -109,8 +109,9 @@ def test_evaluate_says_what_it_cannot_read(config: Path, capsys: pytest.CaptureF
     other = config.parent / "api"
     other.mkdir()
     (other / "config.yaml").write_text("data: {kind: Data, train: digits}\n")
+    (other / "model.safetensors").write_bytes(b"")
     assert main(["evaluate", str(other)]) == 2
-    assert "was not made by pisa-ray train" in capsys.readouterr().err
+    assert "/config.yaml does not say what was run: partition is missing" in capsys.readouterr().err
 
 
 def test_report_writes_the_page(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,10 @@ def base(**changes: Any) -> dict[str, Any]:
         ({"metric": "validation_f1"}, "metric is validation_f1, but the runs do not measure it: use one of"),
         ({"metric": "test_accuracy"}, "metric is of test rows, by which nothing should be chosen"),
         ({"base": base(data={"dataset": "digits"})}, "or set base.data.validation."),
-        ({"base": base(rounds=0)}, "rounds is 0, but it must be a whole number of at least 1."),
+        (
+            {"base": base(rounds=0)},
+            "rounds is 0, but it must be a whole number of at least 1 and at most 1,000,000,000.",
+        ),
         ({"scheduler": "pbt"}, "scheduler is 'pbt', but it must be 'asha'"),
     ],
 )

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 from pisa_ray import SISA, Data, Indices
 from pisa_ray.data import ByColumn, ByFeature, open_source
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 ROWS = 40
@@ -178,14 +179,16 @@ def test_inputs_of_pinned_shards_are_not_looked_at_here(tmp_path):
         data.open()
     assert data.open(pinned=True).train.rows == ROWS
     pinned = prepare(
-        model=lambda: torch.nn.Linear(2, 3),
-        data=data,
-        partition=Indices([range(10), range(10, ROWS)]),
-        algorithm=SISA(sigma=1, rho=1),
-        pin_to={"site": ["lyon", "bonn"]},
-        batch_size=4,
+        Config(
+            model=lambda: torch.nn.Linear(2, 3),
+            data=data,
+            partition=Indices([range(10), range(10, ROWS)]),
+            algorithm=SISA(sigma=1, rho=1),
+            pin_to={"site": ["lyon", "bonn"]},
+            batch_size=4,
+        )
     )
-    assert pinned.job.pinned
+    assert pinned.job.pin_to
     pq.write_table(table(r=column(np.nan)), tmp_path / "r.parquet")
     with pytest.raises(ConfigError, match="row 31 of column 'r' is nan"):
         Data(train=tmp_path / "r.parquet", input="a", label="r").open(pinned=True)

@@ -14,6 +14,7 @@ from pisa_ray import IID, ConfigError, Data, PisaError
 from pisa_ray.algorithm import SISA
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 ROWS = 24
@@ -29,7 +30,7 @@ def images(bad: int | None = None) -> pa.Table:
 def job_of(**data):
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     return prepare(
-        model=model, data=Data(**data), partition=IID(2), algorithm=SISA(sigma=1.0, rho=1.0), batch_size=4
+        Config(model=model, data=Data(**data), partition=IID(2), algorithm=SISA(sigma=1.0, rho=1.0), batch_size=4)
     ).job
 
 

@@ -14,6 +14,7 @@ from pisa_ray.algorithm import SISA, FedAvg, Median
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 X = torch.sin(torch.arange(48 * 4).float()).view(48, 4)
@@ -32,7 +33,7 @@ def old_spectral() -> nn.Module:
 
 def prepared(model=normed, **changes):
     arguments = {"partition": IID(4), "algorithm": SISA(sigma=1.0, rho=1.0), "batch_size": 6}
-    return prepare(model=model, data=Data(train=DATA), **(arguments | changes)).job
+    return prepare(Config(model=model, data=Data(train=DATA), **(arguments | changes))).job
 
 
 WAYS = {

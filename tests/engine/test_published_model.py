@@ -12,13 +12,14 @@ from pisa_ray import Data
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.flat_model import weights_sha256
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
 @pytest.mark.parametrize("method", ["sisa", "adam"])
 def test_batchnorms_statistics_are_the_shards_mean_by_their_weights(method):
     job = prepare(
-        model=Rich, data=Data(train="digits"), partition=uneven(), algorithm=METHODS[method], batch_size=16
+        Config(model=Rich, data=Data(train="digits"), partition=uneven(), algorithm=METHODS[method], batch_size=16)
     ).job
     worker = Worker(job, process_is_ours=False)
     worker.host(job.present)

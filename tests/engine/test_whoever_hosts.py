@@ -13,6 +13,7 @@ from pisa_ray import Data
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.reports import PastRound
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -25,7 +26,9 @@ def augment(x: torch.Tensor, training: bool) -> torch.Tensor:
 def job(method, **changes):
     """A model with dropout, BatchNorm and constants that it writes to, on shards of unequal size, augmented."""
     data = Data(train="digits", transform=augment)
-    return prepare(model=Rich, data=data, partition=uneven(), algorithm=METHODS[method], batch_size=16, **changes).job
+    return prepare(
+        Config(model=Rich, data=data, partition=uneven(), algorithm=METHODS[method], batch_size=16, **changes)
+    ).job
 
 
 def worker_of(of, shards):

@@ -47,4 +47,4 @@ def test_a_weight_decay_of_nothing_is_nothing_and_others_are_refused():
 
 def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len({Run.of(None).path for _ in range(3)}) == 3
+    assert len({Run.of(None).placed().path for _ in range(3)}) == 3

@@ -11,6 +11,7 @@ from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.numerics import set_numerics
 from pisa_ray.engine.worker import Worker
 from pisa_ray.optim import optimizer
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -48,11 +49,13 @@ def run_of(method, sigmas, shards=1, rows=96):
     """What rounds of a run make: the model it begins with, each shard's batches, the last w."""
     cuts = np.array_split(np.arange(rows), shards)
     job = prepare(
-        model=WithNames,
-        data=Data(train="digits"),
-        partition=Indices(tuple(tuple(map(int, cut)) for cut in cuts)),
-        algorithm=method,
-        batch_size=16,
+        Config(
+            model=WithNames,
+            data=Data(train="digits"),
+            partition=Indices(tuple(tuple(map(int, cut)) for cut in cuts)),
+            algorithm=method,
+            batch_size=16,
+        )
     ).job
     worker = Worker(job, process_is_ours=False)
     worker.host(range(shards))

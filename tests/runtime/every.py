@@ -8,7 +8,7 @@ from typing import Any
 from pisa_ray import SISA, SISAD, Indices
 from pisa_ray.algorithm import Method, Preconditioner, Robust, SecondMoment
 from pisa_ray.data import Distortion, Partition
-from pisa_ray.options import Kind
+from pisa_ray.kinds import Kind
 from pisa_ray.schedulers import SigmaSchedule
 
 #: The families, by their keys in the file.

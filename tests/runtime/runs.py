@@ -35,6 +35,7 @@ from pisa_ray.algorithm import (
 )
 from pisa_ray.engine.job import Job
 from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 #: Every kind of method, and others of a kind.
@@ -166,4 +167,4 @@ def small_job(**changes: Any) -> Job:
         "batch_size": 16,
         **changes,
     }
-    return prepare(**arguments).job
+    return prepare(Config(**arguments)).job

@@ -6,6 +6,7 @@ import heapq
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,22 +106,25 @@ EVERYBODY = [(i, 1) for i in range(SHARDS)]
 LATE = [EVERYBODY, [(0, 2), (3, 2)], [(1, 2), (1, 3), (4, 3)], [(0, 4), (2, 3), (3, 3), (5, 4)]]
 
 
+def replayed(path: Path) -> Asynchronous:
+    return Asynchronous(staleness=3, replay=path)
+
+
 def test_a_log_is_obeyed_and_matters(tmp_path):
     """Shards that are not in a round keep their message; other logs give other results; resumed, the same bits."""
     path = write_log(tmp_path / "log", LATE)
-    rule = Asynchronous(staleness=3)
-    kept = {"model": Rich, "method": "sisa_d", "asynchronous": rule, "rounds": 4, "evaluate_every": 1}
-    first = run(tmp_path / "a", replay=path, **kept)
+    kept = {"model": Rich, "method": "sisa_d", "rounds": 4, "evaluate_every": 1}
+    first = run(tmp_path / "a", asynchronous=replayed(path), **kept)
     assert [row["shards_reporting"] for row in first.history] == [7, 2, 2, 4]
     assert log(tmp_path / "a") == [json.loads(line) for line in path.read_text().splitlines()]
-    assert run(tmp_path / "b", **kept).weights_sha256 != first.weights_sha256
+    assert run(tmp_path / "b", asynchronous=Asynchronous(staleness=3), **kept).weights_sha256 != first.weights_sha256
     other = write_log(tmp_path / "other", [*LATE[:3], [(0, 4), (2, 4), (3, 3), (5, 4)]])
-    assert run(tmp_path / "c", replay=other, **kept).weights_sha256 != first.weights_sha256
+    assert run(tmp_path / "c", asynchronous=replayed(other), **kept).weights_sha256 != first.weights_sha256
 
     newest = write_log(tmp_path / "newest", [EVERYBODY, [(0, 2), (3, 2)], [(1, 3), (4, 3)], [(0, 4), (2, 4)]])
-    whole = run(tmp_path / "whole", replay=newest, **kept)
-    run(tmp_path / "part", replay=newest, **kept | {"rounds": 2})
-    resumed = run(tmp_path / "part", replay=newest, resume=True, **kept)
+    whole = run(tmp_path / "whole", asynchronous=replayed(newest), **kept)
+    run(tmp_path / "part", asynchronous=replayed(newest), **kept | {"rounds": 2})
+    resumed = run(tmp_path / "part", asynchronous=replayed(newest), resume=True, **kept)
     assert resumed.weights_sha256 == whole.weights_sha256
     assert states(resumed) == states(whole)
 
@@ -151,9 +155,7 @@ def test_files_that_are_no_logs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
         read_arrivals(tmp_path / "nothing", SHARDS, 2)
     with pytest.raises(ConfigError, match=r"rounds is 6, but the log to be repeated has 4"):
-        run(tmp_path / "run", replay=write_log(tmp_path / "log", LATE), asynchronous=Asynchronous())
-    with pytest.raises(ConfigError, match="give asynchronous as that run had it"):
-        run(tmp_path / "run", replay=tmp_path / "log")
+        run(tmp_path / "run", asynchronous=replayed(write_log(tmp_path / "log", LATE)))
 
 
 class OneIsSlow(nn.Module):
@@ -189,8 +191,9 @@ def uneven_run(path: Path, *, faults=(), workers=3, rule=None, **changes):
 
 
 def assert_repeated(path, result, arguments, workers=0):
-    again = run(path.parent / f"again-{workers}", workers=workers, model=lambda: OneIsSlow(path, os.getpid()),
-                replay=path / "arrivals.jsonl", **arguments)  # fmt: skip
+    rule = replace(arguments["asynchronous"], replay=path / "arrivals.jsonl")
+    changes = arguments | {"model": lambda: OneIsSlow(path, os.getpid()), "asynchronous": rule}
+    again = run(path.parent / f"again-{workers}", workers=workers, **changes)
     assert again.weights_sha256 == result.weights_sha256
     assert states(again) == states(result)
 
@@ -289,8 +292,7 @@ def test_a_deadline_ends_a_round(tmp_path):
 def test_the_plain_network_is_the_same(tmp_path):
     """The log of a run without hidden state, obeyed in one process, against a loop over its steps."""
     path = write_log(tmp_path / "log", LATE)
-    rule = Asynchronous(staleness=3)
     a, b = (
-        run(tmp_path / name, model=plain_net, method="sisa", asynchronous=rule, rounds=4, replay=path) for name in "ab"
+        run(tmp_path / name, model=plain_net, method="sisa", asynchronous=replayed(path), rounds=4) for name in "ab"
     )
     assert a.weights_sha256 == b.weights_sha256

@@ -13,6 +13,7 @@ import torch
 from runs import METHODS, Rich, plain_net, recomputed_sha256, run, states, trajectory, uneven
 
 from pisa_ray import ConfigError, Data, FeatureNoise, LabelSkew
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -112,7 +113,7 @@ def test_the_user_may_say_who_reports(tmp_path):
 
 
 def test_reporters_are_keyed_by_seed_and_round():
-    job = prepare(model=plain_net, data=Data(train="digits"), partition=uneven(), participation=0.4).job
+    job = prepare(Config(model=plain_net, data=Data(train="digits"), partition=uneven(), participation=0.4)).job
     rounds, again, other = ([tuple(j.reporters(r)) for r in range(1, 200)] for j in (job, job, replace(job, seed=1)))
     assert rounds[0] == tuple(range(7))  # the first round is full
     assert {len(r) for r in rounds[1:]} == {3}

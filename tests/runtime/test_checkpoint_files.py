@@ -167,9 +167,10 @@ def test_a_metric_that_no_row_has_is_refused_before_anything_is_written(tmp_path
 def test_all_metrics_that_may_be_named_are_in_rows(tmp_path):
     held_out = Data(train="digits", test="digits:test", validation=0.2)
     result = run(tmp_path / "run", rounds=1, data=held_out)
+    from pisa_ray.trainer.config import Config
     from pisa_ray.trainer.prepare import prepare
 
-    names = prepare(model=plain_net, data=held_out, partition=uneven()).metrics
+    names = prepare(Config(model=plain_net, data=held_out, partition=uneven())).metrics
     assert {"validation_accuracy", "test_loss"} <= set(names) <= set(result.history[-1])
 
 

@@ -217,7 +217,7 @@ def test_checkpoints_of_other_runs_are_refused(base, tmp_path):
     others = {
         "other data or another partition": {"partition": EVEN},
         r"algorithm.sigma = 0.4, not 0.3": {"algorithm": type(METHODS["sisa"])(sigma=0.4, rho=30.0, lam=1e-3)},
-        r"algorithm.kind = 'NSISA', not 'SISA'": {"algorithm": METHODS["nsisa"]},
+        r"algorithm.kind = 'nsisa', not 'sisa'": {"algorithm": METHODS["nsisa"]},
         r"model parameters \(0.weight is \[16, 64\], not \[32, 64\]\)": {
             "model": lambda: nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
         },

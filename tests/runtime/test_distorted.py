@@ -27,6 +27,7 @@ from pisa_ray import (
 from pisa_ray.data import Origin
 from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -53,7 +54,7 @@ def test_distorted_shards_give_the_same_bits_anywhere(tmp_path):
 
 
 def test_a_moved_shard_sees_the_same_batches_and_evaluates_alike():
-    job = prepare(model=flat_net, data=DIGITS, partition=EVERYTHING, batch_size=16).job
+    job = prepare(Config(model=flat_net, data=DIGITS, partition=EVERYTHING, batch_size=16)).job
     home, away = (Worker(job, process_is_ours=False) for _ in range(2))
     home.host(range(4))
     away.host([2])
@@ -69,7 +70,7 @@ def test_a_moved_shard_sees_the_same_batches_and_evaluates_alike():
 def test_every_row_is_distorted_as_itself():
     """Batches have rows in another order than evaluations; a row's label and image must be the same in both."""
     partition = Distorted(Distorted(IID(3), ShiftLabels(0.5, shards=None)), Rotate(36))
-    job = prepare(model=flat_net, data=DIGITS, partition=partition, batch_size=16).job
+    job = prepare(Config(model=flat_net, data=DIGITS, partition=partition, batch_size=16)).job
     worker = Worker(job, process_is_ours=False)
     worker.host(range(3))
     for shard in range(3):
@@ -103,7 +104,7 @@ class Right(nn.Module):
 @pytest.mark.parametrize("held_out", [True, False])
 def test_evaluations_of_shards_see_distorted_rows_and_those_of_test_data_do_not(held_out):
     data = Data(train=one_hot(80), test=one_hot(8), validation=0.25)
-    job = prepare(model=Right, data=data, partition=Distorted(IID(4), ShiftLabels(shards=(2,)))).job
+    job = prepare(Config(model=Right, data=data, partition=Distorted(IID(4), ShiftLabels(shards=(2,))))).job
     worker = Worker(job, process_is_ours=False)
     worker.host(range(4))
     published = worker.model.published()
@@ -115,7 +116,7 @@ def test_evaluations_of_shards_see_distorted_rows_and_those_of_test_data_do_not(
 def test_evaluations_of_noisy_shards_have_no_noise():
     data = Data(train=one_hot(80), validation=0.25)
     noisy, plain = (
-        prepare(model=Right, data=data, partition=partition).job for partition in (FeatureNoise(4, 5.0), IID(4))
+        prepare(Config(model=Right, data=data, partition=partition)).job for partition in (FeatureNoise(4, 5.0), IID(4))
     )
     found = []
     for job in (noisy, plain):
@@ -142,7 +143,7 @@ def test_rows_tell_of_the_worst_shard(tmp_path):
     assert row["validation_loss"] == pytest.approx((3 * right + wrong) / 4, rel=1e-4)
     assert row["validation_worst_shard_loss"] == pytest.approx(wrong, rel=1e-4)
     assert row["test_accuracy"] == 1
-    prepared = prepare(model=Right, data=data, partition=IID(4))
+    prepared = prepare(Config(model=Right, data=data, partition=IID(4)))
     assert {"validation_worst_shard_accuracy", "validation_worst_shard_loss"} <= set(prepared.metrics) <= set(row)
 
 
@@ -150,7 +151,7 @@ def test_rows_tell_of_the_worst_shard(tmp_path):
 def test_without_held_out_rows_there_is_no_worst_shard(tmp_path, validation):
     data = Data(train=one_hot(80), validation=validation)
     result = run(tmp_path / "run", model=Right, data=data, partition=IID(4), rounds=1)
-    names = prepare(model=Right, data=data, partition=IID(4)).metrics
+    names = prepare(Config(model=Right, data=data, partition=IID(4))).metrics
     assert not [name for name in (*names, *result.history[-1]) if "validation_worst" in name]
 
 
@@ -189,5 +190,5 @@ def test_what_cannot_be_distorted_is_refused_before_anything_starts(tmp_path, pa
 
 def test_a_resume_with_another_distortion_is_refused(tmp_path):
     run(tmp_path / "run", rounds=1, partition=Distorted(IID(4), ShiftLabels(0.5)))
-    with pytest.raises(ConfigError, match=r"started with partition.distortion.share = 0.5, not 0.25"):
+    with pytest.raises(ConfigError, match=r"started with partition.distort.share = 0.5, not 0.25"):
         run(tmp_path / "run", rounds=2, partition=Distorted(IID(4), ShiftLabels(0.25)), resume=True)

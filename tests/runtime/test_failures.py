@@ -76,9 +76,9 @@ def test_an_exception_in_this_process_is_recorded(tmp_path):
 
 
 def test_another_model_is_refused_on_resume(tmp_path):
-    run(tmp_path / "run", rounds=2, config={"rounds": 2})
+    run(tmp_path / "run", rounds=2, model=lambda: nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10)))
     with pytest.raises(ConfigError, match="made with other model"):
-        run(tmp_path / "run", rounds=4, resume=True, model=lambda: nn.Linear(64, 10), config={"rounds": 2})
+        run(tmp_path / "run", rounds=4, resume=True, model=lambda: nn.Linear(64, 10))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

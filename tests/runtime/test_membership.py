@@ -26,6 +26,7 @@ from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.reports import Payload, WorkerInfo
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import StoppedWaitingError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -217,11 +218,13 @@ def test_an_error_in_user_code_names_shard_and_row_groups(tmp_path):
 def test_an_update_that_waited_for_what_is_fenced_off_changes_nothing():
     """A frozen worker wakes: its delivery is refused, and so is the update that was asked for with it."""
     job = prepare(
-        model=plain_net,
-        data=Data(train="digits"),
-        partition=uneven(),
-        algorithm=SISA(sigma=0.3, rho=200),
-        participation=0.5,
+        Config(
+            model=plain_net,
+            data=Data(train="digits"),
+            partition=uneven(),
+            algorithm=SISA(sigma=0.3, rho=200),
+            participation=0.5,
+        )
     ).job
     worker = Worker(job, process_is_ours=False)
     worker.host(range(len(job.shards)))

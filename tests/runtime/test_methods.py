@@ -17,12 +17,13 @@ from pisa_ray import MOON, PISA, SISAD, ConfigError, Data, FedAvg, PisaError, Sy
 from pisa_ray.algorithm import HessianDiagonal, Preconditioner
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
 def job(method, model=plain_net, **more):
     return prepare(
-        model=model, data=Data(train="digits"), partition=uneven(), algorithm=method, batch_size=16, **more
+        Config(model=model, data=Data(train="digits"), partition=uneven(), algorithm=method, batch_size=16, **more)
     ).job
 
 

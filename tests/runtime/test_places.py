@@ -246,7 +246,7 @@ def test_what_cannot_be_is_refused(tmp_path, changes, why):
 def test_a_log_is_not_repeated_without_rows(tmp_path):
     log = tmp_path / "arrivals.jsonl"
     log.write_text(json.dumps({"round": 1, "steps": [[i, 1] for i in range(SHARDS)]}) + "\n")
-    more = {"asynchronous": Asynchronous(), "replay": log, "rounds": 1, "pin_to": ONE}
+    more = {"asynchronous": Asynchronous(replay=log), "rounds": 1, "pin_to": ONE}
     with pytest.raises(ConfigError, match="replay needs all of them"):
         PisaTrainer(**arguments(tmp_path, **more))
 

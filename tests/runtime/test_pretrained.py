@@ -35,7 +35,7 @@ def test_a_run_leaves_what_from_pretrained_loads(tmp_path):
         model=classifier,
         data=Data(train="digits", test="digits:test", transform=as_images),
         loss=loss,
-        evaluate=lambda output, targets: {"accuracy": output.logits.argmax(-1) == targets},
+        metrics=lambda output, targets: {"accuracy": output.logits.argmax(-1) == targets},
         rounds=3,
     )
     names = {path.name for path in (result.path / "pretrained").iterdir()}

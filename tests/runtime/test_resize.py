@@ -21,6 +21,7 @@ from torch import nn
 from pisa_ray import SISAD, ConfigError, Data, Geometric, PisaError, PisaTrainer
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, core
 from pisa_ray.cli.main import main
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -116,7 +117,7 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
     from ray._private.worker import global_worker
 
     job = prepare(
-        model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISAD(sigma=60, rho=540)
+        Config(model=plain_net, data=Data(train="digits"), partition=uneven(), algorithm=SISAD(sigma=60, rho=540))
     ).job
     it = RayFleet(job, Staffing(Wanted(1, 2, look_every=0.0)), RayResources())
     counts = []

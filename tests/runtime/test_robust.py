@@ -31,6 +31,7 @@ from pisa_ray import (
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.reports import PastRound
 from pisa_ray.engine.worker import Worker
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 SHARDS = 10
@@ -176,7 +177,7 @@ def test_any_number_of_workers_gives_the_same_bits(tmp_path, robust):
 
 def job(method, robust, share=1.0, **more):
     arguments = {"model": plain_net, "data": Data(train="digits"), "partition": uneven(), "batch_size": 16, **more}
-    return prepare(algorithm=method, robust=robust, participation=share, **arguments).job
+    return prepare(Config(algorithm=method, robust=robust, participation=share, **arguments)).job
 
 
 @kinds

@@ -62,7 +62,7 @@ def test_run_config(tmp_path):
     best = CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="test_loss", checkpoint_score_order="min")
     scored = RunConfig(name="n", storage_path=str(tmp_path), checkpoint_config=best)
     assert Run.of(scored) == Run(tmp_path / "n", 1, best_by="test_loss", order="min")
-    assert Run.of(None).path.parent == Path("runs")
+    assert Run.of(None).placed().path.parent == Path("runs")
     with pytest.raises(ConfigError, match=r"nowhere://x cannot be opened .*: use a local folder or a URI"):
         Run.of(RunConfig(name="n", storage_path="nowhere://x"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -191,8 +192,9 @@ def test_held_out_rows_of_those_that_are_there(tmp_path, extra):
 
 def test_the_log_of_an_asynchronous_run_says_that_it_cannot_be_repeated(tmp_path, extra):
     trainer(tmp_path / "run", when=both(extra), **MODES["asynchronous"]).fit()
+    rule = replace(MODES["asynchronous"]["asynchronous"], replay=tmp_path / "run" / "arrivals.jsonl")
     with pytest.raises(ConfigError, match=r"shards joined, left or were away after round 3"):
-        trainer(tmp_path / "again", replay=tmp_path / "run" / "arrivals.jsonl", **MODES["asynchronous"])
+        trainer(tmp_path / "again", **MODES["asynchronous"] | {"asynchronous": rule})
 
 
 # With workers

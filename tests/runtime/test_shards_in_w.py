@@ -10,6 +10,7 @@ from pisa_ray import Data, Indices
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.trainer.changes import Asked, Changes
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -22,7 +23,7 @@ def job_of(**changes):
         "batch_size": 4,
         **changes,
     }
-    return prepare(**arguments)
+    return prepare(Config(**arguments))
 
 
 def step(fleet, round_, sigma=0.3):

@@ -13,6 +13,7 @@ from runs import uneven
 from simulated import Simulation, get
 
 from pisa_ray import Asynchronous
+from pisa_ray.actors import deaths
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
@@ -37,6 +38,13 @@ def jobs():
 @pytest.fixture(scope="module")
 def free():
     return {name: job(**changes) for name, changes in MODES.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _luck_may_kill_one_process_often_in_a_round():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(deaths, "DEATHS_IN_A_ROUND", 100)
+        yield
 
 
 # Shards that may be anywhere

@@ -196,7 +196,7 @@ def test_a_run_goes_on_from_the_store_on_a_fresh_machine(tmp_path, in_a_folder_o
     resumed = run(tmp_path, run_config=config, rounds=6, checkpoint_every=2, evaluate_every=1, resume=True)
     assert resumed.weights_sha256 == whole
     assert [row["round"] for row in resumed.history] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(ConfigError, match=r"checkpoint.storage = 'store://all/runs/mine', not None"):
+    with pytest.raises(ConfigError, match=r"checkpoint.storage = 'store://all/runs', not None"):
         run(in_a_folder_of_its_own / "runs" / "mine", rounds=8, resume=True)
 
 

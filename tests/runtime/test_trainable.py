@@ -232,7 +232,7 @@ def test_metrics_of_a_lost_run_are_the_worst_whatever_they_are_called(trial):
         return {
             **build({}),
             "algorithm": SISA(sigma=1e-30, rho=0.0),
-            "evaluate": lambda output, target: {"f1": output.argmax(1) == target},
+            "metrics": lambda output, target: {"f1": output.argmax(1) == target},
         }
 
     row = trial(measured).step()

@@ -41,7 +41,6 @@ from pisa_ray import (
     Trapezoid,
     TrimmedMean,
 )
-from pisa_ray.trainer.describe import describe
 
 ROWS = 40
 
@@ -145,7 +144,7 @@ MAKERS = {
 def test_settings_of_numpy_numbers_equal_those_of_plain_ones(name, number, whole):
     plain, other = MAKERS[name](float, int), MAKERS[name](number, whole)
     assert other == plain
-    assert describe(other) == describe(plain)
+    assert other.written() == plain.written()
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -153,9 +152,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rounds": None}, "rounds is None, but it must be a whole number"),
     ({"rounds": True}, "rounds is True, but it must be a whole number"),
     ({"rounds": 10**30}, "rounds is 1000000000000000000000000000000, but it must be below 2**63."),
-    ({"batch_size": 2.5}, "batch_size is 2.5, but it must be a whole number of at least 1 or None."),
-    ({"batch_size": "full"}, "batch_size is 'full', but it must be a whole number of at least 1 or None."),
-    ({"batch_size": 0}, "batch_size is 0, but it must be a whole number of at least 1 or None."),
+    ({"batch_size": 2.5}, "batch_size is 2.5, but it must be a whole number of at least 1 or 'full' or None."),
+    ({"batch_size": 0}, "batch_size is 0, but it must be a whole number of at least 1 or 'full' or None."),
     ({"seed": None}, "seed is None, but it must be a whole number of at least 0."),
     ({"seed": -1}, "seed is -1, but it must be a whole number of at least 0."),
     ({"clip_norm": math.nan}, "clip_norm is nan, but it must be a number above 0 or None."),
@@ -176,7 +174,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "digits"}, "data is 'digits', but it must be data such as Data("),
     ({"data": table()}, "data is a Table, but it must be data such as Data("),
     ({"loss": 5}, "loss is 5, but it must be a text or a function or None."),
-    ({"evaluate": 1}, "evaluate is 1, but it must be a text or a function or a list of them or None."),
+    ({"metrics": 1}, "metrics is 1, but it must be a text or a function or a list of them or None."),
     ({"participation": "half"}, "participation is 'half', but it must be a number above 0 and at most 1 or a list"),
     ({"participation": [[0, "1"]]}, "participation[0][1] is '1', but it must be a whole number of at least 0."),
     ({"participation": 1.5}, "participation is 1.5, but it must be a number above 0 and at most 1 or a list"),
@@ -186,7 +184,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pin_to": ["lyon"]}, "pin_to is ['lyon'], but it must be a dictionary such as {'site':"),
     ({"pin_to": {"site": 3}}, "pin_to.site is 3, but it must be a list"),
     ({"shard_weights": "equal"}, "shard_weights is 'equal', but it must be 'size' or 'uniform'."),
-    ({"autocast": "bfloat16"}, "autocast is 'bfloat16', but it must be True or False."),
+    ({"autocast": "float16"}, "autocast is 'float16', but it must be True or False or 'bfloat16'."),
     ({"resume": 1}, "resume is 1, but it must be True or False."),
     ({"threads_per_worker": 10**6}, "threads_per_worker is 1000000, but it must be a whole number of at least 1 and"),
     ({"scaling_config": -1}, "scaling_config is -1, but it must be a whole number of at least 0 and"),
@@ -205,9 +203,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"run_config": "x/" * 3000}, "run_config is 'x/x/"),
     ({"run_config": ""}, "run_config is '', but it must be a path or a ray.train.RunConfig or None."),
     ({"run_config": b"/tmp/run"}, "run_config is b'/tmp/run', but it must be a path"),
-    ({"replay": 3}, "replay is 3, but it must be a path or None."),
+    ({"replay": 3}, "replay is no argument of PisaTrainer: use asynchronous=Asynchronous(replay=...)."),
+    ({"evaluate": print}, "evaluate is no argument of PisaTrainer: use metrics."),
+    ({"batchsize": 3}, "batchsize is no argument of PisaTrainer: use batch_size."),
     ({"ray_address": 6379}, "ray_address is 6379, but it must be a text or None."),
-    ({"config": 3}, "config is 3, but it must be a dictionary or None."),
 ]
 
 

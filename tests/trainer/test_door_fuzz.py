@@ -21,7 +21,7 @@ import pisa_ray
 from pisa_ray import IID, SISA, ConfigError, Data, Distorted, Geometric, NonFiniteError, PisaTrainer
 from pisa_ray.algorithm import HessianDiagonal
 from pisa_ray.data import Distortion, Partition
-from pisa_ray.trainer.arguments import ARGUMENTS
+from pisa_ray.fields import rules
 
 ROWS = 20
 RANDOM = np.random.default_rng(0)
@@ -84,7 +84,7 @@ CLASSES = {
     for name in sorted(pisa_ray.__all__)
     if is_dataclass(kind := getattr(pisa_ray, name)) and name != "Result" and fields(kind)
 } | {"HessianDiagonal": HessianDiagonal}
-TARGETS: list[tuple[str, str]] = [("PisaTrainer", name) for name in (*ARGUMENTS, "scaling_config", "run_config")]
+TARGETS: list[tuple[str, str]] = [("PisaTrainer", name) for name in rules(PisaTrainer) if name != "opened"]
 TARGETS += [(name, field.name) for name, kind in CLASSES.items() for field in fields(kind) if field.init]
 
 

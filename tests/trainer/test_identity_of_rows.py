@@ -6,6 +6,7 @@ import pytest
 from runs import plain_net
 
 from pisa_ray import Data, Indices
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 CUT = ((0, 1, 2), (3, 4, 5, 6))
@@ -13,7 +14,7 @@ CUT = ((0, 1, 2), (3, 4, 5, 6))
 
 def identity(cut=CUT, **data):
     data = Data(train="digits", **data)
-    return prepare(model=plain_net, data=data, partition=Indices(cut), batch_size=2, seed=1).data_sha256
+    return prepare(Config(model=plain_net, data=data, partition=Indices(cut), batch_size=2, seed=1)).data_sha256
 
 
 @pytest.mark.parametrize(

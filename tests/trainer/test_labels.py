@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 from pisa_ray import IID, Data
 from pisa_ray.engine.job import Objective, classification_metrics
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.labels import LabelRange, classes_of, label_range
 from pisa_ray.trainer.prepare import prepare
 
@@ -29,7 +30,9 @@ def data(labels, **others) -> Data:
 
 
 def prepared(given: Data, outputs: int = 3, model: nn.Module | None = None, **arguments):
-    return prepare(model=model or nn.Linear(1, outputs), data=given, partition=IID(3), batch_size=4, **arguments)
+    return prepare(
+        Config(model=model or nn.Linear(1, outputs), data=given, partition=IID(3), batch_size=4, **arguments)
+    )
 
 
 def at(row: int, label, labels=LABELS) -> np.ndarray:
@@ -156,10 +159,10 @@ def test_more_classes_than_anybody_needs_are_refused_before_memory_is_taken():
 
 
 def test_classes_are_those_of_the_training_data():
-    opened = data(LABELS, test=at(25, 3)).open()
-    assert opened.outputs() == 3
+    given = data(LABELS, test=at(25, 3))
+    assert given.open().outputs() == 3
     with pytest.raises(ConfigError, match=r"In data\.test, row 25 of column 'y' is 3, but the model's 3 outputs"):
-        prepared(opened)
+        prepared(given)
     assert data(at(25, 29)).open().outputs() == 30
     assert data(LABELS / 2).open().outputs() == 1
 

@@ -13,6 +13,7 @@ from torch import nn
 from pisa_ray import ConfigError, Data, Indices
 from pisa_ray.algorithm import FedAdam, FedAvg, Scaffold, SyncOptimizer, memory_of
 from pisa_ray.trainer.changes import Asked, Changes
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -50,10 +51,12 @@ class Variates(Scaffold):
 def changes(method):
     return Changes(
         prepare(
-            model=lambda: nn.Linear(64, 10),
-            data=Data(train="digits"),
-            partition=Indices(((0, 1), (2, 3), (4, 5))),
-            algorithm=method,
+            Config(
+                model=lambda: nn.Linear(64, 10),
+                data=Data(train="digits"),
+                partition=Indices(((0, 1), (2, 3), (4, 5))),
+                algorithm=method,
+            )
         )
     )
 

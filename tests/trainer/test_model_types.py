@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from pisa_ray import IID, Data
 from pisa_ray.errors import ConfigError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 ROWS = 12
@@ -26,7 +27,7 @@ def linear() -> nn.Module:
 
 def prepared(x: torch.Tensor, model: nn.Module, **settings):
     data = Data(train=TensorDataset(x, LABELS), **settings)
-    return prepare(model=model, data=data, partition=IID(2), batch_size=4)
+    return prepare(Config(model=model, data=data, partition=IID(2), batch_size=4))
 
 
 PIXELS = TOKENS.to(torch.uint8).reshape(ROWS, 1, 2, 2)
@@ -94,5 +95,5 @@ def test_columns_of_token_numbers_are_told_so_too():
     model = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 2))
     settings = {"input": ["a", "b"], "label": "y"}
     with pytest.raises(ConfigError, match="store integers and set data"):
-        prepare(model=model, data=Data(train=table, **settings), partition=IID(2))
-    prepare(model=model, data=Data(train=table, dtype="int64", **settings), partition=IID(2))
+        prepare(Config(model=model, data=Data(train=table, **settings), partition=IID(2)))
+    prepare(Config(model=model, data=Data(train=table, dtype="int64", **settings), partition=IID(2)))

@@ -27,7 +27,7 @@ def largest(output, target):
 
 
 def run(path, **changes):
-    arguments = {"loss": "huber", "evaluate": None, "rounds": 2, "scaling_config": 0, "progress": False} | changes
+    arguments = {"loss": "huber", "metrics": None, "rounds": 2, "scaling_config": 0, "progress": False} | changes
     data = Data(train=(X, Y), test=(X, Y))
     algorithm = SISAD(sigma=10, rho=90)
     trainer = PisaTrainer(
@@ -58,11 +58,11 @@ def test_several_metrics_are_measured_together(tmp_path, monkeypatch):
     (tmp_path / "my_objectives.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     measured = run(
-        tmp_path / "a", loss="my_objectives:loss", evaluate=["my_objectives:distance", "my_objectives:largest"]
+        tmp_path / "a", loss="my_objectives:loss", metrics=["my_objectives:distance", "my_objectives:largest"]
     )
     assert {"test_distance", "test_largest"} <= measured.keys()
     with pytest.raises(ConfigError, match="metrics give 'distance' twice"):
-        run(tmp_path / "b", evaluate=["my_objectives:distance", "my_objectives:distance"])
+        run(tmp_path / "b", metrics=["my_objectives:distance", "my_objectives:distance"])
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_several_metrics_are_measured_together(tmp_path, monkeypatch):
     [
         ({"loss": "hubber"}, "loss is 'hubber', but it must be one of cross_entropy, mse, l1, huber, bce, or 'package"),
         ({"loss": nn.HuberLoss}, "loss is the class HuberLoss, but a function is needed"),
-        ({"evaluate": "f1"}, "evaluate is 'f1', but it must be accuracy, or 'package.module:function'."),
-        ({"evaluate": ["accuracy", 5]}, r"evaluate\[1\] is 5, but it must be a text or a function."),
+        ({"metrics": "f1"}, "metrics is 'f1', but it must be accuracy, or 'package.module:function'."),
+        ({"metrics": ["accuracy", 5]}, r"metrics\[1\] is 5, but it must be a text or a function."),
         ({"loss": "nowhere:f"}, "loss is 'nowhere:f', but it must be 'package.module:function'"),
     ],
 )

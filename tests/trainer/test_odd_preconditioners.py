@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pisa_ray import IID, PISA, ConfigError, Data
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
 
@@ -12,10 +13,12 @@ from pisa_ray.trainer.prepare import prepare
 def test_what_is_no_matrix_is_refused(gives):
     with pytest.raises(ConfigError, match=r"preconditioner gives .*, but it must give a number, a vector of"):
         prepare(
-            model=lambda: nn.Linear(64, 10),
-            data=Data(train="digits"),
-            partition=IID(2),
-            algorithm=PISA(sigma=1.0, rho=1.0, preconditioner=lambda curvature: gives),
+            Config(
+                model=lambda: nn.Linear(64, 10),
+                data=Data(train="digits"),
+                partition=IID(2),
+                algorithm=PISA(sigma=1.0, rho=1.0, preconditioner=lambda curvature: gives),
+            )
         )
 
 
@@ -26,4 +29,4 @@ def test_what_is_no_matrix_is_refused(gives):
 )
 def test_numbers_vectors_and_products_are_taken(gives):
     algorithm = PISA(sigma=1.0, rho=1.0, preconditioner=lambda curvature: gives)
-    prepare(model=lambda: nn.Linear(64, 10), data=Data(train="digits"), partition=IID(2), algorithm=algorithm)
+    prepare(Config(model=lambda: nn.Linear(64, 10), data=Data(train="digits"), partition=IID(2), algorithm=algorithm))

@@ -18,6 +18,7 @@ from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.errors import PisaError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 from pisa_ray.trainer.start import default_method
 
@@ -37,7 +38,7 @@ def one() -> nn.Module:
 def prepared(model=linear, train=CLASSES, **changes):
     arguments = {"partition": IID(2), "algorithm": SISA(sigma=1.0, rho=1.0), "batch_size": 8}
     data = Data(train=train, transform=changes.pop("transform", None), test=changes.pop("test", None))
-    return prepare(model=model, data=data, **(arguments | changes))
+    return prepare(Config(model=model, data=data, **(arguments | changes)))
 
 
 def hit(output, target):
@@ -52,7 +53,7 @@ def with_parameters(output, target):
 
 
 def measuring(values):
-    return {"loss": functional.cross_entropy, "evaluate": values}
+    return {"loss": functional.cross_entropy, "metrics": values}
 
 
 @pytest.mark.parametrize(
@@ -79,13 +80,13 @@ def measuring(values):
         (lambda o, t: {"rows": hit(o, t)}, "names a metric 'rows', but rows and loss"),
         (lambda o, t: {"loss": hit(o, t)}, "names a metric 'loss'"),
         (lambda o, t: {"worst_shard_loss": hit(o, t)}, "names a metric 'worst_shard_loss'"),
-        (hit, "evaluate returns a Tensor, but it must return a dict"),
-        (lambda o, t: None, "evaluate returns a NoneType"),
+        (hit, "metrics returns a Tensor, but it must return a dict"),
+        (lambda o, t: None, "metrics returns a NoneType"),
         (
             lambda o, t: {"accuracy": hit(o, t), **({"odd": hit(o, t)} if len(t) % 2 else {})},
             "returns odd for some rows",
         ),
-        (lambda o, t: {"accuracy": o.logits}, r"evaluate cannot be applied to an output of shape \(2, 3\) float32 and"),
+        (lambda o, t: {"accuracy": o.logits}, r"metrics cannot be applied to an output of shape \(2, 3\) float32 and"),
     ],
 )
 def test_metrics_that_are_not_one_number_a_row_are_refused_by_name(values, said):
@@ -108,7 +109,7 @@ def test_metrics_of_any_real_type_are_measured():
 
 def test_metrics_whose_names_change_in_the_middle_of_a_run_end_it():
     whole, part = {"rows": 2.0, "loss": 1.0, "hit": 1.0}, {"rows": 2.0, "loss": 1.0}
-    with pytest.raises(PisaError, match="evaluate returns hit for some rows and not for others"):
+    with pytest.raises(PisaError, match="metrics returns hit for some rows and not for others"):
         means([whole, part])
 
 
@@ -292,7 +293,7 @@ def test_a_dictionary_of_outputs_suits_a_loss_and_metrics_that_know_it():
     prepared(
         lambda: Around(lambda self, x, y: {"logits": y}),
         loss=lambda o, t: functional.cross_entropy(o["logits"], t),
-        evaluate=lambda o, t: {"accuracy": hit(o["logits"], t)},
+        metrics=lambda o, t: {"accuracy": hit(o["logits"], t)},
     )
 
 
@@ -334,7 +335,7 @@ def test_what_cannot_be_evaluated_on_the_test_data_is_found_at_once():
         return {"weighted": table[target - 3]}
 
     few = TensorDataset(INPUTS, torch.arange(24) % 2 + 3)
-    with pytest.raises(ConfigError, match=r"evaluate cannot be applied to .*IndexError"):
+    with pytest.raises(ConfigError, match=r"metrics cannot be applied to .*IndexError"):
         prepared(
             lambda: nn.Linear(4, 6), train=few, test=TensorDataset(INPUTS, torch.full((24,), 5)), **measuring(weighted)
         )

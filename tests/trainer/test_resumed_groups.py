@@ -40,5 +40,5 @@ def test_another_function_of_that_name_is_refused(tmp_path):
 def test_another_kind_is_said_before_its_numbers(tmp_path):
     trainer(tmp_path / "run", Groups(groups={"vectors": A, "rest": B})).fit()
     other = Groups(groups={"vectors": PISA(sigma=3, rho=57), "rest": B})
-    with pytest.raises(ConfigError, match=r"started with algorithm\.groups\.vectors\.kind = 'SISAD', not 'PISA'"):
+    with pytest.raises(ConfigError, match=r"started with algorithm\.groups\.vectors\.kind = 'sisa_d', not 'pisa'"):
         trainer(tmp_path / "run", other, resume=True, rounds=2).fit()

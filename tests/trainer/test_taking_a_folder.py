@@ -21,7 +21,7 @@ from pisa_ray.cli.main import main
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import StoppedWaitingError
 from pisa_ray.schedulers import SigmaSchedule
-from pisa_ray.trainer import trainer as trainers
+from pisa_ray.trainer import attempts as trainers
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run
 from pisa_ray.trainer.storage import check_storage

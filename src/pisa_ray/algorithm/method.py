@@ -18,8 +18,8 @@ from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.algorithm.layout import Layout
 from pisa_ray.algorithm.message import Message, Penalties
 from pisa_ray.algorithm.state import ShardState
+from pisa_ray.kinds import Kind
 from pisa_ray.later import torch
-from pisa_ray.options import Kind
 
 if TYPE_CHECKING:
     from pisa_ray.algorithm.methods.admm import AdmmRule

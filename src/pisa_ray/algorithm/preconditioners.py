@@ -19,8 +19,9 @@ from annotated_types import Ge, Le
 from pisa_ray import checks
 from pisa_ray.algorithm.curvature import Curvature
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import NotNegative
+from pisa_ray.kinds import Kind
 from pisa_ray.later import torch
-from pisa_ray.options import Kind, NotNegative
 
 Product: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 Q: TypeAlias = "float | torch.Tensor | Product"

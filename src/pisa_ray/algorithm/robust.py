@@ -23,8 +23,9 @@ from annotated_types import Ge, Lt
 from pisa_ray.algorithm.message import Message
 from pisa_ray.algorithm.method import Task
 from pisa_ray.algorithm.parts import DualState
+from pisa_ray.fields import Positive
+from pisa_ray.kinds import Kind
 from pisa_ray.later import torch
-from pisa_ray.options import Kind, Positive
 
 #: The number of entries, over all messages, that are compared at a time; each takes about 30 bytes.
 ENTRIES = 1 << 20

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pisa_ray.algorithm import rules
-from pisa_ray.options import Decay, Kind
+from pisa_ray.fields import Decay
+from pisa_ray.kinds import Kind
 
 
 class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm.second_moment",)):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from pisa_ray.checks import shown
-from pisa_ray.cli.config import Cluster, Config, Seed, check_places, checked, read, resolve
+from pisa_ray.cli.config import check_places, checked, read
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, Options, keys
+from pisa_ray.fields import Count, Key, every_key
+from pisa_ray.options import Options
+from pisa_ray.trainer.config import Config
 
 #: Keys of a train file that are said elsewhere in a comparison.
 _ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "seeds", "name": "name", "ray": "ray"}
@@ -26,11 +30,11 @@ class Comparison(Options):
     base: dict[str, Any]
     algorithms: dict[str, dict[str, Any]]
     partitions: dict[str, dict[str, Any]]
-    seeds: tuple[Seed, ...] = (0,)
+    seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
     equal: Literal["gradients", "bytes", "rounds"] = "gradients"
     score: str = "test_accuracy"
     concurrent: Count | None = None
-    ray: Cluster = field(default_factory=Cluster)
+    ray_address: Annotated[str | None, Key("ray.address")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +68,7 @@ class Spec:
         Raises:
             ConfigError: The first thing that is wrong, in one sentence.
         """
-        given = deepcopy({key: value for key, value in values.items() if value is not None or key != "ray"})
+        given = deepcopy(dict(values))
         for key in ("algorithms", "partitions"):
             if isinstance(given.get(key), Mapping):  # an empty row changes nothing; names such as 10 are text
                 given[key] = {str(name): {} if row is None else row for name, row in given[key].items()}
@@ -87,12 +91,14 @@ class Spec:
         Raises:
             ConfigError: The first thing that is wrong in it, named as in the comparison file.
         """
+        from pisa_ray.trainer.start import method_of
+
         try:
             config = checked(self._values(algorithm, partition, seed), self.folder)
-            resolve(config)
-            if config.stop.seconds is not None:
+            config = config.changed(algorithm=method_of(config))
+            if config.stop_seconds is not None:
                 raise ConfigError("stop.seconds would end cells by the clock, not by their work: leave it out.")
-            if config.checkpoint.storage is not None:
+            if config.run.storage_path is not None:
                 raise ConfigError("checkpoint.storage is not for comparisons: cells keep their checkpoints with --out.")
         except ConfigError as error:
             raise self.named(error, algorithm, partition) from error
@@ -126,7 +132,7 @@ class Spec:
             return ConfigError(f"algorithms.{algorithm}.{text}")
         if key in self.overrides(partition):
             return ConfigError(f"partitions.{partition}.{text}")
-        if key in self.file.base or key in keys(Config):
+        if key in self.file.base or any(key == known.partition(".")[0] for known in every_key(Config)):
             return ConfigError(f"base.{text}")
         return ConfigError(f"algorithms.{algorithm} on partitions.{partition}: {text}")
 

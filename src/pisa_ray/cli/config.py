@@ -3,192 +3,17 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge, Gt, Le
+from typing import Any
 
 from pisa_ray import checks
-from pisa_ray.algorithm.method import Method
-from pisa_ray.algorithm.robust import Robust
 from pisa_ray.cli.data import making
-from pisa_ray.cli.model import ModelSection
-from pisa_ray.data.partitions.partition import Partition
-from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, NotNegative, Options, Positive
-from pisa_ray.schedulers.schedule import SigmaSchedule
-from pisa_ray.trainer.data import Data
+from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.data import SPLITS, absolute, is_local
+from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.yaml_text import parse
-
-if TYPE_CHECKING:
-    from pisa_ray.trainer.settings import Run
-
-#: What of `data` names files.
-SPLITS = ("train", "test", "validation")
-
-_NAMES = checks.sequence(checks.text, "a list of names", least=1)
-
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers(Options):
-    """`workers: {min, max}`.
-
-    Attributes:
-        min: Fewest workers to start with.
-        max: Most workers; as many of them as there is room for are started.
-    """
-
-    min: Count = 1
-    max: Count
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max < self.min:
-            raise ConfigError(
-                f"Workers.min is {self.min} and Workers.max {self.max}, but it must be a range whose max is at least "
-                "its min."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop(Options):
-    """`stop`: reasons to end early.
-
-    Attributes:
-        seconds: Seconds of training after which the run stops.
-        test_accuracy: Test accuracy at which it stops.
-    """
-
-    seconds: Positive | None = None
-    test_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
-
-
-@dataclass(kw_only=True)
-class Checkpoints(Options):
-    """`checkpoint`: how often, how many and which stay, and where.
-
-    Attributes:
-        every: Rounds between two; null: only at the end.
-        keep: How many of the latest stay; null: all.
-        best_by: A metric by which one more stays, the best.
-        order: Whether more of it is better.
-        storage: A URI that takes the checkpoints, in a folder with the run's name.
-    """
-
-    every: Count | None = 50
-    keep: Count | None = 2
-    best_by: str | None = None
-    order: Literal["max", "min"] = "max"
-    storage: str | None = None
-
-    def build(self, out: Path, max_failures: int) -> Run:
-        """The run directory and what is kept there, as the trainer takes it."""
-        from pisa_ray.engine.files import Folder
-        from pisa_ray.trainer.settings import Run
-
-        storage = None
-        if self.storage is not None:
-            above = Folder.of(self.storage)
-            if above.is_local:
-                raise ConfigError(
-                    f"checkpoint.storage is {self.storage!r}, but it must be a URI such as s3://bucket/prefix; for a "
-                    "local or shared folder use --out."
-                )
-            storage = above / out.resolve().name
-        return Run(out, self.keep, max_failures, self.best_by, self.order, storage)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AsynchronousRounds(Asynchronous):
-    """`asynchronous`: rounds that do not wait for all shards.
-
-    Attributes:
-        replay: The arrivals.jsonl of an asynchronous run that is to be repeated.
-    """
-
-    replay: str | None = None
-
-    def build(self) -> Asynchronous:
-        """The rule alone."""
-        return Asynchronous(quorum=self.quorum, staleness=self.staleness, deadline=self.deadline)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster(Options):
-    """`ray`: where the cluster is.
-
-    Attributes:
-        address: As in ray.init; null: a cluster on this machine.
-    """
-
-    address: str | None = None
-
-
-@dataclass(kw_only=True)
-class Config(Options):
-    """The whole file; docs/configuration.md has its keys."""
-
-    name: str | None = None
-    seed: Seed = 0
-    data: Data
-    partition: Partition
-    model: ModelSection
-    algorithm: Method | None = None
-    sigma_schedule: SigmaSchedule | None = None
-    loss: str | None = None
-    metrics: Annotated[str | tuple[str, ...], checks.text | _NAMES] | None = None
-    rounds: Count = 200
-    batch_size: Count | Literal["full"] = 64
-    micro_batch_size: Count | None = None
-    clip_norm: Positive | None = None
-    autocast: Annotated[bool | str, checks.no | checks.choice("bfloat16")] = False
-    shard_weights: Literal["size", "uniform"] = "size"
-    participation: Annotated[float, Gt(0), Le(1)] | tuple[tuple[int, ...], ...] = 1.0
-    asynchronous: AsynchronousRounds | None = None
-    pin_to: dict[str, tuple[str | None, ...]] | None = None
-    robust: Robust | None = None
-    evaluate_every: Count = 20
-    workers: Annotated[int, Ge(0)] | Workers = 1
-    threads_per_worker: Count = 1
-    compiled: bool | None = None
-    cpus_per_worker: NotNegative = 1.0
-    gpus_per_worker: NotNegative = 0.0
-    worker_labels: dict[str, str] = field(default_factory=dict)
-    patience: NotNegative = 300.0
-    frozen_after: Positive = 30.0
-    max_failures: Annotated[int, Ge(-1)] = -1
-    exact: bool = True
-    stop: Stop = field(default_factory=Stop)
-    checkpoint: Checkpoints = field(default_factory=Checkpoints)
-    ray: Cluster = field(default_factory=Cluster)
-
-    @classmethod
-    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: sections may be left empty, `algorithm` may be auto, or groups without a kind."""
-        values = {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
-        algorithm = values.get("algorithm")
-        if isinstance(algorithm, dict) and "groups" in algorithm:
-            if (kind := algorithm.get("kind", "grouped")) != "grouped":
-                raise ConfigError(
-                    f"algorithm.kind is {kind!r}, but algorithm has groups, each with a kind: leave it out."
-                )
-            values["algorithm"] = {"kind": "grouped"} | algorithm
-        if algorithm in ("auto", {"kind": "auto"}):
-            values["algorithm"] = None
-        return values
-
-    def written(self) -> dict[str, Any]:
-        """See Options."""
-        section: dict[str, Any] = super().written()
-        return section if self.algorithm is not None else section | {"algorithm": {"kind": "auto"}}
-
-
-#: Sections that may be left empty: their defaults apply.
-_OPTIONAL = ("algorithm", "sigma_schedule", "stop", "checkpoint", "ray")
 
 
 def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -> Config:
@@ -227,7 +52,7 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: it should be a list of `key: value` lines.")
     for setting in settings or ():
-        _override(values, setting)
+        override(values, setting)
     return values
 
 
@@ -246,12 +71,16 @@ def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config
         ConfigError: The first thing that is wrong, in one sentence.
     """
     config: Config = Config.read(values, "")
-    config.data = replace(config.data, **{name: _absolute(getattr(config.data, name), base) for name in SPLITS})
+    changes: dict[str, Any] = {
+        "data": replace(config.data, **{name: absolute(getattr(config.data, name), base) for name in SPLITS})
+    }
     if config.asynchronous is not None and config.asynchronous.replay is not None:
         place = str((base / config.asynchronous.replay).resolve())
-        config.asynchronous = replace(config.asynchronous, replay=place)
-    if config.model.weights is not None:
-        config.model = replace(config.model, weights=str((base / config.model.weights).resolve()))
+        changes["asynchronous"] = replace(config.asynchronous, replay=place)
+    model = section(config)
+    if model.weights is not None:
+        changes["model"] = replace(model, weights=str((base / model.weights).resolve()))
+    config = config.changed(**changes)
     if look:
         check_places(config)
     return config
@@ -266,53 +95,18 @@ def check_places(config: Config) -> None:
     for name in SPLITS:
         given = getattr(config.data, name)
         for place in given if isinstance(given, list | tuple) else [given]:
-            if _is_local(place) and not there(place) and not glob.glob(place):
+            if is_local(place) and not there(place) and not glob.glob(place):
                 raise ConfigError(
                     f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
                     f"configuration file, or an absolute one{making(place)}."
                 )
-    config.model.check_place()
+    section(config).check_place()
 
 
-def _is_local(place: Any) -> bool:
-    return isinstance(place, str) and "://" not in place and place not in ("digits", "digits:test")
-
-
-def _absolute(place: Any, base: Path) -> Any:
-    if isinstance(place, list | tuple):
-        return [_absolute(one, base) for one in place]
-    return str((base / place).resolve()) if _is_local(place) else place
-
-
-def note_planned_rounds(config: Config, planned: int | None = None) -> None:
-    """Write down the method, and what is planned over the run's rounds, to be recorded and compared on a resume.
-
-    Args:
-        config: Changed in place.
-        planned: The rounds that a run which is resumed was planned over; None: `rounds`.
-    """
-    from pisa_ray.trainer.start import automatic_schedule
-
-    method = resolve(config)
-    schedule = config.sigma_schedule or automatic_schedule(method)
-    config.sigma_schedule = schedule.over(planned or config.rounds)
-
-
-def resolve(config: Config) -> Method:
-    """Write down the method, where that is to suit the model, and return it.
-
-    Raises:
-        ConfigError: model.factory cannot be imported.
-    """
-    if config.algorithm is None:
-        config.algorithm = config.model.default_method()
-    return config.algorithm
-
-
-def plain(config: Config) -> dict[str, Any]:
-    """The configuration as it is written to config.yaml: every key with its value, defaults included."""
-    written: dict[str, Any] = config.written()
-    return written
+def section(config: Config) -> ModelSection:
+    """Return the model of a configuration that was read from a file."""
+    assert isinstance(config.model, ModelSection)  # noqa: S101  (for the type checker)
+    return config.model
 
 
 def there(path: str) -> bool:
@@ -323,7 +117,12 @@ def there(path: str) -> bool:
         return False
 
 
-def _override(values: dict[str, Any], setting: str) -> None:
+def override(values: dict[str, Any], setting: str) -> None:
+    """Override a file's values by a setting as `--set` has it.
+
+    Raises:
+        ConfigError: It is none.
+    """
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"--set {setting} is not a setting: write --set key.path=value.")

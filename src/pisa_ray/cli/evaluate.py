@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pisa_ray.checks import shown
-from pisa_ray.cli.recorded import made_by_train, prepared
+from pisa_ray.cli.recorded import prepared
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.flat_model import load_weights, weights_sha256
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.changes import Changes
-from pisa_ray.trainer.describe import check_data
+from pisa_ray.trainer.resume import check_data
 from pisa_ray.trainer.run_directory import RunDirectory
 
 
 def evaluate(
-    run_dir: Path, *, trust: bool = False, train: str | None = None, test: str | None = None
+    run_dir: Path,
+    *,
+    trust: bool = False,
+    train: str | None = None,
+    test: str | None = None,
+    model: str | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate `model.safetensors` of a run, in this process.
 
@@ -29,6 +35,8 @@ def evaluate(
         trust: Whether code may be run that it names and that is of no installed package.
         train: Where the training data lie now; None: where they did.
         test: The same of the test data.
+        model: "package.module:function" that makes the model; None: what the run recorded.
+        settings: What else is said in place of what the run recorded, as "key.path=value".
 
     Returns:
         weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
@@ -36,21 +44,17 @@ def evaluate(
         that was part of the problem at the end.
 
     Raises:
-        ConfigError: It is not a run of the command line, has no saved model yet, or has another one than its
-            result.json says, or the data do not hold what they did.
+        ConfigError: It is no run, has no saved model yet, or has another one than its result.json says, or names what
+            is not there or has no name, or the data do not hold what they did.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
-    if not made_by_train(recorded):
-        raise ConfigError(
-            f"{run_dir} was not made by pisa-ray train: its config.yaml does not say how to open the data."
-        )
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
-    began = prepared(recorded, run_dir.resolve(), trust=trust, train=train, test=test)
+    began = prepared(recorded, run_dir.resolve(), trust=trust, train=train, test=test, model=model, settings=settings)
     _check_data(directory, began.partition["data"])
     job = Changes(began).again(directory.records.changes())
-    with borrowed_process(job.threads):
+    with borrowed_process(job.threads_per_worker):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)
         digest = weights_sha256(worker.model.module)

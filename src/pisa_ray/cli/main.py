@@ -10,7 +10,7 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +69,13 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose complaints are escaped."""
+    """One whose complaints are escaped, and whose help may end in more than its arguments."""
+
+    more: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """See argparse."""
+        return super().format_help() + (f"\n{self.more()}" if self.more else "")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """See argparse."""
@@ -105,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace the run that is in the run directory")
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(run=_train)
+    train.more = _keys
 
     compare = commands.add_parser("compare", help="run algorithms x partitions x seeds at equal work")
     compare.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to compare; see docs/compare.md")
@@ -144,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--data", metavar="PATH", help="where the training data lie now, if they were moved")
     evaluate.add_argument("--test", metavar="PATH", help="where the test data lie now, if they were moved")
+    evaluate.add_argument("--model", metavar="MODULE:FUNCTION", help="makes the model, if the run could not record it")
+    evaluate.add_argument("--set", action="append", metavar="KEY=VALUE", help="say what else it could not record")
     _add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -156,6 +165,12 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_data(commands)
     return parser
+
+
+def _keys() -> str:
+    from pisa_ray.cli.keys import text
+
+    return text()
 
 
 def _add_data(commands: Any) -> None:
@@ -191,7 +206,7 @@ def _train(options: argparse.Namespace) -> int:
     config = load(options.config, options.set, look=True)
     from pisa_ray.cli.train import train
 
-    out = _out(options, config.name)
+    out = _out(options, config.run.name)
     again = {"resume": options.resume, "overwrite": options.overwrite}
     result = train(config, out, **again, progress=not options.quiet)
     answer(f"{result.status} after {result.metrics['rounds']} rounds in {result.metrics['seconds']:.1f} s")
@@ -291,7 +306,8 @@ def _shards(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from pisa_ray.cli.evaluate import evaluate, table
 
-    measured = evaluate(options.run_dir, trust=options.trust, train=options.data, test=options.test)
+    now = {"train": options.data, "test": options.test, "model": options.model, "settings": options.set or ()}
+    measured = evaluate(options.run_dir, trust=options.trust, **now)
     return 0 if answer(_json(measured) if options.json else table(measured)) else 1
 
 

@@ -1,23 +1,36 @@
-"""What a run of pisa-ray train began with, from its run directory, which need not be one's own."""
+"""What a run began with, from its run directory, which need not be one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked
-from pisa_ray.cli.train import job_arguments
+from pisa_ray.cli.config import checked, override, section
 from pisa_ray.cli.trust import check_installed
 from pisa_ray.errors import ConfigError
+from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.prepare import Prepared, prepare
 
+#: How `evaluate` is told what a run that was begun in Python could not record.
+_REMEDIES = {
+    "model.factory": "--model package.module:function",
+    "data.train": "--data PATH",
+    "data.test": "--test PATH",
+}
 
-def made_by_train(recorded: dict[str, Any]) -> bool:
-    """Whether a config.yaml is that of pisa-ray train, and not PisaTrainer's own description of its arguments."""
-    data = recorded.get("data")
-    return isinstance(data, dict) and "dataset" in data
+
+def unnamed(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """What a run could not record by name, such as a lambda: its key, and what is known of it."""
+    for key, value in recorded.items():
+        if isinstance(value, Mapping):
+            yield from unnamed(value, f"{path}{key}.")
+        else:
+            yield from (
+                (f"{path}{key}", one) for one in (value if isinstance(value, list) else [value]) if is_unnamed(one)
+            )
 
 
 def _references(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -32,7 +45,14 @@ def _references(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
 
 
 def prepared(
-    recorded: dict[str, Any], run_dir: Path, *, trust: bool, train: str | None = None, test: str | None = None
+    recorded: Mapping[str, Any],
+    run_dir: Path,
+    *,
+    trust: bool,
+    train: str | None = None,
+    test: str | None = None,
+    model: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Prepared:
     """What a run began with; weights that it started from and validation data of their own need not exist.
 
@@ -42,28 +62,57 @@ def prepared(
         trust: Whether code may be run that config.yaml names and that is of no installed package.
         train: Where the training data lie now, a path or URI; None: where they did.
         test: The same of the test data.
+        model: "package.module:function" that makes the model; None: what config.yaml names.
+        settings: What else is said in place of config.yaml, as "key.path=value".
 
     Raises:
-        ConfigError: It names such code, or something that it names is not there.
+        ConfigError: It names such code, or something that it names is not there, or has no name.
     """
+    values = _said(recorded, {"--data": ("train", train), "--test": ("test", test)}, model, settings)
+    for key, what in unnamed(values):
+        remedy = _REMEDIES.get(key, f"--set {key}=...")
+        raise ConfigError(
+            f"{key} was {what[1:-1]} when the run was begun, which config.yaml cannot name: give {remedy}."
+        )
     if not trust:
+        said = dict(_references(values))
         for key, reference in _references(recorded):
-            check_installed(reference, key, run_dir)
-    config = checked(recorded, run_dir)
-    config.model = replace(config.model, weights=None)
-    if isinstance(config.data.validation, str):
-        config.data = replace(config.data, validation=None)
-    for name, option, now in (("train", "--data", train), ("test", "--test", test)):
-        if now is not None and getattr(config.data, name) in (None, "digits", "digits:test"):
-            raise ConfigError(f"{option} is {now!r}, but the run has no data.{name} that could lie elsewhere.")
-        place = getattr(config.data, name) if now is None else now
-        if place is not None and "://" not in place and not place.startswith("digits") and not Path(place).exists():
+            if said.get(key) == reference:  # and not in the command
+                check_installed(reference, key, run_dir)
+    try:
+        config = checked(values, run_dir)
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir}/config.yaml does not say what was run: {error}") from error
+    for name, option in (("train", "--data"), ("test", "--test")):
+        place = getattr(config.data, name)
+        if (
+            isinstance(place, str)
+            and "://" not in place
+            and not place.startswith("digits")
+            and not Path(place).exists()
+        ):
             raise ConfigError(
                 f"data.{name} is {place!r}, but there is nothing: say where they lie now by {option} PATH."
             )
+    return prepare(config.changed(model=replace(section(config), weights=None)))
+
+
+def _said(
+    recorded: Mapping[str, Any], moved: Mapping[str, tuple[str, str | None]], model: str | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """What config.yaml says, with what the command says in its place."""
+    values: dict[str, Any] = deepcopy(dict(recorded))
+    data = values.get("data")
+    data = data if isinstance(data, dict) else {}
+    for option, (name, now) in moved.items():
         if now is not None:
-            moved: dict[str, Any] = {name: now if "://" in now else str(Path(now).absolute())}
-            config.data = replace(config.data, **moved)
-    arguments = job_arguments(config)
-    threads = arguments.pop("threads_per_worker")
-    return prepare(**arguments, threads=threads)
+            if data.get(name) is None:
+                raise ConfigError(f"{option} is {now!r}, but the run has no data.{name} that could lie elsewhere.")
+            data[name] = now if "://" in now else str(Path(now).absolute())
+    if not isinstance(data.get("validation"), int | float):
+        data["validation"] = None
+    if model is not None:
+        values["model"] = {"factory": model}
+    for setting in settings:
+        override(values, setting)
+    return values

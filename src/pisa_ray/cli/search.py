@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from pisa_ray.cli.config import Cluster, Config, check_places, checked, note_planned_rounds, put, read
+from pisa_ray.cli.config import check_places, checked, put, read
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, Options
+from pisa_ray.fields import Count, Key
+from pisa_ray.options import Options
+from pisa_ray.trainer.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ class Tuning(Options):
     every: Count = 20
     concurrent: Count | None = None
     seed: Annotated[int, Ge(0)] = 0
-    ray: Cluster = field(default_factory=Cluster)
+    ray_address: Annotated[str | None, Key("ray.address")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,9 +138,9 @@ class Search:
         Raises:
             ConfigError: The first thing that is wrong in it.
         """
-        config = checked(self._values(chosen), self.folder)
-        note_planned_rounds(config)
-        return config
+        from pisa_ray.trainer.start import settled
+
+        return settled(checked(self._values(chosen), self.folder))
 
     def _values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         values = {"workers": 0, **deepcopy(self.file.base)}

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pisa_ray.cli.config import checked
-from pisa_ray.cli.recorded import made_by_train, prepared
+from pisa_ray.cli.recorded import prepared, unnamed
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.run_directory import RunDirectory
@@ -28,7 +28,7 @@ def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config_while_running()
-    if made_by_train(recorded):
+    if not any(unnamed(recorded)):  # else the run itself will say what cannot be
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None
         changes = Changes(prepared(recorded, directory.path, trust=trust), replaying=replaying)

@@ -19,26 +19,18 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from pisa_ray.actors import RayResources, ray_session
 from pisa_ray.actors.imports import import_from
-from pisa_ray.cli.config import Config, plain
 from pisa_ray.cli.search import Search, Tuning
-from pisa_ray.cli.train import job_arguments, scaling
 from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.named import current_folder, given_in
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.trainer import PisaTrainer
 from pisa_ray.tuning import PisaTrainable, reserve
 
 
 def _arguments(spec: Search, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Those of PisaTrainer."""
-    config = spec.config(chosen)
-    return {
-        **job_arguments(config),
-        "rounds": config.rounds,
-        "sigma_schedule": config.sigma_schedule,
-        "scaling_config": scaling(config),
-        "checkpoint_every": None,
-    }
+    return spec.config(chosen).changed(checkpoint_every=None).arguments()
 
 
 def check(spec: Search) -> None:
@@ -48,12 +40,13 @@ def check(spec: Search) -> None:
         ConfigError: It does not; or the metric is not measured.
     """
     with tempfile.TemporaryDirectory() as folder:
-        trainer = PisaTrainer(**_arguments(spec, spec.first()), run_config=Path(folder) / "run", progress=False)
-    if spec.file.metric not in trainer.metrics:
+        arguments = _arguments(spec, spec.first()) | {"run_config": Path(folder) / "run"}
+        trainer = PisaTrainer(**arguments, progress=False)
+    if spec.file.metric not in trainer.measured:
         remedy = ", or set base.data.validation." if spec.file.metric.startswith("validation") else "."
         raise ConfigError(
             f"metric is {spec.file.metric}, but the runs do not measure it: use one of "
-            f"{', '.join(trainer.metrics)}{remedy}"
+            f"{', '.join(trainer.measured)}{remedy}"
         )
     if spec.file.metric.startswith("test"):
         raise ConfigError("metric is of test rows, by which nothing should be chosen: set base.data.validation.")
@@ -88,13 +81,13 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         raise ConfigError(f"{out} holds a search: use --resume.")
     check(spec)
     cores = os.cpu_count() or 1
-    with ray_session(cores, cores, RayResources(), file.ray.address, hanging=lambda text: None):
+    with ray_session(cores, cores, RayResources(), file.ray_address, hanging=lambda text: None):
         return _search(spec, out, resume=resume, progress=progress)
 
 
 def _search(spec: Search, out: Path, *, resume: bool, progress: bool) -> str:
     file = spec.file
-    scale = scaling(spec.config(spec.first()))
+    scale = spec.config(spec.first()).scaling
     trainable = tune.with_parameters(
         PisaTrainable, build=partial(_build, spec, sys.path, current_folder()), every=file.every
     )
@@ -172,5 +165,5 @@ def _write(spec: Search, results: Any, out: Path) -> None:
         values = [row["settings"].get(name, row.get(name)) for name in names]
         lines.append("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values) + " |")
     folder.write("table.md", ("\n".join(lines) + "\n").encode())
-    best = plain(spec.config(rows[0]["settings"]))
+    best = spec.config(rows[0]["settings"]).written()
     folder.write("best.yaml", yaml.safe_dump(best, sort_keys=False, allow_unicode=True).encode())

@@ -9,8 +9,11 @@ from pisa_ray.algorithm.robust import Robust
 from pisa_ray.data.distortions.distortion import Distortion
 from pisa_ray.data.partitions.partition import Partition
 from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.options import Kind, Options
+from pisa_ray.fields import keys
+from pisa_ray.kinds import Kind
+from pisa_ray.options import Options
 from pisa_ray.schedulers.schedule import SigmaSchedule
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import Data
 
 #: For each key of the file the family, or the class, that its section stands for.
@@ -34,12 +37,7 @@ _WORDS = {
     r"the label selector of scaling_config": "worker_labels",
     r"scaling_config": "workers",
     r"checkpoint_score_attribute": "checkpoint.best_by",
-    r"checkpoint_every": "checkpoint.every",
-    r"stop_seconds": "stop.seconds",
-    r"stop_test_accuracy": "stop.test_accuracy",
-    r"ray_address": "ray.address",
-    r"evaluate": "metrics",
-    r"replay is": "asynchronous.replay is",
+    **{name: key for key, name in keys(Config).items() if key != name},
     r"partition\.distortion": "partition.distort",
     r"partition\.distort is ([a-z]\w*)": r"partition.distort.kind is \1",
     r"a text": "text in quotes",

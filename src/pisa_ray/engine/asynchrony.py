@@ -12,14 +12,16 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
+from pisa_ray import checks
 from pisa_ray.engine.json_text import parse
 from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Options, Positive
+from pisa_ray.fields import Positive
+from pisa_ray.options import Options
 
 #: (shard, version): a step of a shard at w^version.
 Step = tuple[int, int]
@@ -36,11 +38,19 @@ class Asynchronous(Options):
         staleness: tau >= 0: the message of a shard in the sum that makes w^{t+1} is from round t - tau or later; an
             older shard is waited for. With 0 every shard reports in every round.
         deadline: Seconds after which a round ends with what has arrived, if anything has; None: it waits.
+        replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit; None: none is.
     """
+
+    text: ClassVar[str] = "a rule such as Asynchronous(quorum=0.5)"
 
     quorum: Annotated[float, Gt(0), Le(1)] = 0.5
     staleness: Annotated[int, Ge(0)] = 10
     deadline: Positive | None = None
+    replay: Annotated[str | None, checks.path | checks.nothing] = None
+
+    def by_key(self) -> dict[str, Any]:
+        """See Options: the path is absolute, so that it is found from anywhere."""
+        return super().by_key() | {"replay": None if self.replay is None else str(Path(self.replay).absolute())}
 
     def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
         """Whether a round may end.
@@ -93,13 +103,13 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
                 last[shard] = version
     except OSError as error:
         raise ConfigError(
-            f"replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
+            f"Asynchronous.replay is {path}, but it cannot be read ({error.strerror}): give a run's arrivals.jsonl."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
+            f"Asynchronous.replay is {path}, but that is not the log of such a run ({error}): give the arrivals.jsonl "
             "of a run with the same shards and staleness."
         ) from error
     if not found or sorted(found) != list(range(1, len(found) + 1)):
-        raise ConfigError(f"replay is {path}, but rounds are missing in it: give the log of a whole run.")
+        raise ConfigError(f"Asynchronous.replay is {path}, but rounds are missing in it: give the log of a whole run.")
     return found

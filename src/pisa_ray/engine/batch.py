@@ -71,7 +71,7 @@ class ShardBatch:
         start, model = time.perf_counter(), self._model
         self._go_to(point)
         model.module.eval()
-        autocast = torch.autocast(self.inputs.device.type, dtype=torch.bfloat16, enabled=self._job.autocast)
+        autocast = torch.autocast(self.inputs.device.type, dtype=torch.bfloat16, enabled=bool(self._job.autocast))
         with Features(model.module) as features, autocast:
             model.module(self.inputs)
         model.module.train()

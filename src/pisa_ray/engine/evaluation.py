@@ -42,7 +42,7 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | Non
         x, y = job.preprocess(to_device(x, device), training=False), to_device(y, device)
         if distort is not None:
             x, y = distort(x, y, positions)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.autocast):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bool(job.autocast)):
             output = model.module(x)
             loss = job.objective.loss(output, y)
         check_inputs(job, x, loss.item())

@@ -101,6 +101,11 @@ class Folder:
         kind = re.split(r"[:+]", self.filesystem.type_name)[-1]  # what Python implements is called py::fsspec+name
         return self.path if self.is_local else f"{kind}://{self.path}"
 
+    @property
+    def above(self) -> Folder:
+        """The folder that it is in."""
+        return Folder(self.path.rpartition("/")[0], self.filesystem)
+
     def __truediv__(self, name: str) -> Folder:
         return Folder(self._at(name), self.filesystem)
 

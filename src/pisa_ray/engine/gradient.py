@@ -42,7 +42,7 @@ def gradient(
     total, step = 0.0, job.micro_batch_size or len(y)
     for start in range(0, len(y), step):
         part = slice(start, start + step)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=job.autocast):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bool(job.autocast)):
             loss = job.objective.loss(model.module(x[part]), y[part])
         share = len(y[part]) / len(y)
         goal = loss if term is None else loss + term(part)

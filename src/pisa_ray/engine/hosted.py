@@ -57,7 +57,8 @@ def read_rows(job: Job, shards: Sequence[int]) -> dict[int, ShardRows]:
             rows.setdefault(i, []).append(read.take(np.arange(start, start + len(ids))))
             start += len(ids)
         for i, (training, held_out) in rows.items():
-            found[i] = ShardRows(training, held_out, BatchStream(job.seed, i, len(job.shards[i]), job.batch_size))
+            size = job.batch_size if isinstance(job.batch_size, int) else None
+            found[i] = ShardRows(training, held_out, BatchStream(job.seed, i, len(job.shards[i]), size))
     return found
 
 

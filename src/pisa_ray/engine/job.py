@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pisa_ray.algorithm import Layout, Method, Robust, RowLayout
+from pisa_ray.algorithm import Layout, Method, RowLayout
 from pisa_ray.data import Distortion, Origin, Preprocess, Source
-from pisa_ray.engine.asynchrony import Asynchronous
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.numerics import seed_globals
-from pisa_ray.engine.participation import Participation, reporters
+from pisa_ray.engine.options import Batching, Membership
+from pisa_ray.engine.participation import reporters
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
@@ -59,8 +59,8 @@ class Joined:
     round: int
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Batching, Membership):
     """A run's mathematics and data.
 
     Attributes:
@@ -77,18 +77,7 @@ class Job:
         validation: A separate validation source, or None.
         test: The test source, or None.
         distortions: What is done to the shards' rows, in this order.
-        batch_size: Rows of a mini-batch; None: all.
-        participation: Which shards report in a round, from the second on.
-        asynchronous: When a round ends that does not wait for all shards; None: it waits for its reporters.
-        pinned: Whether some shards may not leave their place, so that they are absent while it is away.
-        robust: What is done against bad shards, or None.
-        micro_batch_size: Rows per backward pass; None: the whole batch at once.
-        clip_norm: Largest norm of a shard's gradient; None: any.
-        autocast: Whether forward passes run in bfloat16 autocast.
         evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on who does them.
-        threads: Threads of a worker's numeric work.
-        compiled: Whether steps are compiled, see algorithm.compiled; it changes no bit.
-        seed: Seed of everything.
     """
 
     model: Callable[[], nn.Module]
@@ -104,18 +93,10 @@ class Job:
     distortions: tuple[Distortion, ...] = ()
     validation: Source | None = None
     test: Source | None = None
-    batch_size: int | None = 64
-    participation: Participation = 1.0
-    asynchronous: Asynchronous | None = None
-    pinned: bool = False
-    robust: Robust | None = None
-    micro_batch_size: int | None = None
-    clip_norm: float | None = None
-    autocast: bool = False
     evaluation_rows: int = 1000
-    threads: int = 1
-    compiled: bool | None = None
-    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """What the user has given was checked where it was."""
 
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
         """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
@@ -182,7 +163,8 @@ class Job:
         """
         if self.robust is not None and not self.clips:
             return True
-        return self.method.remembers and (self.participation != 1 or self.asynchronous is not None or self.pinned)
+        some = self.participation != 1 or self.asynchronous is not None or self.pin_to is not None
+        return self.method.remembers and some
 
     def rows(self, layout: Layout, buffers: int) -> RowLayout:
         """The layout of this job's messages, given that of w and b."""
@@ -195,8 +177,7 @@ class Job:
 
     def batch_rows(self, shard: int) -> int:
         """Rows of a mini-batch of a shard."""
-        rows = len(self.shards[shard])
-        return min(self.batch_size or rows, rows)
+        return self.batch_of(len(self.shards[shard]))
 
     def distort(
         self, x: torch.Tensor, y: torch.Tensor, shard: int, rows: np.ndarray, batch: int | None = None

@@ -35,7 +35,7 @@ def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
     """
     if not isinstance(values, Mapping):
         raise PisaError(
-            f"evaluate returns a {type(values).__name__}, but it must return a dict of one number a row by name: "
+            f"metrics returns a {type(values).__name__}, but it must return a dict of one number a row by name: "
             'return {"accuracy": (output.argmax(1) == target)}, for example.'
         )
     for name, numbers in values.items():
@@ -53,17 +53,17 @@ def check_same_names(names: Collection[str], before: Collection[str]) -> None:
     differing = sorted(set(names) ^ set(before))
     if differing:
         raise PisaError(
-            f"evaluate returns {', '.join(differing)} for some rows and not for others, but a mean over all rows "
+            f"metrics returns {', '.join(differing)} for some rows and not for others, but a mean over all rows "
             "needs every row: return the same names each time."
         )
 
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise PisaError(f"evaluate names a metric {name!r}, but a name must be printable text: use a str.")
+        raise PisaError(f"metrics names a metric {name!r}, but a name must be printable text: use a str.")
     if name in _TAKEN or name.startswith(_PREFIX):
         raise PisaError(
-            f"evaluate names a metric {name!r}, but {' and '.join(_TAKEN)}, and names that begin with {_PREFIX}, are "
+            f"metrics names a metric {name!r}, but {' and '.join(_TAKEN)}, and names that begin with {_PREFIX}, are "
             "taken: use another name."
         )
 
@@ -86,6 +86,6 @@ def _check_numbers(name: str, numbers: Any, rows: int) -> None:
     else:
         given, remedy = f"a tensor of shape {tuple(numbers.shape)}", _NO_MEAN
     raise PisaError(
-        f"evaluate returns {name!r} as {given}, but it must be one number a row, a tensor of shape ({rows},) for "
+        f"metrics returns {name!r} as {given}, but it must be one number a row, a tensor of shape ({rows},) for "
         f"{rows} rows: {remedy}."
     )

@@ -9,7 +9,7 @@ from pisa_ray.data import generator
 from pisa_ray.errors import ConfigError
 
 #: The share p of the shards; or who reports in round 2, 3 and so on, from the first list again after the last.
-Participation = float | tuple[tuple[int, ...], ...]
+Participation = float | Sequence[Sequence[int]]
 
 
 def reporters(participation: Participation, shards: Sequence[int], seed: int, round_: int) -> Sequence[int]:
@@ -24,7 +24,7 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
     """
     if participation == 1 or round_ == 1 or not shards:
         return shards
-    if isinstance(participation, tuple):
+    if not isinstance(participation, int | float):
         present = set(shards)
         return [i for i in participation[(round_ - 2) % len(participation)] if i in present] or shards
     m = len(shards)
@@ -34,7 +34,7 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
 
 def share_reporting(participation: Participation, shards: int) -> float:
     """The share of m shards that report in a round after the first, on average."""
-    if isinstance(participation, tuple):
+    if not isinstance(participation, int | float):
         return sum(map(len, participation)) / len(participation) / shards
     return max(1, round(participation * shards)) / shards
 

@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(self, job: Job, *, gpu: bool = False, process_is_ours: bool = True) -> None:
         if process_is_ours:
-            set_numerics(job.threads)
+            set_numerics(job.threads_per_worker)
         self.job = job
         device = choose_device(gpu)
         if device.type == "cuda":
@@ -264,7 +264,7 @@ class Worker:
 
     def prefetch(self, shards: Iterable[int]) -> None:
         """Make hosted shards' next mini-batches ahead, unless they are all of the rows."""
-        if self.job.batch_size is None:
+        if self.job.batch_size == "full":
             return
         for i in (i for i in set(shards) & set(self.shards) if self.shards[i].rows is not None):
             count = self.shards[i].state.reports * self.job.steps(i)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from pisa_ray.options import Count, Decay, NotNegative, Positive
+from pisa_ray.fields import Count, Decay, NotNegative, Positive
 from pisa_ray.schedulers.schedule import Memory, Seen, SigmaSchedule
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Le, Lt
 
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, Decay, Share
+from pisa_ray.fields import Count, Decay, Share
 from pisa_ray.schedulers.planned import LARGEST, Geometric, Trapezoid
 from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Share
 from pisa_ray.later import torch
-from pisa_ray.options import Share
 from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Le
 
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Kind
+from pisa_ray.kinds import Kind
 
 #: A number of rounds, bounded so that plans that list rounds fit into memory.
 Rounds = Annotated[int, Ge(1), Le(10**9)]

@@ -184,7 +184,7 @@ class Changes:
 
     def _check_kind(self, job: Job) -> None:
         if self._replaying:
-            raise ConfigError("the run repeats a log (replay): shards cannot join or leave it.")
+            raise ConfigError("the run repeats a log (Asynchronous.replay): shards cannot join or leave it.")
         made_of = memory_of(job.method)
         if made_of != "steps" and len(job.method.initial_memory(self._prepared.layout)):
             name = type(job.method).__name__

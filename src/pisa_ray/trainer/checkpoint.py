@@ -19,10 +19,11 @@ from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.json_text import is_count
 from pisa_ray.engine.numerics import differences
 from pisa_ray.errors import ConfigError, PisaError
-from pisa_ray.options import Count, Options
+from pisa_ray.fields import Count
+from pisa_ray.options import Options
 from pisa_ray.trainer.changes import present
-from pisa_ray.trainer.describe import in_order
 from pisa_ray.trainer.manifest import FORMAT, Progress, fault
+from pisa_ray.trainer.resume import in_order
 
 MANIFEST = "manifest.json"
 _OLDER = "remove its folder to resume from an older one."

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pisa_ray import checks
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import FREE, Free
 from pisa_ray.later import torch
-from pisa_ray.named import imported
+from pisa_ray.named import imported, name_of
 from pisa_ray.options import Options
 
 if TYPE_CHECKING:
     from pisa_ray.data import Preprocess, Source
+
+#: The fields that say where rows are.
+SPLITS = ("train", "test", "validation")
 
 #: Whatever data can be opened from.
 DataSource = Annotated[Any, checks.as_it_is]
@@ -55,16 +61,19 @@ class Data(Options):
             draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
         dtype: The type of the model's inputs, "float32" or "int64"; None: int64 for integers that are neither scaled
             nor uint8 images, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
+        dataset: In a file, "digits" in place of train, test, input and label: data that come with the library (1,437
+            training and 360 test images of 8x8).
     """
 
     example: ClassVar[str] = "{dataset: digits}"
-    beside: ClassVar[tuple[str, ...]] = ("dataset",)
+    text: ClassVar[str] = "data such as Data(train='rows.parquet', input='x', label='y')"
+    beside: ClassVar[Mapping[str, Any]] = {"dataset": Literal["digits"] | None}
 
-    train: DataSource
-    test: DataSource = None
+    train: Annotated[DataSource, FREE]  # what they are is known by their content, wherever they lie
+    test: Annotated[DataSource, FREE] = None
     input: Annotated[str | tuple[str, ...], checks.text | _COLUMNS] | None = None
     label: str | None = None
-    validation: Annotated[Any, checks.number(above=0, below=1) | _NO_NUMBER] = None
+    validation: Annotated[Any, checks.number(above=0, below=1) | _NO_NUMBER, Free(int, float)] = None
     scale: float | None = None
     mean: Annotated[tuple[float, ...], _channels(checks.number())] | None = None
     std: Annotated[tuple[float, ...], _channels(checks.number(above=0))] | None = None
@@ -85,11 +94,13 @@ class Data(Options):
                 raise ConfigError(f"{path}.{name} is given, but {path}.dataset {dataset} has its own: leave it out.")
         return values | {"train": "digits", "test": "digits:test"}
 
-    def written(self) -> dict[str, Any]:
-        """See Options."""
-        digits = self.train == "digits" if isinstance(self.train, str) else False
-        section = {"dataset": "digits" if digits else None, **super().written()}
-        return section | {"train": None, "test": None} if digits else section
+    def by_key(self) -> dict[str, Any]:
+        """See Options: paths are absolute, so that they are found from anywhere."""
+        digits = isinstance(self.train, str) and self.train == "digits"
+        found = {"dataset": "digits" if digits else None, **super().by_key()}
+        for name in SPLITS:
+            found[name] = None if digits and name != "validation" else _recorded(getattr(self, name))
+        return found
 
     def open(self, *, keep: bool = False, pinned: bool = False) -> Opened:
         """Open the sources; data that cannot be used are refused here.
@@ -126,6 +137,30 @@ class Data(Options):
             train, scale=self.scale, mean=self.mean, std=self.std, transform=transform, dtype=dtype
         )
         return Opened(train, test, validation, share, preprocess, input_, label)
+
+
+def absolute(place: Any, base: Path) -> Any:
+    """Return where data are, with local paths relative to a folder made absolute.
+
+    Args:
+        place: A path, a URI or a name, or a list of such; whatever else it is is returned as it is.
+        base: The folder.
+    """
+    if isinstance(place, list | tuple):
+        return [absolute(one, base) for one in place]
+    return str((base / place).resolve()) if is_local(place) else place
+
+
+def is_local(place: Any) -> bool:
+    """Whether it is a path on this machine."""
+    return isinstance(place, str | Path) and "://" not in str(place) and place not in ("digits", "digits:test")
+
+
+def _recorded(place: Any) -> Any:
+    if place is None or isinstance(place, int | float | str | PathLike):
+        return absolute(fspath(place) if isinstance(place, PathLike) else place, Path.cwd())
+    several = isinstance(place, list | tuple) and all(isinstance(one, str | PathLike) for one in place)
+    return [_recorded(one) for one in place] if several else name_of(place)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, cast
 from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending
 from pisa_ray.engine.job import Job
-from pisa_ray.errors import ConfigError, ExplodedError, PisaError
+from pisa_ray.errors import ExplodedError, PisaError
 from pisa_ray.schedulers import OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer.changes import Changes
-from pisa_ray.trainer.checkpoint import Keep
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.display import Display
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.manifest import Progress
@@ -29,35 +29,6 @@ from pisa_ray.trainer.watch import Watch
 LAST_TRIES = 3
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """When what happens.
-
-    Attributes:
-        rounds: Length of the run.
-        sigma: How the penalty grows.
-        evaluate_every: Rounds between evaluations; the last round is always evaluated.
-        checkpoint_every: Rounds between checkpoints, or None; there is always one at the end.
-        keep: Which checkpoints stay.
-        stop_seconds: Stop after so many seconds of training, or None.
-        stop_test_accuracy: Stop when an evaluation reaches it, or None.
-    """
-
-    rounds: int
-    sigma: SigmaSchedule
-    evaluate_every: int = 20
-    checkpoint_every: int | None = 50
-    keep: Keep = field(default_factory=Keep)
-    stop_seconds: float | None = None
-    stop_test_accuracy: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "evaluate_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, but it must be at least 1.")
-
-
 @dataclass
 class Loop:
     """Runs rounds on a fleet until the end or a reason to stop; writes rows, events and checkpoints.
@@ -65,7 +36,8 @@ class Loop:
     Attributes:
         job: What is trained, as it is now: shards may join and leave.
         fleet: Who computes.
-        schedule: When what happens.
+        config: The run's options.
+        sigma: How the penalty grows.
         directory: Where it is written.
         identity: What a checkpoint must fit to be resumed: a hash of the data and the parameters' shapes.
         display: Who is told.
@@ -81,7 +53,8 @@ class Loop:
 
     job: Job
     fleet: Fleet
-    schedule: Schedule
+    config: Config
+    sigma: SigmaSchedule
     directory: RunDirectory
     identity: Mapping[str, Any]
     display: Display
@@ -97,11 +70,11 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._since, self._before, self._start = time.perf_counter(), self.progress.seconds, self.progress.round
-        self._last = self.schedule.rounds  # the round to run to
+        self._last = self.config.rounds  # the round to run to
         self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
         self._latest: dict[str, Any] | None = None  # the last round's row
         self._writer = CheckpointWriter(
-            self.fleet, self.directory, self.identity, self.schedule.keep, self.events, self.progress
+            self.fleet, self.directory, self.identity, self.config.run.kept, self.events, self.progress
         )
 
     def run(self) -> str:
@@ -128,12 +101,12 @@ class Loop:
 
     def advance(self, until: int | None = None) -> str:
         """Run to a round, or to the end, without the checkpoint that `run` writes there; return what it does."""
-        self._last = self.schedule.rounds if until is None else until
+        self._last = self.config.rounds if until is None else until
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             if status is None and self._is_rung() and not self._choose_k0():
                 continue  # it is as if there had been no trial
-            schedule, progress = self.schedule.sigma, self.progress
+            schedule, progress = self.sigma, self.progress
             round_ = progress.round + 1
             sigma = schedule.grow(progress.sigma, round_, progress.memory)
             for message in self.directory.requests.set_aside_garbage():
@@ -156,13 +129,13 @@ class Loop:
         return status
 
     def _is_rung(self) -> bool:
-        return self.schedule.sigma.chooses(self.progress.round, self.progress.memory)
+        return self.sigma.chooses(self.progress.round, self.progress.memory)
 
     def _choose_k0(self) -> bool:
         from pisa_ray.trainer.online import choose_k0  # noqa: PLC0415 - Tune takes its time
 
         self._evaluate()  # the round before
-        schedule = cast("OnlineK0", self.schedule.sigma)
+        schedule = cast("OnlineK0", self.sigma)
         return choose_k0(self.fleet, self.job, schedule, self.progress, self.events, self.stop_requested)
 
     def _change(self) -> None:
@@ -187,26 +160,26 @@ class Loop:
             self.directory.requests.forget_shards(asked)
 
     def _is_evaluated(self, round_: int) -> bool:
-        return round_ % self.schedule.evaluate_every == 0 or round_ == self._last
+        return round_ % self.config.evaluate_every == 0 or round_ == self._last
 
     def _is_measured(self, round_: int) -> bool:
         """Whether the sigma schedule needs a round's residuals."""
-        schedule = self.schedule.sigma
+        schedule = self.sigma
         return schedule.measures and schedule.looks(round_)
 
     def _is_saved(self, round_: int) -> bool:
-        every = self.schedule.checkpoint_every
+        every = self.config.checkpoint_every
         return every is not None and round_ % every == 0
 
     def _stop_reason(self) -> str | None:
-        schedule, progress = self.schedule, self.progress
-        if schedule.stop_test_accuracy is not None:
+        config, progress = self.config, self.progress
+        if config.stop_test_accuracy is not None:
             self._evaluate()  # the decision must not depend on what is still under way
-            if self.last_row.get("test_accuracy", 0.0) >= schedule.stop_test_accuracy:
+            if self.last_row.get("test_accuracy", 0.0) >= config.stop_test_accuracy:
                 return "stopped"
         if progress.round >= self._last:
             return "finished"
-        if schedule.stop_seconds is not None and progress.seconds >= schedule.stop_seconds:
+        if config.stop_seconds is not None and progress.seconds >= config.stop_seconds:
             return "stopped"
         return "interrupted" if self.stop_requested() else None
 
@@ -228,12 +201,12 @@ class Loop:
         progress.seconds = self._before + time.perf_counter() - self._since
         self.events.round, progress.exact = round_, progress.exact and not self.events.inexact
         self.display.round(sigma, loss)
-        row = row_of(self.job, self.schedule.sigma, progress, report, len(self.fleet.workers()))
+        row = row_of(self.job, self.sigma, progress, report, len(self.fleet.workers()))
         self._latest = row
         if self._is_evaluated(round_):
             self._due = row
         seen = Seen(loss, row["primal_residual"], row["consensus_move"], row.get("augmented_lagrangian"))
-        progress.sigma, memory = self.schedule.sigma.adapt(sigma, round_, seen, progress.memory)
+        progress.sigma, memory = self.sigma.adapt(sigma, round_, seen, progress.memory)
         progress.memory = dict(memory)
         if self.may_turn and has_turned(progress.losses, loss, self._last):
             progress.sigma *= FACTOR

@@ -76,7 +76,7 @@ def objective_of(
         ConfigError: There is nothing of that name, or a class is given in place of a function.
     """
     several = metrics if isinstance(metrics, list | tuple) else [] if metrics is None else [metrics]
-    measured = [_found(METRICS, one, "evaluate") for one in several]
+    measured = [_found(METRICS, one, "metrics") for one in several]
     measure: Metrics | None = measured[0] if len(measured) == 1 else Together(tuple(measured)) if measured else None
     if loss is not None:
         return Objective(_found(LOSSES, loss, "loss"), measure or _nothing)

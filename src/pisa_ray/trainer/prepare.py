@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from pisa_ray import checks
-from pisa_ray.algorithm import SISAD, Layout, Method, Robust
-from pisa_ray.data import (
-    Partition,
-    hold_out,
-    label_distribution,
-)
-from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.engine.job import Job, Loss, Metrics
+from pisa_ray.algorithm import Layout, Method
+from pisa_ray.data import hold_out, label_distribution
+from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.options import Batching, Membership, PinTo
 from pisa_ray.engine.participation import checked_participation
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.data import Data, Opened
+from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.data import Opened
+from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.model_factory import model_factory, steady
 from pisa_ray.trainer.objective import objective_of
 from pisa_ray.trainer.probe import try_job
+from pisa_ray.trainer.start import method_for
 
 #: How far a round is from a solution, in metrics.jsonl.
 RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
-
-
-#: A node label, and for each shard its value where the shard must stay; None: anywhere.
-PinTo = Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True)
@@ -58,74 +52,53 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(
-    *,
-    model: nn.Module | Callable[[], nn.Module],
-    data: Data | Opened,
-    partition: Partition,
-    algorithm: Method | None = None,
-    loss: Loss | str | None = None,
-    evaluate: Metrics | str | Sequence[Metrics | str] | None = None,
-    batch_size: int | None = 64,
-    micro_batch_size: int | None = None,
-    clip_norm: float | None = None,
-    autocast: bool = False,
-    shard_weights: str = "size",
-    participation: float | Sequence[Sequence[int]] = 1.0,
-    asynchronous: Asynchronous | None = None,
-    pin_to: PinTo | None = None,
-    robust: Robust | None = None,
-    threads: int = 1,
-    compiled: bool | None = None,
-    seed: int = 0,
-) -> Prepared:
-    """Open the data, cut the shards, try the model on a few rows. See PisaTrainer for the arguments.
+def prepare(config: Config, opened: Opened | None = None) -> Prepared:
+    """Open the data, cut the shards, try the model on a few rows.
+
+    Args:
+        config: What is trained.
+        opened: Its data, where they have been opened already.
 
     Raises:
         ConfigError: Anything that would make the run fail; no process has been started.
     """
-    method = algorithm or SISAD()
-    if asynchronous is not None:
-        _check_asynchronous(method, alone=participation == 1)
-    if pin_to is not None and not method.remembers:
+    method = method_for(config.algorithm, config.model, config.sigma_schedule)
+    if config.asynchronous is not None:
+        _check_asynchronous(method, alone=config.participation == 1)
+    if config.pin_to is not None and not method.remembers:
         raise ConfigError(
             f"algorithm {type(method).__name__} forgets who does not report, but pin_to needs the last messages of "
             "shards whose place is away: use PISA, SISA, SISAD, NSISA or MIFA, or leave pin_to out."
         )
-    opened = data.open(pinned=pin_to is not None) if isinstance(data, Data) else data
-    cut = partition.split(opened.train, seed)
-    pinned(pin_to, len(cut))
+    opened = opened or config.data.open(pinned=config.pin_to is not None)
+    model = config.model
+    if isinstance(model, ModelSection):
+        opened = model.fed(opened, config.data.dtype)
+        model = model.build(opened)
+    cut = config.partition.split(opened.train, config.seed)
+    pinned(config.pin_to, len(cut))
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
     if opened.held_out_share is not None:
-        shards, held_out = hold_out(cut, opened.held_out_share, seed)
-    with borrowed_process(threads):
-        make, notes = steady(model_factory(model), seed)
+        shards, held_out = hold_out(cut, opened.held_out_share, config.seed)
+    with borrowed_process(config.threads_per_worker):
+        make, notes = steady(model_factory(model), config.seed)
     job = Job(
+        **{one.name: getattr(config, one.name) for group in (Batching, Membership) for one in fields(group)}
+        | {"participation": checked_participation(config.participation, len(cut))},
         model=make,
-        objective=objective_of(loss, evaluate, opened.train),
+        objective=objective_of(config.loss, config.metrics, opened.train),
         method=method,
         train=opened.train,
         preprocess=opened.preprocess,
         shards=tuple(shards),
-        alpha=_weights([len(rows) for rows in shards], shard_weights),
+        alpha=_weights([len(rows) for rows in shards], config.shard_weights),
         held_out=tuple(held_out),
-        distortions=tuple(distortion.fit(opened.train, len(shards)) for distortion in partition.distortions),
+        distortions=tuple(distortion.fit(opened.train, len(shards)) for distortion in config.partition.distortions),
         validation=opened.validation,
         test=opened.test,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        clip_norm=clip_norm,
-        autocast=autocast,
-        participation=checked_participation(participation, len(cut)),
-        asynchronous=asynchronous,
-        pinned=pin_to is not None,
-        robust=robust,
-        threads=threads,
-        compiled=compiled,
-        seed=seed,
     )
     check_robust(job)
-    tried, known = try_job(job, own_loss=loss is not None), fingerprints(job)
+    tried, known = try_job(job, own_loss=config.loss is not None), fingerprints(job)
     return Prepared(
         job,
         {"data": known, **_describe_partition(job)},
@@ -134,7 +107,7 @@ def prepare(
         _metrics(job, tried.measured),
         tried.classes,
         (opened.input, opened.label),
-        shard_weights,
+        config.shard_weights,
         notes,
     )
 

@@ -56,7 +56,7 @@ def try_job(job: Job, *, own_loss: bool) -> Tried:
     Raises:
         ConfigError: Something of the user's raises, is not what it must be, or is not the same twice.
     """
-    with borrowed_process(job.threads):
+    with borrowed_process(job.threads_per_worker):
         before = _process()
         try:
             model = job.build_model()

@@ -29,6 +29,9 @@ COPIED, RESULTS = (
 )
 
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is faster, and not everywhere
+
+
 class RunDirectory:
     """Reads and writes the files of one run.
 
@@ -116,7 +119,8 @@ class RunDirectory:
 
     def record(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml, whole or not at all."""
-        self._folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+        text = yaml.dump(dict(config), Dumper=_DUMPER, sort_keys=False)
+        self._folder.write("config.yaml", text.encode())
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run which has begun, unless that is one to be replaced and nobody is at work.

@@ -3,27 +3,61 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from annotated_types import Ge, Le
 
 from pisa_ray import checks
-from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, NotNegative, Options, Positive, rule
+from pisa_ray.fields import FREE, Count, Key, NotNegative, Positive, rule, under
+from pisa_ray.options import Options, read
 
 if TYPE_CHECKING:
     from ray.train import RunConfig, ScalingConfig
+
+    from pisa_ray.engine.files import Folder
+    from pisa_ray.trainer.checkpoint import Keep
 
 #: What a number of workers may be.
 Number = Annotated[int, Ge(0), Le(10**6)]
 
 _WORKERS = rule(Number)
+_URI = "a URI such as s3://bucket/prefix; for a local or shared folder use run_config"
+
+
 _RESOURCES = checks.mapping(checks.number(least=0), "a dictionary of Ray resources, such as {'gold': 1}")
 _LABELS = checks.mapping(checks.text, "a dictionary of node labels, such as {'zone': 'a'}")
+
+
+def _storage(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    return value if isinstance(value, str) and "://" in value and not value.startswith("file:") else checks.NOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Options):
+    """A number of workers that may change while a run goes on.
+
+    Attributes:
+        min: The fewest to start with.
+        max: The most; as many of them as there is room for are started.
+    """
+
+    min: Count = 1
+    max: Count
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max < self.min:
+            raise ConfigError(
+                f"Range.min is {self.min} and Range.max {self.max}, but it must be a range whose max is at least its "
+                "min."
+            )
 
 
 @dataclass(frozen=True)
@@ -42,16 +76,20 @@ class Scaling(Options):
         patience: Seconds to wait for the fewest workers when the cluster has no room for them.
         frozen_after: Seconds without a sign of life after which a worker counts as dead.
         look_every: Seconds between two looks for room for more workers.
+        workers: In a file, how many there are: a number, or {min: ..., max: ...} for `least` and `most`; 0: none but
+            the process itself, without Ray.
     """
 
-    least: Number = 1
-    most: Number = 1
-    cpus: NotNegative = 1.0
-    gpus: NotNegative = 0.0
-    other: Annotated[dict[str, float], _RESOURCES] = field(default_factory=dict)
-    labels: Annotated[dict[str, str], _LABELS] = field(default_factory=dict)
+    beside: ClassVar[Mapping[str, Any]] = {"workers": Number | Range}
+
+    least: Annotated[Number, Key("")] = 1
+    most: Annotated[Number, Key("")] = 1
+    cpus: Annotated[NotNegative, Key("cpus_per_worker")] = 1.0
+    gpus: Annotated[NotNegative, Key("gpus_per_worker")] = 0.0
+    other: Annotated[dict[str, float], _RESOURCES, Key("resources_per_worker")] = field(default_factory=dict)
+    labels: Annotated[dict[str, str], _LABELS, Key("worker_labels")] = field(default_factory=dict)
     accelerator: str | None = None
-    spread: bool = False
+    spread: Annotated[bool, Key("spread_workers")] = False
     patience: NotNegative = 300.0
     frozen_after: Positive = 30.0
     look_every: NotNegative = 1.0
@@ -66,6 +104,20 @@ class Scaling(Options):
             raise ConfigError(
                 f"the number of workers is 0 to {self.most}: use 0 for this process alone, or at least 1."
             )
+
+    @classmethod
+    def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
+        """See Options: `workers` is a number, or {min, max}."""
+        if "workers" not in values:
+            return values
+        workers = read(cls.beside["workers"], values.pop("workers"), under(path, "workers"))
+        least, most = (workers.min, workers.max) if isinstance(workers, Range) else (workers, workers)
+        return values | {"least": least, "most": most}
+
+    def by_key(self) -> dict[str, Any]:
+        """See Options."""
+        workers = self.most if self.least == self.most else {"min": self.least, "max": self.most}
+        return {"workers": workers, **super().by_key()}
 
     @classmethod
     def of(cls, config: ScalingConfig | Scaling | int | None) -> Scaling:
@@ -107,38 +159,80 @@ class Scaling(Options):
         )
 
 
+if TYPE_CHECKING:
+    StoredIn: TypeAlias = Folder | None
+else:
+    StoredIn = Any
+
+
 @dataclass(frozen=True)
 class Run(Options):
     """A run's folder and what is kept there.
 
     Attributes:
-        path: The run directory itself, on a local disk.
-        keep: How many checkpoints stay; None: all.
-        max_failures: How many deaths of a worker are followed by a restart from the last checkpoint; -1: all.
-        best_by: The metric by which checkpoints are kept; None: the newest are.
+        path: The run directory itself, on a local disk; None: a new one in runs/, named by the time.
+        keep: How many of the newest checkpoints stay; None: all.
+        max_failures: How many deaths of processes a run survives, whose shards are rebuilt on others; -1: any number.
+        best_by: A metric by which one more checkpoint stays, the best; None: none does.
         order: Whether its best value is the largest, "max", or the smallest, "min".
-        storage: The run's folder elsewhere, such as in an object store, that takes the checkpoints; None: `path`.
+        storage_path: The URI of a folder elsewhere, such as in an object store, in which a folder with the run
+            directory's name takes the checkpoints and copies of the other files; None: they are in the run directory.
+        storage: The run's folder there, if it is given as such.
+        name: The run's name in reports; None: the run directory's.
     """
 
-    path: Path
-    keep: Count | None = 2
-    max_failures: Annotated[int, Ge(-1)] = -1
-    best_by: str | None = None
-    order: Literal["max", "min"] = "max"
-    storage: Folder | None = None
+    path: Annotated[Path | None, Key("")] = None
+    keep: Annotated[Count | None, Key("checkpoint.keep"), FREE] = 2
+    max_failures: Annotated[int, Ge(-1), FREE] = -1
+    best_by: Annotated[str | None, Key("checkpoint.best_by"), FREE] = None
+    order: Annotated[Literal["max", "min"], Key("checkpoint.order"), FREE] = "max"
+    storage_path: Annotated[str | None, checks.Rule(_URI, _storage), Key("checkpoint.storage")] = None
+    storage: Annotated[StoredIn, Key("")] = None
+    name: Annotated[str | None, FREE] = None
+
+    def placed(self) -> Run:
+        """Return the same with a path, and with the folder elsewhere that follows from it."""
+        from pisa_ray.engine.files import Folder
+
+        path = self.path or Path(_new_place())
+        elsewhere = self.storage
+        if elsewhere is None and self.storage_path is not None:
+            elsewhere = Folder.of(self.storage_path) / path.resolve().name
+        return replace(self, path=path, storage=elsewhere)
+
+    @property
+    def folder(self) -> Path:
+        """The run directory of a run that has been placed."""
+        assert self.path is not None  # noqa: S101  (for the type checker)
+        return self.path
+
+    @property
+    def kept(self) -> Keep:
+        """Which checkpoints stay."""
+        from pisa_ray.trainer.checkpoint import Keep
+
+        return Keep(self.keep, self.best_by, self.order)
+
+    def by_key(self) -> dict[str, Any]:
+        """See Options."""
+        above = self.storage_path or (self.storage and str(self.storage.above))
+        return super().by_key() | {"checkpoint.storage": above}
 
     @classmethod
     def of(cls, config: RunConfig | Run | os.PathLike[str] | str | None) -> Run:
-        """From ray.train.RunConfig, a path, or the URI of a run's folder; None: a new one in runs/ named by the time.
+        """From ray.train.RunConfig, a path, or the URI of a run's folder.
 
         Where the storage is no local disk, the run directory is runs/NAME under the current folder, and the checkpoints
         and copies of the small files are in the storage.
         """
         if isinstance(config, Run):
             return config
+        if config is None:
+            return cls()
+        from pisa_ray.engine.files import Folder
+
         if not _has(config, "storage_path", "failure_config"):
             place = (checks.path | _one_of("a ray.train.RunConfig"))("run_config", config)
-            place = place or _new_place()
             return cls._at(Folder.of(place)) if "://" in place else cls(Path(place))
         config = cast("RunConfig", config)
         _refuse("RunConfig", config, ("callbacks", "worker_runtime_env"))

@@ -17,6 +17,8 @@ from pisa_ray.engine.numerics import borrowed_process, borrowed_tensor
 from pisa_ray.engine.participation import share_reporting
 from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import Constant, SigmaSchedule
+from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.model import Model, ModelSection
 from pisa_ray.trainer.model_factory import model_factory
 
 #: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
@@ -27,11 +29,15 @@ class _OtherShardsError(Exception):
     """A difference of gradients would be one of different shards."""
 
 
-def default_method(model: nn.Module | Callable[[], nn.Module]) -> Method:
+def default_method(model: Model) -> Method:
     """The method where none is named: NSISA for transformers, whose matrices it is made for, else SISA-D.
 
     A transformer is what has an embedding and layers that are normalised each by itself.
     """
+    if isinstance(model, ModelSection):
+        if model.kind is not None:  # none of this library's is a transformer
+            return SISAD()
+        model = model.called()
     if not isinstance(model, nn.Module):
         with borrowed_process(threads=1):
             model = model_factory(model)()
@@ -40,9 +46,7 @@ def default_method(model: nn.Module | Callable[[], nn.Module]) -> Method:
     return NSISA() if embeds and any("LayerNorm" in k.__name__ or "RMSNorm" in k.__name__ for k in kinds) else SISAD()
 
 
-def method_for(
-    algorithm: Method | None, model: nn.Module | Callable[[], nn.Module], schedule: SigmaSchedule | None
-) -> Method:
+def method_for(algorithm: Method | None, model: Model, schedule: SigmaSchedule | None) -> Method:
     """The method that a run trains with.
 
     OnlineK0 chooses growth, and no trial of a few rounds can tell a first sigma that is wrong for what comes later; so
@@ -53,6 +57,36 @@ def method_for(
         return method
     given = {f"{path}sigma": rule.sigma for path, rule in method.rules().items()}
     return method.with_numbers({key: Auto(hint=v) for key, v in given.items() if not isinstance(v, Auto)})
+
+
+def settled(config: Config, planned: int | None = None) -> Config:
+    """Return the options with the method and the sigma schedule named, as a run records them.
+
+    Args:
+        config: What the user gives.
+        planned: The rounds that a run which is resumed was planned over; None: `rounds`.
+
+    Raises:
+        ConfigError: The model cannot be made.
+    """
+    method = method_of(config)
+    return config.changed(
+        algorithm=method, sigma_schedule=schedule_for(config.sigma_schedule, method, planned or config.rounds)
+    )
+
+
+def method_of(config: Config) -> Method:
+    """Return the method that options name, or else what suits their model.
+
+    Raises:
+        ConfigError: The model cannot be made.
+    """
+    return default_method(config.model) if config.algorithm is None else config.algorithm
+
+
+def schedule_for(given: SigmaSchedule | None, method: Method, rounds: int) -> SigmaSchedule:
+    """Return the schedule that a run has where this one, or none, is given."""
+    return (given or automatic_schedule(method)).over(rounds)
 
 
 def automatic_schedule(method: Method) -> SigmaSchedule:

@@ -57,7 +57,7 @@ class Steps:
         loop = self.loop
         numbers = {**numbers_of(loop.job.method), "sigma": loop.job.method.sigma}  # of the first rule, if of any
         first: dict[str, Any] = {f"first_{k}": v for k, v in numbers.items() if isinstance(v, float | int)}
-        first["first_k0"] = getattr(loop.schedule.sigma, "k0", None)
+        first["first_k0"] = getattr(loop.sigma, "k0", None)
         environment = loop.fleet.workers()[0].environment
         draft = checkpoint.begin(
             folder, loop.progress, loop.identity, environment, {**loop.last_row, **first}, Keep(None)
@@ -91,5 +91,4 @@ class Steps:
         if other_k0:
             progress.memory.pop("k0", None)  # now it is the schedule's
         progress.sigma *= number(job.method.sigma) / numbers["sigma"]
-        planned = replace(loop.schedule, sigma=schedule)
-        self.loop = replace(loop, job=job, progress=progress, schedule=planned, last_row=row)
+        self.loop = replace(loop, job=job, progress=progress, sigma=schedule, last_row=row)

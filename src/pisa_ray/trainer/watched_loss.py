@@ -80,7 +80,7 @@ class WatchedObjective:
             PisaError: They are not one number a row by name.
         """
         given = f"an output {described(output)} and targets {described(target)}"
-        with refused(f"evaluate cannot be applied to {given}", "give an evaluate that fits the two"):
+        with refused(f"metrics cannot be applied to {given}", "give metrics that fit the two"):
             values = checked_metrics(self._objective.metrics(output, target), len(target))
         if self.names is not None:
             check_same_names(values, self.names)

@@ -16,8 +16,9 @@ from ray.tune import PlacementGroupFactory, Trainable
 from pisa_ray.algorithm import Method
 from pisa_ray.errors import ConfigError, NonFiniteError
 from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import RESIDUALS
-from pisa_ray.trainer.start import method_for
+from pisa_ray.trainer.start import method_for, schedule_for
 from pisa_ray.trainer.trainer import PisaTrainer
 
 #: Returns the arguments of PisaTrainer, without run_config, given a trial's config.
@@ -88,20 +89,17 @@ class PisaTrainable(Trainable):
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            trainer = PisaTrainer(
-                **{"evaluate_every": arguments["rounds"], **arguments},
-                run_config=self._folder / "run",
-                progress=False,
-            )
-            self._steps = self._stack.enter_context(trainer.opened())
+            arguments = {"evaluate_every": arguments.get("rounds", Config.rounds), **arguments}
+            trainer = PisaTrainer(**arguments | {"run_config": self._folder / "run"}, progress=False)
+            self._steps = self._stack.enter_context(trainer.steps())
             self._first = self._folder / "first"
             self._steps.save(self._first)
         except BaseException:
             self._stack.close()
             raise
-        self._names = trainer.metrics
+        self._names = trainer.measured
         self._method = _method(arguments)
-        self._schedule = self._steps.loop.schedule.sigma
+        self._schedule = self._steps.loop.sigma
         self._lost: int | None = None  # the round that the run would be in if it had not gone to NaN
         self._taken: Path | None = None  # the state that was loaded last
         self._anew: Mapping[str, Any] | None = None  # the arguments of a run that the next step opens
@@ -170,7 +168,7 @@ def _method(arguments: Mapping[str, Any]) -> Method:
 
 
 def _schedule(arguments: Mapping[str, Any], method: Method) -> SigmaSchedule:
-    return PisaTrainer.schedule_of(arguments.get("sigma_schedule"), method, int(arguments["rounds"]))
+    return schedule_for(arguments.get("sigma_schedule"), method, int(arguments.get("rounds", Config.rounds)))
 
 
 def _worst(name: str) -> float:

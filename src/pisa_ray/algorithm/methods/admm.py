@@ -31,8 +31,8 @@ from pisa_ray.algorithm.second_moment import Adam, SecondMoment
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.checks import shown
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Decay, Key, annotated, rule
 from pisa_ray.later import torch
-from pisa_ray.options import Decay, Key, annotated, rule
 
 #: A little below the largest number of float32.
 LARGEST = 1e30
@@ -339,7 +339,7 @@ class SISA(AdmmRule):
     """
 
     kind: ClassVar[str] = "sisa"
-    beside: ClassVar[tuple[str, ...]] = ("kind", "beta")
+    beside: ClassVar[Mapping[str, Any]] = {"kind": str, "beta": Decay}
 
     second_moment: SecondMoment = field(default_factory=Adam)
     eps: Annotated[float, Ge(0), Le(LARGEST)] = 1e-8

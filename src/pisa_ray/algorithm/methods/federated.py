@@ -27,8 +27,8 @@ from pisa_ray.algorithm.optimizers import Optimizer, OptimizerName, parameters, 
 from pisa_ray.algorithm.rules import square_root
 from pisa_ray.algorithm.state import ShardState
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Decay, NotNegative, Positive
 from pisa_ray.later import torch
-from pisa_ray.options import Decay, NotNegative, Positive
 
 #: Changes a gradient in place, given the gradient and the point y it was taken at.
 Correction: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], object]"

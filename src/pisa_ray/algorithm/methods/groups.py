@@ -14,7 +14,7 @@ from pisa_ray.algorithm.layout import Layout, Slot
 from pisa_ray.algorithm.method import Steps
 from pisa_ray.algorithm.methods.admm import Admm, AdmmRule, Member, prefixed, shared_settings
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import rule as rule_of
+from pisa_ray.fields import rule as rule_of
 
 #: Returns whether a parameter, given as its Slot, belongs to a group.
 Selector = Callable[[Slot], bool]

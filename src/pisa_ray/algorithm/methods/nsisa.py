@@ -17,8 +17,8 @@ from pisa_ray.algorithm.parts import LocalStep, Part
 from pisa_ray.algorithm.rules import momentum
 from pisa_ray.algorithm.second_moment import Instantaneous, SecondMoment
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Decay
 from pisa_ray.later import torch
-from pisa_ray.options import Decay
 
 #: The most entries that go through the Newton-Schulz steps at once; that takes memory for about six times as many.
 BATCH = 1 << 22

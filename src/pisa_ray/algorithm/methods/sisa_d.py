@@ -13,7 +13,7 @@ from pisa_ray.algorithm.auto import AUTO, Auto, Automatic, number
 from pisa_ray.algorithm.methods.admm import LARGEST, AdmmRule
 from pisa_ray.algorithm.parts import LocalStep, Part
 from pisa_ray.algorithm.second_moment import Adam
-from pisa_ray.options import Decay
+from pisa_ray.fields import Decay
 
 #: The default of eps.
 EPS = 1e-4

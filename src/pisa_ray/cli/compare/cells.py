@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
 from pisa_ray.cli.comparison import Spec, slug
-from pisa_ray.cli.config import Config, note_planned_rounds, plain, resolve
-from pisa_ray.cli.train import job_arguments
 from pisa_ray.data import hold_out
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import Data, Opened
-from pisa_ray.trainer.describe import check_data, settings
 from pisa_ray.trainer.prepare import fingerprints, prepare
+from pisa_ray.trainer.resume import check_data, fixed
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.start import method_of, settled
 
 #: What may differ between two runs of a train file, but not within a comparison: the table shows it.
 _SHOWN = ("rounds", "evaluate_every", "stop")
@@ -32,7 +32,7 @@ class Cell:
         algorithm: The name of its row.
         partition: The name of its partition.
         seed: Its seed.
-        config: What is run; its rounds are set by `check`.
+        config: What is run; its rounds are those of equal work after `check`.
         path: Its run directory.
     """
 
@@ -48,7 +48,7 @@ class Cell:
     @property
     def alone(self) -> bool:
         """Whether one process does all of it."""
-        return self.config.workers == 0
+        return self.config.scaling.most == 0
 
 
 def plan(spec: Spec, out: Path) -> list[Cell]:
@@ -74,21 +74,26 @@ def plan(spec: Spec, out: Path) -> list[Cell]:
     ]
 
 
-def check(spec: Spec, cells: list[Cell]) -> None:
-    """Open the data, cut every partition, try every row's model, and give each cell the rounds of equal work.
+def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
+    """Open the data, cut every partition, try every row's model.
+
+    Returns:
+        The cells, each with the rounds of equal work.
 
     Raises:
         ConfigError: Something that would make a cell fail, or the rows do not measure the score.
     """
-    tried: set[tuple[str, str]] = set()
+    tried, fitted = set[tuple[str, str]](), list[Cell]()
     for cell in cells:
         with _told(spec, cell):
             data = opened(cell.config.data, keep=False)
             base = spec.config(None, cell.partition, cell.seed)
-            _fit(spec, cell, base, _shards(cell.config, data))
+            cell = _fit(spec, cell, base, _shards(cell.config, data))  # noqa: PLW2901
+            fitted.append(cell)
             if (cell.algorithm, cell.partition) not in tried:
                 tried.add((cell.algorithm, cell.partition))
                 _try(spec, cell.config, data)
+    return fitted
 
 
 @contextmanager
@@ -109,20 +114,20 @@ def _shards(config: Config, data: Opened) -> list[int]:
     return [len(rows) for rows in cut]
 
 
-def _fit(spec: Spec, cell: Cell, base: Config, shards: list[int]) -> None:
-    config, every = cell.config, cell.config.checkpoint.every
-    config.rounds = rounds_at_equal_work(spec.file.equal, base, config, resolve(config), shards)
-    note_planned_rounds(config)
+def _fit(spec: Spec, cell: Cell, base: Config, shards: list[int]) -> Cell:
+    config, every = cell.config, cell.config.checkpoint_every
+    rounds = rounds_at_equal_work(spec.file.equal, base, config, method_of(config), shards)
+    changes: dict[str, Any] = {"rounds": rounds}
     if not spec.explicit("evaluate_every", cell.algorithm):
-        config.evaluate_every = in_proportion(config.evaluate_every, base.rounds, config.rounds)
+        changes["evaluate_every"] = in_proportion(config.evaluate_every, base.rounds, rounds)
     if every is not None and not spec.explicit("checkpoint", cell.algorithm):
-        config.checkpoint.every = in_proportion(every, base.rounds, config.rounds)
+        changes["checkpoint_every"] = in_proportion(every, base.rounds, rounds)
+    return replace(cell, config=settled(config.changed(**changes)))
 
 
 def _try(spec: Spec, config: Config, data: Opened) -> None:
-    arguments = job_arguments(config, data)
-    prepared = prepare(threads=arguments.pop("threads_per_worker"), **arguments)
-    for key, name in (("score", spec.file.score), ("checkpoint.best_by", config.checkpoint.best_by)):
+    prepared = prepare(config, data)
+    for key, name in (("score", spec.file.score), ("checkpoint.best_by", config.run.best_by)):
         if name is not None and name not in prepared.metrics:
             known = ", ".join(prepared.metrics)
             raise ConfigError(f"{key} is {name!r}, but the rows do not measure it: use one of {known}.")
@@ -138,7 +143,7 @@ def check_same(cells: list[Cell]) -> None:
         directory = RunDirectory(cell.path)
         if not directory.has_begun():
             continue
-        before, now = _fixed(directory.config()), _fixed(plain(cell.config))
+        before, now = _fixed(directory.config()), _fixed(cell.config.written())
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 raise ConfigError(
@@ -156,7 +161,7 @@ def check_same(cells: list[Cell]) -> None:
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return settings(config) | {key: config.get(key) for key in _SHOWN}
+    return fixed(config) | {key: config.get(key) for key in _SHOWN}
 
 
 @lru_cache(maxsize=1)

@@ -75,7 +75,7 @@ def compare(
     with RunDirectory(out).lock():
         if not resume and _has_begun(out):
             raise ConfigError(f"{out} holds a comparison already: use --resume to go on with it, or another --out.")
-        check(spec, cells)
+        cells = check(spec, cells)
         _wait_for_others(cells)
         check_same(cells)
         found = {cell: result for cell in cells if (result := read_result(cell)) and result.outcome.status in ENDED}
@@ -112,7 +112,7 @@ def _run(
             value = result.last(score) if result.measured else None
             display.ended(str(cell), outcome.message or outcome.status if value is None else f"{score} {value:.4f}")
 
-        return run_cells(cells, spec.file.concurrent, spec.file.ray.address, begin, ended, display.say)
+        return run_cells(cells, spec.file.concurrent, spec.file.ray_address, begin, ended, display.say)
 
 
 def _write(spec: Spec, folder: Folder, results: Sequence[CellResult]) -> Comparison:

@@ -10,9 +10,9 @@ from typing import Any
 from pisa_ray.cli.compare.cells import Cell
 from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.work import reports
-from pisa_ray.cli.config import resolve
 from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.start import method_of
 
 #: Statuses of cells that no resume runs again.
 ENDED = ("finished", "stopped", "diverged")
@@ -55,7 +55,7 @@ class CellResult:
         if not self.measured:
             return None
         config = self.cell.config
-        return reports(self.rounds, config.participation, self.shards) * resolve(config).vectors
+        return reports(self.rounds, config.participation, self.shards) * method_of(config).vectors
 
     def last(self, key: str) -> float | None:
         """The last row's value."""

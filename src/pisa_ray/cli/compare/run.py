@@ -17,10 +17,11 @@ from pisa_ray.actors.connection import GONE, check_ray
 from pisa_ray.actors.imports import import_from
 from pisa_ray.actors.session import room
 from pisa_ray.cli.compare.cells import Cell, opened
-from pisa_ray.cli.config import Config, Workers, checked, plain
+from pisa_ray.cli.config import checked
 from pisa_ray.cli.train import train
 from pisa_ray.errors import ConfigError, NonFiniteError, PisaError, RayLostError, StoppedWaitingError
 from pisa_ray.named import current_folder, given_in
+from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.run_directory import RunDirectory
 
@@ -89,7 +90,7 @@ def run_cells(
 def attempt(config: Config, path: Path) -> Outcome:
     """Run a cell in this process, or go on with what is in its folder; whatever goes wrong is how it ended."""
     try:
-        data = opened(config.data, keep=True) if config.workers == 0 else None
+        data = opened(config.data, keep=True) if config.scaling.most == 0 else None
         result = train(config, path, resume=RunDirectory(path).has_begun(), progress=False, data=data)
     except NonFiniteError as error:
         return Outcome("diverged", str(error))
@@ -138,10 +139,10 @@ def _in_tasks(
 
 def _submit(cell: Cell) -> Any:
     each = cell.config
-    options: dict[str, Any] = {"num_cpus": each.threads_per_worker, "num_gpus": each.gpus_per_worker}
-    if each.worker_labels:
-        options["label_selector"] = each.worker_labels
-    return _task.options(**options, name=str(cell)).remote(plain(each), str(cell.path), sys.path, current_folder())
+    options: dict[str, Any] = {"num_cpus": each.threads_per_worker, "num_gpus": each.scaling.gpus}
+    if each.scaling.labels:
+        options["label_selector"] = each.scaling.labels
+    return _task.options(**options, name=str(cell)).remote(each.written(), str(cell.path), sys.path, current_folder())
 
 
 def _outcome(ref: Any) -> Outcome:
@@ -159,7 +160,7 @@ def _outcome(ref: Any) -> Outcome:
 def _check_room(cells: Sequence[Cell], say: Callable[[str], None], *, refuse: bool) -> None:
     for cell in cells:
         config = cell.config
-        each = RayResources(config.threads_per_worker, config.gpus_per_worker, labels=config.worker_labels)
+        each = RayResources(config.threads_per_worker, config.scaling.gpus, labels=config.scaling.labels)
         if room(each, in_all=True):
             continue
         if refuse:
@@ -173,8 +174,8 @@ def _check_room(cells: Sequence[Cell], say: Callable[[str], None], *, refuse: bo
 
 def _cores(config: Config) -> int:
     """Cores that a cell reserves, at the least."""
-    workers = config.workers.min if isinstance(config.workers, Workers) else config.workers
-    return int(workers * config.cpus_per_worker + 0.999) if workers else config.threads_per_worker
+    workers = config.scaling.least
+    return int(workers * config.scaling.cpus + 0.999) if workers else config.threads_per_worker
 
 
 def _at_once(cells: Sequence[Cell], concurrent: int | None) -> int:

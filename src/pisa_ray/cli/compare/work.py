@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pisa_ray.algorithm import Method
-from pisa_ray.cli.config import Config
 from pisa_ray.engine.participation import Participation, share_reporting
+from pisa_ray.trainer.config import Config
 
 
 def samples(config: Config, method: Method | None, shards: Sequence[int]) -> float:
@@ -17,7 +17,7 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
         method: What is computed; None: one mini-batch gradient.
         shards: Rows of each shard.
     """
-    batches = [rows if config.batch_size == "full" else min(config.batch_size, rows) for rows in shards]
+    batches = [config.batch_of(rows) for rows in shards]
     each = [
         batch * (method.gradients(rows, batch) if method else 1) for rows, batch in zip(shards, batches, strict=True)
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pisa_ray import checks
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Kind
+from pisa_ray.kinds import Kind
 
 if TYPE_CHECKING:
     import numpy as np

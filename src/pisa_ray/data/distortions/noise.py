@@ -10,8 +10,8 @@ import numpy as np
 from pisa_ray.data.distortions.distortion import Distortion, Origin
 from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import NotNegative
 from pisa_ray.later import torch
-from pisa_ray.options import NotNegative
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pisa_ray.data.distortions.distortion import Distortion, Origin, Shards
 from pisa_ray.data.keys import uniform
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Count, Share
 from pisa_ray.later import torch
-from pisa_ray.options import Count, Share
 
 if TYPE_CHECKING:
     from torch import Tensor

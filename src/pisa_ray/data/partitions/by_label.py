@@ -12,7 +12,7 @@ from pisa_ray.data.keys import generator
 from pisa_ray.data.partitions.by_size import TRIES, borders, too_uneven
 from pisa_ray.data.partitions.partition import Partition, check_rows, groups
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, Positive
+from pisa_ray.fields import Count, Positive
 
 if TYPE_CHECKING:
     from pisa_ray.data.base import Source

@@ -10,7 +10,7 @@ import numpy as np
 from pisa_ray.data.keys import generator
 from pisa_ray.data.partitions.partition import Partition, check_rows, shuffled
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Count, Positive
+from pisa_ray.fields import Count, Positive
 
 if TYPE_CHECKING:
     from pisa_ray.data.base import Source

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from pisa_ray.data.partitions.partition import Partition, check_rows, shuffled
-from pisa_ray.options import Count
+from pisa_ray.fields import Count
 
 if TYPE_CHECKING:
     from pisa_ray.data.base import Source

@@ -10,7 +10,7 @@ import numpy as np
 from pisa_ray.data.distortions import Distortion, Noise
 from pisa_ray.data.partitions.iid import IID
 from pisa_ray.data.partitions.partition import Partition
-from pisa_ray.options import Count, NotNegative
+from pisa_ray.fields import Count, NotNegative
 
 if TYPE_CHECKING:
     from pisa_ray.data.base import Source

@@ -11,7 +11,7 @@ import numpy as np
 from pisa_ray.data.distortions.distortion import Distortion
 from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
-from pisa_ray.options import Kind
+from pisa_ray.kinds import Kind
 
 if TYPE_CHECKING:
     from pisa_ray.data.base import Source
@@ -22,7 +22,7 @@ class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions"
 
     text: ClassVar[str] = "a partition such as IID(shards=10)"
     usual: ClassVar[str] = "iid"
-    beside: ClassVar[tuple[str, ...]] = ("kind", "distort")
+    beside: ClassVar[Mapping[str, Any]] = {"kind": str, "distort": Distortion | None}
     example: ClassVar[str] = "{kind: iid, shards: 10}"
 
     @abstractmethod

@@ -1,63 +1,14 @@
-"""What a run was started with, as plain values: written to config.yaml, compared on resume."""
+"""Which options a run that is resumed may change, and whether its data are those that it began with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from pathlib import PurePath
 from typing import Any
 
-from pisa_ray.checks import plain
 from pisa_ray.engine.json_text import is_count
 from pisa_ray.errors import ConfigError
-
-#: What may change when a run is resumed: it does not enter the result, or only prolongs it.
-FREE = (
-    "name",
-    "workers",
-    "cpus_per_worker",
-    "compiled",
-    "gpus_per_worker",
-    "worker_labels",
-    "patience",
-    "frozen_after",
-    "exact",
-    "ray",
-    "checkpoint",
-    "evaluate_every",
-    "exact",
-    "max_failures",
-    "stop",
-    "rounds",
-)
-
-#: What must not, though it is part of a section that may.
-FIXED = ("checkpoint.storage",)
-
-#: Where data are: what they are is known by their content.
-PLACES = ("data.train", "data.test", "data.validation")
-
-#: Longer lists are named only.
-LISTED = 100
-
-
-def describe(value: Any) -> Any:
-    """A value as YAML can hold it: dataclasses by type and fields, other objects by their names."""
-    value = plain(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, PurePath):
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": type(value).__name__, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
-    if hasattr(value, "tolist") and value.ndim == 1:  # an array or a tensor
-        value = value.tolist() if len(value) <= LISTED else list(value)
-    if isinstance(value, list | tuple) and len(value) <= LISTED:
-        return [describe(v) for v in value]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+from pisa_ray.fields import free
+from pisa_ray.trainer.config import Config
 
 
 def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -68,7 +19,7 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """
     if missing := [key for key in ("rounds", "seed") if key in new and key not in old]:
         raise ConfigError(f"config.yaml of the run is damaged: it has no {missing[0]}: put a copy of the file back.")
-    before, now = settings(old), settings(new)
+    before, now = fixed(old), fixed(new)
     for key in in_order({*before, *now}):
         if before.get(key) != now.get(key):
             raise ConfigError(
@@ -88,10 +39,24 @@ def in_order(keys: Iterable[str]) -> list[str]:
     )
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration must stay as it is for the whole run, by dotted key."""
-    found = {key: value for key, value in _flat(config) if key in FIXED or key.split(".")[0] not in FREE}
-    return {key: value for key, value in found.items() if not _is_place(key, value)}
+def fixed(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a run's options must stay as it is until its end, by dotted key.
+
+    Args:
+        recorded: What config.yaml says.
+    """
+    may = free(Config)
+    return {key: value for key, value in _flat(recorded) if not any(_may(above, value, may) for above in _above(key))}
+
+
+def _may(key: str, value: Any, free_keys: Mapping[str, tuple[type, ...]]) -> bool:
+    return key in free_keys and not isinstance(value, free_keys[key])
+
+
+def _above(key: str) -> Iterator[str]:
+    """The key, and those of the sections that it is in."""
+    parts = key.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> None:
@@ -110,11 +75,6 @@ def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> No
     for key, fingerprint in now.items():
         if before.get(key) != fingerprint:
             raise ConfigError(f"data.{key} does not hold what the run was started with: {remedy}")
-
-
-def _is_place(key: str, value: Any) -> bool:
-    """Whether it says where data are; a number is a share of them."""
-    return key.startswith(PLACES) and (value is None or not isinstance(value, int | float))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,23 +1,29 @@
-"""`model` in the configuration file: a kind of this library, or a factory of the user's own."""
+"""The model that a file names: a kind of this library, or a factory of the user's own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pisa_ray import checks
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Count
+from pisa_ray.later import torch
 from pisa_ray.models import MODELS, build_model
-from pisa_ray.named import imported
-from pisa_ray.options import Count, Options
+from pisa_ray.named import imported, name_of
+from pisa_ray.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pisa_ray.algorithm.method import Method
     from pisa_ray.trainer.data import Opened
+
+
+def _model(name: str, value: Any) -> Any:
+    return value if callable(value) or isinstance(value, ModelSection) else checks.NOT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,11 @@ class ModelSection(Options):
         if self.hidden is not None and self.kind != "mlp":
             raise ConfigError(f"model.hidden is for kind mlp, but model.kind is {self.kind}: leave it out.")
 
+    @classmethod
+    def of(cls, model: Any) -> ModelSection:
+        """Return what a file says of a model that was given in Python."""
+        return model if isinstance(model, ModelSection) else cls(factory=name_of(model))
+
     def check_place(self) -> None:
         """Whether weights that it names are there.
 
@@ -67,19 +78,24 @@ class ModelSection(Options):
                 f"model.weights is {self.weights!r}, but there is no such file: give the model.safetensors of a run."
             )
 
-    def default_method(self) -> Method:
-        """What suits the model, where the file names no method.
+    def fed(self, data: Opened, dtype: str | None) -> Opened:
+        """Return the data as the model takes them: one of this library's takes real numbers.
+
+        Args:
+            data: What the user names, opened.
+            dtype: The type that the user asks for.
 
         Raises:
-            ConfigError: The factory cannot be imported.
+            ConfigError: The model does not take that type.
         """
-        if self.factory is None:  # those with a name take real numbers: none embeds tokens, as transformers do
-            from pisa_ray.algorithm import SISAD
-
-            return SISAD()
-        from pisa_ray.trainer.start import default_method
-
-        return default_method(self._called())
+        if self.kind is None:
+            return data
+        if dtype == "int64":
+            raise ConfigError(
+                f"data.dtype is int64, but model.kind {self.kind} takes real numbers: leave data.dtype out, or use a "
+                "model.factory."
+            )
+        return replace(data, preprocess=replace(data.preprocess, dtype=torch.float32))
 
     def build(self, data: Opened) -> Callable[[], nn.Module]:
         """A function that makes the model for some data.
@@ -88,7 +104,7 @@ class ModelSection(Options):
             ConfigError: The factory cannot be imported, or weights are not there.
         """
         self.check_place()
-        make = self._called() if self.factory is not None else self._of_kind(data)
+        make = self.called() if self.factory is not None else self._of_kind(data)
         if self.weights is None:
             return make
         weights = Path(self.weights)
@@ -117,7 +133,7 @@ class ModelSection(Options):
 
         return make
 
-    def _called(self) -> Callable[[], nn.Module]:
+    def called(self) -> Callable[[], nn.Module]:
         """It raises ConfigError where the factory raises: whoever writes a file gives arguments, not functions."""
         factory, arguments = imported(str(self.factory), "model.factory"), dict(self.args)
 
@@ -129,3 +145,10 @@ class ModelSection(Options):
                 return model
 
         return make
+
+
+if TYPE_CHECKING:
+    #: What a run trains.
+    Model = nn.Module | Callable[[], nn.Module] | ModelSection
+else:
+    Model = Annotated[ModelSection | Any, checks.Rule("a torch.nn.Module or a function", _model)]

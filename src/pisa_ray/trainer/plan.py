@@ -1,0 +1,126 @@
+"""What a run is to do, made of its options and checked: nothing has been started or written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pisa_ray.engine.asynchrony import Arrivals, read_arrivals
+from pisa_ray.errors import ConfigError
+from pisa_ray.schedulers import SigmaSchedule
+from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.data import Opened
+from pisa_ray.trainer.places import Places
+from pisa_ray.trainer.prepare import Prepared, pinned, prepare
+from pisa_ray.trainer.resume import fixed
+from pisa_ray.trainer.start import schedule_for, settled
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can begin.
+
+    Attributes:
+        config: Its options, with the method and the sigma schedule named.
+        prepared: The job, and what is known of it.
+        sigma: How the penalty grows.
+        places: Where its processes will be.
+        recorded: What config.yaml says.
+        identity: What a checkpoint must fit to be resumed.
+    """
+
+    config: Config
+    prepared: Prepared
+    sigma: SigmaSchedule
+    places: Places
+    recorded: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+
+def plan(config: Config, opened: Opened | None, planned: int | None) -> Plan:
+    """Make a plan of options.
+
+    Args:
+        config: The options.
+        opened: Its data, where they have been opened already.
+        planned: The rounds that a run which is resumed was planned over; None: those of the options.
+
+    Raises:
+        ConfigError: Anything that would make the run fail.
+    """
+    config = settled(config, planned)
+    prepared = prepare(config, opened)
+    job = prepared.job
+    sigma = schedule_for(config.sigma_schedule, job.method, config.rounds)
+    sigma.check(job.method.duals, type(job.method).__name__, job.asynchronous is None, prepared.metrics)
+    pins = pinned(config.pin_to, len(job.shards))
+    arrivals = _arrivals(config, len(job.shards))
+    _check_pins(config, pins, replaying=arrivals is not None)
+    _check_metrics(config, prepared.metrics)
+    places = Places(
+        config.scaling,
+        config.threads_per_worker,
+        pins,
+        config.run.max_failures,
+        config.exact,
+        config.ray_address,
+        arrivals,
+    )
+    recorded = config.written()
+    identity = {
+        "data_sha256": prepared.data_sha256,
+        "parameters": [[slot.name, list(slot.shape)] for slot in prepared.layout.slots],
+        "rules": job.method.moved(prepared.layout),
+        "shards": len(job.shards),
+        "settings": fixed(recorded),
+    }
+    return Plan(config, prepared, sigma, places, recorded, identity)
+
+
+def _arrivals(config: Config, shards: int) -> Arrivals | None:
+    """Read the log of the asynchronous run that is to be repeated, if one is."""
+    rule = config.asynchronous
+    if rule is None or rule.replay is None:
+        return None
+    arrivals = read_arrivals(Path(rule.replay), shards, rule.staleness)
+    if config.rounds > len(arrivals):
+        raise ConfigError(f"rounds is {config.rounds}, but the log to be repeated has {len(arrivals)}.")
+    return arrivals
+
+
+def _check_metrics(config: Config, metrics: tuple[str, ...]) -> None:
+    """Refuse to stop, or to keep the best, by what is not measured."""
+    if config.stop_test_accuracy is not None and "test_accuracy" not in metrics:
+        raise ConfigError(
+            f"stop_test_accuracy is {config.stop_test_accuracy:g}, but this run does not measure test_accuracy and "
+            "would never stop by it: give test data, and metrics that return 'accuracy', or leave it out."
+        )
+    score = config.run.best_by
+    if score is not None and score not in metrics:
+        raise ConfigError(
+            f"checkpoint_score_attribute is {score!r}, but this run does not measure that: use one of "
+            f"{', '.join(metrics)}."
+        )
+
+
+def _check_pins(config: Config, pins: tuple[str, dict[int, str]], *, replaying: bool) -> None:
+    """Whether what is pinned can be where it must."""
+    label, of = pins
+    places = set(of.values())
+    if not places:
+        return
+    if replaying:
+        raise ConfigError(
+            "pin_to keeps rows in their places, but Asynchronous.replay needs all of them: leave one of the two out."
+        )
+    if config.scaling.most < len(places):
+        raise ConfigError(
+            f"scaling_config has at most {config.scaling.most} workers, but pin_to names {len(places)} places, and "
+            f"each needs a worker of its own: use at least {len(places)}."
+        )
+    if label in config.scaling.labels:
+        raise ConfigError(
+            f"the label {label} is in pin_to and in the label selector of scaling_config: leave it out there."
+        )
