@@ -38,7 +38,7 @@ def test_any_history_gives_the_bits_of_a_sum_made_from_nothing(data, shards):
             assert torch.equal(standing.total(), from_nothing(said, shards))
             assert torch.equal(standing.total(), from_nothing(said, shards))
         else:
-            with pytest.raises(ValueError, match="no shard has said anything"):
+            with pytest.raises(ValueError, match="no shard has a message in the sum yet"):
                 standing.total()
 
 

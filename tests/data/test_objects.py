@@ -155,8 +155,8 @@ REFUSED = [
     ({"x": X, "y": 3}, "data.train['y'] is 3 that cannot be a column"),
     ({"x": X, "y": Y + 1j}, "data.train['y'] is a ndarray that cannot be a column"),
     ({0: X, 1: Y}, "data.train is a dictionary with the key 0, but a column's name is a text."),
-    ([{"x": X[0], "y": 0}, {"x": X[1]}], "data.train is a list of rows with 'x', 'y', but row 1 has not just these"),
-    ([{"x": X[0], "y": 0}, 7], "data.train is a list of rows with 'x', 'y', but row 1 has not just these"),
+    ([{"x": X[0], "y": 0}, {"x": X[1]}], "data.train is a list of rows with 'x', 'y', but row 1 has others"),
+    ([{"x": X[0], "y": 0}, 7], "data.train is a list of rows with 'x', 'y', but row 1 has others"),
     (pd.DataFrame({"x": [1, "a"], "y": [0, 1]}), "data.train is a DataFrame that cannot be read as a table"),
     (
         DatasetDict(train=FRAME, test=FRAME),

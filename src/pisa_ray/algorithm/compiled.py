@@ -155,7 +155,7 @@ class _Compiling:
                 return
             code = load(self._path, self.device)
             if not same_bits(self.kernel, code, self.device):
-                raise RuntimeError("its bits are others than those of the plain operations")
+                raise RuntimeError("its bits differ from those of the plain operations")
         except (OSError, RuntimeError, ValueError) as error:
             self._give_up(str(error).splitlines()[0])
         else:

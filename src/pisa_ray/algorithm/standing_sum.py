@@ -70,7 +70,7 @@ class StandingSum:
             for index in sorted(changed):
                 self._add_up((level + 1, index))
         if (self._height, 0) not in self._nodes:
-            raise ValueError("no shard has said anything")
+            raise ValueError("no shard has a message in the sum yet")
         return self._nodes[self._height, 0]
 
     def _add_up(self, node: Node) -> None:

@@ -89,7 +89,7 @@ def _by_column(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or {*row} != {*names}:
             raise ConfigError(
-                f"{name} is a list of rows with {', '.join(map(shown, names))}, but row {i} has not just these: give "
+                f"{name} is a list of rows with {', '.join(map(shown, names))}, but row {i} has others: give "
                 "all rows the same columns."
             )
     return {column: [row[column] for row in rows] for column in names}

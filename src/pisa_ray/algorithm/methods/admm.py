@@ -59,7 +59,7 @@ def shared_settings(rule: AdmmRule, name: str) -> None:
     """
     if rule.local_steps != 1 or rule.reset_duals:
         raise ConfigError(
-            f"{name} has local_steps or reset_duals: these are of all parameters, set them for the whole."
+            f"{name} has local_steps or reset_duals, but these hold for all parameters: set them for the whole method."
         )
 
 

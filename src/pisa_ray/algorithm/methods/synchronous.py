@@ -73,7 +73,9 @@ class SyncOptimizer(Baseline):
         set_gradients(on, self._mean(update), layout)
         optimizer.step()
         if kept_names(optimizer, on) != [(entry.parameter, entry.name) for entry in entries]:
-            raise ValueError(f"{self._made.kind.__name__} keeps more with time: use an optimizer of torch.optim")
+            raise ValueError(
+                f"{self._made.kind.__name__} keeps more after later steps than after its first: use one of torch.optim"
+            )
         for entry in entries:
             entry.write(kept, optimizer.state[on[entry.parameter]][entry.name])
         memory[0] = 1
