@@ -86,6 +86,7 @@ def test_a_smaller_size_lowers_the_least_too_and_for_good(monkeypatch):
     assert (run.it.least, run.it.most) == (2, 2)
     run.it.resize(5)
     assert (run.it.least, run.it.most) == (2, 5)
+    assert (run.staffing.wanted.least, run.staffing.wanted.most) == (4, 6)  # settings do not change
 
 
 def test_each_place_has_a_worker_whatever_is_asked_for(monkeypatch):

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 
 import pisa_ray.actors.fleet as fleets
-from pisa_ray.actors import RayFleet, RayResources, Sites, Staffing, Wanted, processes
+from pisa_ray.actors import RayFleet, RayResources, Sites, Staffing, Wanted, deaths, processes
 from pisa_ray.actors.crew import Member
 from pisa_ray.actors.processes import ConsensusActor, WorkerActor
 from pisa_ray.engine.consensus import Consensus
@@ -171,6 +171,8 @@ class Simulation:
         monkeypatch.setattr(processes, "start_consensus", lambda node: Actor(ConsensusActor([])))
         monkeypatch.setattr(processes, "end", lambda actor: setattr(actor, "dead", True))
         monkeypatch.setattr(fleets, "Crew", Crew)
+        if luck is not None:  # by chance the consensus may die as often as it likes
+            monkeypatch.setattr(deaths, "DEATHS_IN_A_ROUND", 99)
         self._job, self._ids = job, itertools.count()
         first = [self.member(site) for site in at]
 

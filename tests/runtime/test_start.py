@@ -26,7 +26,7 @@ from pisa_ray import (
     NonFiniteError,
     OnlineK0,
 )
-from pisa_ray.actors import Sites, deaths
+from pisa_ray.actors import Sites
 from pisa_ray.algorithm import Auto, Groups, number
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.fleet import LocalFleet
@@ -235,7 +235,6 @@ def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
         return sums
 
     monkeypatch.setattr(fleet.evaluation, "gather", gathered)
-    monkeypatch.setattr(deaths, "DEATHS_IN_A_ROUND", 99)  # the consensus may die as often as it likes
     here, numbers, again = measured(fleet, job, job.build_model().layout, 10)
 
     assert (here.method, numbers, again) == (expected.method, found, samples)

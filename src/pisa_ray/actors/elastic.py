@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import ray
 
@@ -23,14 +23,14 @@ LOOK, MESSAGE, SOON, SETTLE, LENIENT = 1.0, 10.0, 3.0, 15.0, 30.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many workers the user wants, whatever there is room and work for, and what is put up with.
+    """How many workers the user wants when a run begins, whatever there is room and work for, and other settings.
 
     Attributes:
         least: Fewest.
         most: Most; as many as there is room for are started.
         patience: Seconds to wait for the least.
         frozen_after: Seconds without a pulse after which a process counts as dead.
-        max_failures: Deaths to put up with; -1: any number.
+        max_failures: Deaths after which the run goes on; -1: any number.
         exact: Whether workers with another numeric environment are refused.
         look_every: Seconds between two looks for more room.
     """
@@ -46,17 +46,28 @@ class Wanted:
 
 @dataclass
 class Staffing:
-    """What the fleets of a run, each started after the one before was lost, have in common.
+    """What changes about a run's workers, whichever fleet they belong to: where one is lost, another is started.
 
     Attributes:
-        wanted: What the user wants now.
+        wanted: What the user wanted when the run began.
+        least: Fewest workers that are wanted now.
+        most: Most workers that are wanted now.
         deaths: Processes that have died.
         staffed: Whether there have been enough workers once.
     """
 
     wanted: Wanted
+    least: int = field(init=False)
+    most: int = field(init=False)
     deaths: int = 0
     staffed: bool = False
+
+    def __post_init__(self) -> None:
+        self.least, self.most = self.wanted.least, self.wanted.most
+
+    def resize(self, workers: int) -> None:
+        """Want so many workers from now on, or as many of them as there is room for."""
+        self.most, self.least = workers, min(self.least, workers)
 
 
 class Elastic:
@@ -94,17 +105,16 @@ class Elastic:
     def most(self) -> int:
         """Most workers now: no more than there are shards, and at least one for each place."""
         places = [site for site in self._sites.groups(self._shards()) if site is not None]
-        return max(min(self._staffing.wanted.most, len(self._shards())), len(places))
+        return max(min(self._staffing.most, len(self._shards())), len(places))
 
     @property
     def least(self) -> int:
         """Fewest workers now; where places may be away, any will do."""
-        return 1 if self._sites else min(self._staffing.wanted.least, self.most)
+        return 1 if self._sites else min(self._staffing.least, self.most)
 
     def resize(self, workers: int) -> None:
         """Want so many workers from now on, or as many of them as there is room for."""
-        wanted = self._staffing.wanted
-        self._staffing.wanted = replace(wanted, most=workers, least=min(wanted.least, workers))
+        self._staffing.resize(workers)
         self.refit()
 
     def refit(self) -> None:
