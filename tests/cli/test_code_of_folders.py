@@ -247,8 +247,9 @@ def test_a_package_that_is_spread_over_folders_is_not_installed(run, packages):
 
 @pytest.mark.parametrize(
     "reference",
-    ["own_net:make", "nowhere:f", "torch:load", "torch.hub:load", "numpy:load", "pisa_ray.cli.main:main", "ray:init",
-     "pisa_ray.named:imported", "pip:main", ":f", "", "own_net"],
+    ["own_net:make", "nowhere:f", "torch:load", "torch.hub:load", "numpy:load", "joblib:load", "jinja2:Template",
+     "filelock:FileLock", "pisa_ray.cli.main:main", "ray:init", "pisa_ray.named:imported", "pip:main", ":f", "",
+     "own_net"],
 )  # fmt: skip
 def test_what_else_needs_trust(folder, reference):
     with pytest.raises(ConfigError, match=r"^model.factory is '"):

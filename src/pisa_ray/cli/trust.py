@@ -10,7 +10,33 @@ from pisa_ray.later import torch
 from pisa_ray.named import Named, check_no_standard, is_installed
 
 #: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
-_OURS = {"PIL", "numpy", "pip", "pisa_ray", "pyarrow", "pydantic", "ray", "safetensors", "setuptools", "torch", "yaml"}
+_OURS = {
+    *(
+        "PIL",
+        "annotated_types",
+        "filelock",
+        "jinja2",
+        "joblib",
+        "lazy_loader",
+        "markupsafe",
+        "matplotlib",
+        "numpy",
+        "pip",
+    ),
+    *(
+        "pisa_ray",
+        "pyarrow",
+        "pydantic",
+        "ray",
+        "safetensors",
+        "scipy",
+        "setuptools",
+        "sklearn",
+        "torch",
+        "tqdm",
+        "yaml",
+    ),
+}
 
 
 def check_installed(reference: str, key: str, run_dir: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -32,7 +34,7 @@ class PisaTrainer(Config):
     """Trains a model with PISA, SISA, NSISA or SISA-D over shards of data that Ray workers host.
 
     The result is a function of the arguments, the data and the seed; `scaling_config` changes the time it takes only.
-    The arguments are the options of a run, see `pisa_ray.trainer.config.Config`, and how it is begun.
+    The arguments are the options of a run, in the groups of `pisa_ray.trainer.config.Config`, and how it is begun.
 
     Attributes:
         resume: Go on from the last checkpoint of the run of that name; without one, start from round 0 and say so.
@@ -78,7 +80,7 @@ class PisaTrainer(Config):
         object.__setattr__(self, "run_config", self.run.placed())
         if not self.resume:
             self._directory().check_free()  # before data are read
-        assert self._plan is not None  # noqa: S101  (what is wrong is said now, and not when it is fit)
+        _ = self._plan  # what is wrong is said now, and not when it is fit
 
     @cached_property
     def _plan(self) -> Plan:
@@ -208,3 +210,13 @@ class PisaTrainer(Config):
             ConfigError: It cannot be read, or its inputs or labels are of another kind.
         """
         self._changes.ask(Asked.to_add(checks.path("train", train)))
+
+
+def _with_groups(text: str) -> str:
+    """The docstring with what the groups of options say of their fields, for help()."""
+    said = [inspect.cleandoc(group.__doc__ or "").partition("Attributes:\n")[2] for group in reversed(Config.__mro__)]
+    head, attributes, rest = text.partition("    Attributes:\n")
+    return head + attributes + "".join(textwrap.indent(one, "    ") + "\n" for one in said if one) + rest
+
+
+PisaTrainer.__doc__ = _with_groups(PisaTrainer.__doc__ or "")
