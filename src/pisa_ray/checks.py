@@ -7,7 +7,6 @@ float, so results, hashes and config.yaml are those of the plain number.
 from __future__ import annotations
 
 import datetime
-import functools
 import math
 import numbers
 import os
@@ -15,12 +14,9 @@ import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from pisa_ray.errors import ConfigError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: What a rule's `take` returns for a value that is nothing of its kind.
 NOT = object()
@@ -76,24 +72,6 @@ class Rule:
             return taken if taken is NOT else make(taken)
 
         return Rule(self.text, take)
-
-
-def arguments(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Has a function get its keyword arguments checked and plain.
-
-    Args:
-        rules: For each argument its rule; defaults are not looked at.
-    """
-
-    def checking(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def called(*given: P.args, **named: P.kwargs) -> R:
-            taken: Any = {name: rules[name](name, value) if name in rules else value for name, value in named.items()}
-            return function(*given, **taken)
-
-        return called
-
-    return checking
 
 
 def number(
@@ -238,7 +216,6 @@ def _folder_name(name: str, value: Any) -> Any:
 
 
 flag = Rule("True or False", lambda name, value: value if isinstance(value, bool) else NOT)
-no = Rule("False", lambda name, value: value if value is False else NOT)
 text = Rule("a text", lambda name, value: str(value) if isinstance(value, str) and value else NOT)
 path = Rule("a path", _path)
 folder_name = Rule(

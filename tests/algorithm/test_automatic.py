@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Auto, Hessian, Slope, Start, curvature_along, number, policy
-from pisa_ray.algorithm.automatic import choose, started
+from pisa_ray.algorithm.automatic import choose
 
 
 def found(H: np.ndarray, w: np.ndarray, P: np.ndarray, steps: int, b: np.ndarray | float = 0.0) -> float:
@@ -20,6 +20,11 @@ def found(H: np.ndarray, w: np.ndarray, P: np.ndarray, steps: int, b: np.ndarray
 
     point = torch.from_numpy(w)
     return curvature_along(gradient, point, gradient(point), torch.from_numpy(P), steps)
+
+
+def started(rule, start: Start):
+    """The rule with its numbers set."""
+    return rule.with_numbers(policy(rule).numbers(start))
 
 
 def quadratic(seed: int, p: int = 12, spread: float = 100.0) -> np.ndarray:

@@ -1,10 +1,9 @@
-import io
 import json
 
 import numpy as np
 import pytest
 
-from pisa_ray.data import distribution_table, label_distribution, plot_distribution
+from pisa_ray.data import distribution_table, label_distribution
 
 
 def test_counts():
@@ -42,13 +41,3 @@ def test_table_of_much_stays_readable():
     assert lines[2].endswith(" 20 |       0 (1), 1 (1), 2 (1) |")
     assert "999" in lines[-2]
     assert "20000" in lines[-1]
-
-
-@pytest.mark.parametrize(("shards", "classes"), [(4, 2), (100, 10), (1000, 100)])
-def test_plot(shards, classes):
-    labels = np.arange(5000) % classes
-    figure = plot_distribution(label_distribution(np.array_split(np.arange(5000), shards), labels))
-    figure.savefig(io.BytesIO(), format="svg")
-    assert figure.get_size_inches().max() <= 16
-    assert len(figure.axes[0].get_yticks()) <= 50
-    plot_distribution(label_distribution([np.arange(3)], None)).savefig(io.BytesIO(), format="svg")

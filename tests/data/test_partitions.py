@@ -299,8 +299,3 @@ def test_error_sentences(make, labels, sentence):
     with pytest.raises(ConfigError) as error:
         make().split(source_of(labels), 0)
     assert str(error.value) == sentence
-
-
-def test_hold_out_refuses_a_share_that_leaves_nothing():
-    with pytest.raises(ConfigError, match=r"data.validation is 1.0, but a share in \[0, 1\) is expected"):
-        hold_out([np.arange(3)], 1.0, 0)

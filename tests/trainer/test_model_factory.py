@@ -108,8 +108,6 @@ def frozen() -> nn.Module:
         ),
         (lambda: 1 / 0, "model could not be made: ZeroDivisionError: division by zero"),
         (lambda: sys.exit(3), "model could not be made: SystemExit: 3"),
-        ("mlp", "model is a str, but a module or a function is needed"),
-        (None, "model is a NoneType, but"),
         (lambda: nn.LazyLinear(2), "model is lazy: nobody knows the shape of weight"),
         (lambda: nn.Sequential(nn.LazyConv2d(2, 3)), "model is lazy: nobody knows the shape of 0.weight"),
         (lambda: nn.Sequential(nn.Linear(3, 2), nn.LazyBatchNorm1d()), "model is lazy: nobody knows the shape of 1"),

@@ -23,7 +23,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import TypeVar
 
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import blocks
@@ -31,8 +30,6 @@ from pisa_ray.algorithm.methods.admm import PISA, SISA, AdmmRule
 from pisa_ray.algorithm.methods.nsisa import NSISA
 from pisa_ray.algorithm.methods.sisa_d import EPS, SISAD
 from pisa_ray.later import torch
-
-R = TypeVar("R", bound=AdmmRule)
 
 #: How far a power step goes in units of ||w||, and the least root mean square of w for that.
 REACH, LEAST = 1e-3, 0.01
@@ -141,11 +138,6 @@ def policy(rule: AdmmRule) -> Policy:
         TypeError: If there is none for its kind.
     """
     raise TypeError(f"no automatic start is known for {type(rule).__name__}: give sigma and rho")
-
-
-def started(rule: R, start: Start) -> R:
-    """Return the rule with its numbers set."""
-    return rule.with_numbers(policy(rule).numbers(start))
 
 
 def _plain(slope: Slope, typical: float) -> torch.Tensor:

@@ -8,7 +8,6 @@ from .distortions import Rotate as Rotate
 from .distortions import ShiftLabels as ShiftLabels
 from .distribution import distribution_table as distribution_table
 from .distribution import label_distribution as label_distribution
-from .distribution import plot_distribution as plot_distribution
 from .kept import KeptSource as KeptSource
 from .keys import generator as generator
 from .keys import key as key
@@ -26,7 +25,6 @@ from .partitions import QuantitySkew as QuantitySkew
 from .partitions import hold_out as hold_out
 from .preprocess import DTYPES as DTYPES
 from .preprocess import Preprocess as Preprocess
-from .preprocess import checked_dtype as checked_dtype
 from .preprocess import default_preprocess as default_preprocess
 from .rows import Rows as Rows
 from .sources import open_source as open_source

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: With more labels, the table shows the most frequent ones of each shard.
 LABEL_COLUMNS = 12
@@ -67,43 +64,9 @@ def distribution_table(distribution: dict[str, Any]) -> str:
     return "\n".join(_table_line(line, widths) for line in [head, rule, *lines])
 
 
-def plot_distribution(distribution: dict[str, Any]) -> Figure:
-    """Draw a distribution, with shards to the right and labels upwards; the area of each dot is a count of rows.
-
-    Args:
-        distribution: From `label_distribution`.
-
-    Returns:
-        A figure outside of pyplot. If no labels are known, one row of dots shows the sizes.
-    """
-    shards = distribution["shards"]
-    names = _label_names(shards) or ["rows"]
-    counts = np.array([[_count(shard, name) for name in names] for shard in shards])
-    x, y = np.nonzero(counts)
-    width, height = np.clip([0.25 * len(shards) + 2, 0.25 * len(names) + 1.5], [5, 2.5], [16, 10])
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and workers never draw
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    # The largest dot fills its cell (72 points to the inch); small counts stay visible.
-    largest = min(72 * (width - 1.5) / len(shards), 72 * (height - 1) / len(names), 18.0) ** 2
-    axes.scatter(x, y, s=np.maximum(largest * counts[x, y] / max(1, counts.max()), 0.5), linewidths=0)
-    axes.set(xlabel="shard", ylabel="label", xlim=(-0.7, len(shards) - 0.3), ylim=(-0.7, len(names) - 0.3))
-    axes.set_title(f"Rows of each label in each shard; the largest dot: {counts.max():,}", fontsize="medium")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    step = max(1, len(names) // 40)
-    axes.set_yticks(range(0, len(names), step), names[::step])
-    return figure
-
-
 def _label_names(shards: list[dict[str, Any]]) -> list[str]:
     names = {label for shard in shards for label in shard["labels"]}
     return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdecimal() else (1, 0, name))
-
-
-def _count(shard: dict[str, Any], name: str) -> int:
-    return int(shard["labels"].get(name, 0) if shard["labels"] else shard["rows"])
 
 
 def _commonest(counts: dict[str, int]) -> str:

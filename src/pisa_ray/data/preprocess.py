@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pisa_ray.checks import shown
 from pisa_ray.data.base import Source
 from pisa_ray.errors import ConfigError
 
@@ -30,7 +29,7 @@ class Preprocess:
         dtype: The type of the model's inputs.
 
     Raises:
-        ConfigError: If a transform is given together with another option, mean without std, or a std is not positive.
+        ConfigError: If a transform is given together with another option, or mean without std.
     """
 
     scale: float | None = None
@@ -52,8 +51,6 @@ class Preprocess:
                 f"data.mean has {len(self.mean)} numbers and data.std {len(self.std)}, but one a channel is expected: "
                 "give equally many."
             )
-        if self.std is not None and not all(std > 0 for std in self.std):
-            raise ConfigError(f"data.std is {list(self.std)}, but every number must be positive: use 1 for no scaling.")
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         """Prepare a batch.
@@ -83,23 +80,6 @@ def input_kind(source: Source) -> str:
     if kind.is_complex:
         return "complex numbers"
     return "real numbers" if kind.is_floating_point or kind == torch.bool else "integers"
-
-
-def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Return the torch type of the option `data.dtype`.
-
-    Raises:
-        ConfigError: If it is not one of `DTYPES`.
-    """
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None and dtype is None:
-        return None
-    if isinstance(found, torch.dtype) and found in DTYPES.values():
-        return found
-    given = dtype if isinstance(dtype, torch.dtype) else shown(dtype)
-    raise ConfigError(
-        f"data.dtype is {given}, but the model's inputs can be made {' or '.join(DTYPES)}: use one of these."
-    )
 
 
 def default_preprocess(

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pisa_ray.data.keys import generator
-from pisa_ray.errors import ConfigError
 
 
 class BatchStream:
@@ -22,18 +21,9 @@ class BatchStream:
 
     Attributes:
         size: The number of rows of each batch, min(batch_size, rows).
-
-    Raises:
-        ConfigError: If rows or batch_size is below 1.
     """
 
     def __init__(self, seed: int, shard: int, rows: int, batch_size: int | None):
-        if rows < 1:
-            raise ConfigError(f"Shard {shard} has {rows} rows, but a shard needs at least 1: use fewer shards.")
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(
-                f'batch_size is {batch_size}, but at least 1 is needed: give a positive number or "full".'
-            )
         self.seed, self.shard, self.rows = seed, shard, rows
         self.size = rows if batch_size is None else min(batch_size, rows)
         self._full = batch_size is None

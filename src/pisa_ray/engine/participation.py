@@ -43,14 +43,9 @@ def checked_participation(value: Any, shards: int) -> Participation:
     """What the user gives, as a value.
 
     Raises:
-        ConfigError: It is neither a share nor lists of shards that there are.
+        ConfigError: It lists other shards than there are.
     """
     if isinstance(value, int | float):
-        if not 0 < value <= 1:
-            raise ConfigError(
-                f"participation is {value}, but it must be above 0 and at most 1: it is the share of the shards that "
-                "report in a round (or a list of lists of shards)."
-            )
         return value
     lists = tuple(tuple(sorted(some)) for some in value)
     if not lists:

@@ -110,9 +110,9 @@ class Data(Options):
             pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
                 where it is read.
         """
-        from pisa_ray.data import KeptSource, check_alike, checked_dtype, default_preprocess, open_source
+        from pisa_ray.data import DTYPES, KeptSource, check_alike, default_preprocess, open_source
 
-        dtype = checked_dtype(self.dtype)
+        dtype = DTYPES[self.dtype] if self.dtype is not None else None
 
         def source(name: str, spec: Any) -> Source:
             integers = dtype == torch.int64

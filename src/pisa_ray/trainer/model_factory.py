@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,15 +27,8 @@ def model_factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn
     Returns:
         A function that makes the model. It raises ConfigError where the user's function raises, or returns anything
         else, and where the module cannot be copied.
-
-    Raises:
-        ConfigError: It is neither of the two.
     """
-    if isinstance(model, nn.Module):
-        return _Copies(model)
-    if not callable(model):
-        raise ConfigError(f"model is a {type(model).__name__}, but a module or a function is needed: {_GIVE}.")
-    return _Made(model)
+    return partial(_copied, model) if isinstance(model, nn.Module) else partial(_made, model)
 
 
 def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Module], tuple[str, ...]]:
@@ -58,7 +52,7 @@ def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Mo
     others = {str(p.dtype).removeprefix("torch.") for p in first.parameters() if p.requires_grad} - {"float32"}
     note = f"the model's parameters of type {', '.join(sorted(others))} are trained and saved as float32"
     if again is first:  # each worker needs one of its own
-        return _Copies(first), (note,) * bool(others)
+        return partial(_copied, first), (note,) * bool(others)
     now = _tensors(again)
     for name, tensor in _tensors(first).items():
         if name not in now or not equal(tensor, now[name]):
@@ -70,37 +64,27 @@ def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Mo
     return make, (note,) * bool(others)
 
 
-class _Copies:
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __call__(self) -> nn.Module:
-        if held := _computed(self._module):
-            raise ConfigError(
-                f"model cannot be copied, since it keeps a tensor that was computed from its parameters in {held}: "
-                "give a function that makes the module, or leave that tensor out (detach() it, or set it to None)."
-            )
-        with refused("model cannot be copied", "give a function that makes the module"):
-            return deepcopy(self._module)
-
-
-class _Made:
-    def __init__(self, make: Callable[[], nn.Module]) -> None:
-        self._make = make
-
-    def __call__(self) -> nn.Module:
-        with refused("model could not be made", _GIVE):
-            made: Any = self._make()
-        if isinstance(made, nn.Module):
-            return made
-        if made is None:
-            raise ConfigError(
-                "model: the function returned nothing, but it must return a torch.nn.Module: add a return."
-            )
-        given = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
+def _copied(module: nn.Module) -> nn.Module:
+    if held := _computed(module):
         raise ConfigError(
-            f"model: the function returned {given}, but it must return a torch.nn.Module: return the module itself."
+            f"model cannot be copied, since it keeps a tensor that was computed from its parameters in {held}: "
+            "give a function that makes the module, or leave that tensor out (detach() it, or set it to None)."
         )
+    with refused("model cannot be copied", "give a function that makes the module"):
+        return deepcopy(module)
+
+
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    with refused("model could not be made", _GIVE):
+        made: Any = make()
+    if isinstance(made, nn.Module):
+        return made
+    if made is None:
+        raise ConfigError("model: the function returned nothing, but it must return a torch.nn.Module: add a return.")
+    given = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
+    raise ConfigError(
+        f"model: the function returned {given}, but it must return a torch.nn.Module: return the module itself."
+    )
 
 
 def _computed(module: nn.Module) -> str | None:

@@ -69,12 +69,7 @@ def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[lis
 
     Returns:
         The training rows and the validation rows of each shard, ascending; the latter may be empty.
-
-    Raises:
-        ConfigError: If share is not in [0, 1).
     """
-    if not 0 <= share < 1:
-        raise ConfigError(f"data.validation is {share}, but a share in [0, 1) is expected: use e.g. 0.1.")
     training, validation = [], []
     for i, rows in enumerate(shards):
         count = min(round(share * len(rows)), len(rows) - 1)
