@@ -164,7 +164,7 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
             present=range(shards),
             robust=None,
             clips=False,
-            keeps_messages=False,
+            messages_stand=False,
             reporters=lambda round_: range(shards),
             rows=lambda layout, b: RowLayout(layout.size, 1, b),
         )

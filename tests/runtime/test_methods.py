@@ -43,7 +43,7 @@ def test_what_arrives_is_only_read(method, share):
     for round_ in (1, 2, 3):
         w = consensus.publish().copy()
         payload, report = worker.step(round_, sigma * round_, w, diagnose=round_ == 2)
-        everything = worker.repeat(range(len(of.shards)), round_ == 2) if of.keeps_messages else payload
+        everything = worker.repeat(range(len(of.shards)), round_ == 2) if of.messages_stand else payload
         successor = Consensus(of, worker.model.layout, worker.model.published())
         successor.restore(w, round_)
         results = []

@@ -196,7 +196,7 @@ def test_lost_shards_and_a_lost_consensus_are_rebuilt_with_the_same_bits(method,
         if round_ == 4:
             successor = Consensus(of, first.model.layout, first.model.published())
             successor.restore(published[-1], round_)
-            told = [w.repeat(w.shards, diagnose=False) for w in (first, second)] if of.keeps_messages else payloads
+            told = [w.repeat(w.shards, diagnose=False) for w in (first, second)] if of.messages_stand else payloads
             for ticket, payload in enumerate(told):
                 successor.add(round_, ticket, payload)
         for ticket, payload in enumerate(payloads):

@@ -26,7 +26,7 @@ class Address:
 
     Attributes:
         text: host:port, "auto" (the Ray that runs on this machine) or "local" (a new one).
-        source: Who said so.
+        source: Where it was given: an argument or an environment variable.
     """
 
     text: str
@@ -34,10 +34,10 @@ class Address:
 
     @classmethod
     def of(cls, given: str | None, environ: Mapping[str, str] = os.environ) -> Address:
-        """The one given, else RAY_ADDRESS, else a new Ray.
+        """Return the address that is given, else RAY_ADDRESS, else a new Ray.
 
         Raises:
-            ConfigError: It is no address.
+            ConfigError: What is given is no address.
         """
         if given is not None and given.strip():
             address = cls(given.strip(), "ray_address")
@@ -48,10 +48,10 @@ class Address:
         return address
 
     def place(self) -> tuple[str, int]:
-        """Host and port.
+        """Return host and port.
 
         Raises:
-            ConfigError: There are none in it.
+            ConfigError: The text has none.
         """
         if "://" in self.text:
             raise ConfigError(
@@ -71,7 +71,7 @@ class Address:
         """See whether a Ray answers.
 
         Raises:
-            ConfigError: None does, within seconds.
+            ConfigError: None answers within seconds.
         """
         if self.text == "local":
             return
@@ -98,7 +98,7 @@ def _greet(host: str, port: int) -> None:
     """Begin to speak with a gRPC server.
 
     Raises:
-        OSError: There is none.
+        OSError: No gRPC server answers.
     """
     with socket.create_connection((host, port), timeout=PROBE) as connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):

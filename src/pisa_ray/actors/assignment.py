@@ -29,7 +29,7 @@ class Assignment:
 
     Attributes:
         shards: The ids of the shards of the problem.
-        lost: Those that nobody hosts; at first all, at their initial states.
+        lost: The shards that nobody hosts; at first all, at their initial states.
         adopting: Shards that are being taken in.
         balance: The cut of shards by measured pace.
     """
@@ -43,7 +43,7 @@ class Assignment:
         self._orphans: set[int] = set()  # shards whose worker died, until another has them
 
     def change(self, job: Job) -> None:
-        """Other shards are part of the problem now; the newcomers are as good as lost."""
+        """Go on with other shards; newcomers are hosted by nobody yet, as lost shards are."""
         newcomers = set(job.present) - set(self.shards)
         self.shards = job.present
         self.balance.change(_costs(job))
@@ -56,23 +56,23 @@ class Assignment:
     # Home and away
 
     def is_home(self, member: Member, shard: int) -> bool:
-        """Whether a worker can step a shard, not only keep it."""
+        """Return whether a worker can step a shard, and not only store its state."""
         return self._sites.is_home(shard, member.site)
 
     def at_home(self, member: Member) -> list[int]:
-        """The shards of a worker that it can step."""
+        """Return the shards of a worker that it can step."""
         return [i for i in member.shards if self.is_home(member, i)]
 
     def absent(self) -> frozenset[int]:
-        """Shards that are kept by workers elsewhere, as none is where they are pinned."""
+        """Return the shards whose states are stored by workers elsewhere, as no worker is at their site."""
         if not self._sites:
             return frozenset()
         return frozenset(i for m in self._crew.members for i in m.shards if not self.is_home(m, i))
 
-    # Shards that are lost
+    # Lost shards
 
     def lose(self, shards: Collection[int], *, by: Member | None = None) -> None:
-        """Nobody hosts some shards any more; by: as this worker has died."""
+        """Take note that nobody hosts some shards any more; by: as this worker has died."""
         self.lost.update(shards)
         if by is not None:
             self._orphans.update(shards)
@@ -90,23 +90,23 @@ class Assignment:
         self.lose(self.shards)
         self.adopting.clear()
         self._snapshots.rest_on(round_, states)
-        self._snapshots.urgent = bool(self._sites)  # else they are as safe as any snapshot
+        self._snapshots.urgent = bool(self._sites)  # without sites they are as safe as any snapshot
         for member, shards in hosted:
             self.adopt(member, [i for i in shards if self.is_home(member, i)], [])
             if away := [i for i in shards if not self.is_home(member, i)]:
                 self.host_away(member, away, None, again=True)
 
     def hosts_for_lost(self, staying: Sequence[Member]) -> list[tuple[Member, list[int]]]:
-        """Who should take in which lost shards, all of which are at home there or none: who has least.
+        """Return which workers should take in which lost shards: those that have least.
 
-        Shards whose place is away are kept together.
+        Shards whose site is away stay together.
 
         Args:
             staying: The workers that are not about to leave.
         """
         found: list[tuple[Member, list[int]]] = []
         for site, shards in self._sites.groups(sorted(self.lost)).items():
-            hosts = self._sites.hosts(site, staying) or self._sites.hosts(site, self._crew.members)
+            hosts = self._sites.eligible(site, staying) or self._sites.eligible(site, self._crew.members)
             members = sorted(hosts or self._crew.members, key=lambda m: (self.balance.load(m.shards), m.id))
             members = members[: len(shards) if hosts else 1]
             members.sort(key=lambda m: min(m.shards, default=m.id))
@@ -126,19 +126,19 @@ class Assignment:
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), len(rounds)))
 
     def host_away(self, member: Member, shards: Sequence[int], said: Any, *, again: bool = False) -> None:
-        """Have a worker elsewhere keep the last safe states of shards whose place is away.
+        """Have a worker elsewhere store the last safe states of shards whose site is away.
 
-        The rounds since cannot be replayed without their rows, so for the shard they have not happened; what it has
-        said in them stands until it reports again.
+        The rounds since cannot be replayed without their rows, so the shards' steps in them are undone; their messages
+        of these rounds stand until they report again.
 
         Args:
             member: The worker.
             shards: The shards.
             said: Reference to their messages that stand, by shard; None: their states know them.
-            again: Whether it stores them already, at other states.
+            again: Whether the worker has stored them before, so that no event is recorded.
         """
         done = member.actor.adopt.remote(tuple(shards), [], *self._snapshots.sources(shards), rows=False, said=said)
-        # What is lost on the way, as the consensus may die, is asked for again like shards that move.
+        # If the consensus dies on the way, the states are looked for again, as those of shards that move.
         self._take_in(member, shards, Adoption(member, tuple(shards), done, time.monotonic(), moved=said is not None))
         self._orphans -= set(shards)
         if not again:
@@ -150,7 +150,7 @@ class Assignment:
         self.lost.difference_update(shards)
 
     def sort_adoptions(self) -> None:
-        """Of shards that were being taken in: done, lost with their new worker, or lost on the way."""
+        """Find out which shards have been taken in, and which were lost with their new worker or on the way."""
         for adoption in list(self.adopting):
             if adoption.member not in self._crew.members:
                 self.adopting.remove(adoption)
@@ -166,7 +166,7 @@ class Assignment:
         self.note_arrivals()
 
     def note_arrivals(self) -> None:
-        """Take note of shards that have arrived."""
+        """Take note of shards that have been taken in."""
         for adoption in [a for a in self.adopting if is_ready([a.done])]:
             adopted = answer(adoption.done, "take in shards")
             self.adopting.remove(adoption)
@@ -183,10 +183,10 @@ class Assignment:
                 replay_seconds=adopted.replay_seconds,
             )
 
-    # Shards that move
+    # Moves
 
     def plans(self, newcomers: Sequence[Site]) -> list[Plan]:
-        """What each of some workers at these sites can expect."""
+        """Return which shards each of some newcomers at these sites can expect."""
         known, groups = [*self._crew.members, *self._crew.starting], self._sites.groups(self.shards)
         plans: list[Plan] = []
         for site, number in Counter(newcomers).items():
@@ -195,7 +195,7 @@ class Assignment:
         return plans
 
     def is_uneven(self, done: int) -> bool:
-        """Whether shards should be placed anew after a round."""
+        """Return whether shards should be assigned anew after a round."""
         members = self._crew.members
         hosted = {m: self.at_home(m) for m in members}
         return self.balance.is_uneven(hosted, lambda: self._cut(members), done)
@@ -205,13 +205,13 @@ class Assignment:
 
         Args:
             stay: The workers, at least one.
-            done: The round that is done.
+            done: The last round that has ended.
         """
         hosts = {i: m for m in self._crew.members for i in m.shards}
-        placed = self._cut(stay)
-        for i in set(hosts).difference(*placed.values()):  # their places are away
-            placed.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
-        for member, shards in placed.items():
+        cut = self._cut(stay)
+        for i in set(hosts).difference(*cut.values()):  # their sites are away
+            cut.setdefault(hosts[i] if hosts[i] in stay else stay[0], []).append(i)
+        for member, shards in cut.items():
             moving: dict[Member, list[int]] = defaultdict(list)
             for i in sorted(shards):
                 if hosts[i] is not member:
@@ -221,15 +221,15 @@ class Assignment:
         self.balance.done = done
 
     def _cut(self, stay: Sequence[Member]) -> dict[Member, list[int]]:
-        """The shards cut anew over some workers, of those that can be at home with one."""
-        placed: dict[Member, list[int]] = {}
+        """Cut the shards anew over some workers, leaving out those whose site has none of them."""
+        cut: dict[Member, list[int]] = {}
         for site, shards in self._sites.groups(self.shards).items():
-            hosts = self._sites.hosts(site, stay)
+            hosts = self._sites.eligible(site, stay)
             order = sorted(hosts, key=lambda m: (min(m.shards, default=self.shards[-1] + 1), m.id))[: len(shards)]
             if order:
                 for member, some in zip(order, self.balance.cut(shards, order), strict=True):
-                    placed.setdefault(member, []).extend(some)
-        return placed
+                    cut.setdefault(member, []).extend(some)
+        return cut
 
     def move(self, member: Member, moving: Mapping[Member, list[int]], done: int) -> None:
         """Have a worker take shards over from others, with their states of after a round."""
@@ -253,5 +253,5 @@ class Assignment:
 
 
 def _costs(job: Job) -> dict[int, float]:
-    """Rows that a report of each shard goes through."""
+    """Return the rows that a report of each shard goes through."""
     return {i: job.steps(i) * job.batch_rows(i) for i in job.present}

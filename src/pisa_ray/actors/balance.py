@@ -1,4 +1,4 @@
-"""Which worker hosts which shards: runs of neighbours that take all workers about the same time."""
+"""The cut of shards into runs of neighbours that take all workers about the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pisa_ray.actors.crew import Member
 
-#: Workers of unequal speed: rounds between two looks; as a ratio and in seconds, the gain that is worth moving shards.
+#: For workers of unequal speed: rounds between two looks, and the gain, as a ratio and in seconds, worth a move.
 EVERY, GAIN, SECONDS = 10, 1.25, 0.02
 
 

@@ -20,7 +20,7 @@ from ray.exceptions import (
 
 from pisa_ray.errors import ConfigError, PisaError, StatesLostError
 
-#: What Ray raises when a process or its objects are gone, by whoever's fault.
+#: What Ray raises when a process or its objects are gone, for whatever reason.
 _GONE = (RayActorError, ObjectLostError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError, WorkerCrashedError)
 
 #: Seconds that a small answer may take from where it is ready.
@@ -38,7 +38,7 @@ class GoneError(Exception):
 
     Args:
         why: What Ray says.
-        direct: Whether it is the called process itself, and not something that the call needed.
+        direct: Whether the called process itself is gone, and not something that the call needed.
     """
 
     def __init__(self, why: str, *, direct: bool = False) -> None:
@@ -47,11 +47,11 @@ class GoneError(Exception):
 
 
 def answer(reference: Any, doing: str) -> Any:
-    """The small answer of a finished call.
+    """Return the small answer of a finished call.
 
     Raises:
-        GoneError: It was lost.
-        PisaError: It raised an error; user code's in its own words.
+        GoneError: The answer was lost.
+        PisaError: The call raised an error; one of user code is passed on in its own words.
     """
     try:
         return ray.get(reference, timeout=_FETCH)
@@ -75,7 +75,7 @@ def try_again(attempt: Callable[[], T], recover: Callable[[], None], too_fast: s
     Args:
         attempt: What is tried.
         recover: What is done after a loss, before the next attempt.
-        too_fast: What processes die faster than, for the error.
+        too_fast: What cannot be done since processes die faster, for the error.
 
     Raises:
         StatesLostError: Something was lost at each of many attempts.
@@ -89,10 +89,10 @@ def try_again(attempt: Callable[[], T], recover: Callable[[], None], too_fast: s
 
 
 def sent(job: Any) -> Any:
-    """A reference to what all processes are told.
+    """Return a reference to the job, which all processes are sent.
 
     Raises:
-        ConfigError: It cannot be sent to another process.
+        ConfigError: The job cannot be sent to another process.
         PisaError: There is no room for it in the object store.
     """
     try:
@@ -107,7 +107,7 @@ def sent(job: Any) -> Any:
 
 
 def is_ready(references: list[Any]) -> bool:
-    """Whether all calls have been answered or have failed, wherever their results lie."""
+    """Return whether all calls have been answered or have failed, wherever their results lie."""
     done, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
     return len(done) == len(references)
 

@@ -1,4 +1,4 @@
-"""The connection to Ray: made and ended in a thread of its own, and watched, so that what hangs in Ray hangs no run.
+"""The connection to Ray: made and ended in a thread of its own, and watched, so that no run hangs with it.
 
 Ray's calls cannot be interrupted, and its core ends the process without a word when Ray's processes on this machine are
 gone. So the calls that may hang are made in a thread that can be left alone, and another one listens to the raylet.
@@ -38,7 +38,7 @@ LOOK, NOTICE = 0.1, 5.0
 GONE = "Ray's processes on this machine are gone (killed, or out of memory); a resume goes on from the last checkpoint."
 
 
-#: Told what has happened.
+#: Called with a sentence that says what has happened.
 Hanging = Callable[[str], None]
 
 
@@ -63,7 +63,7 @@ class Connection:
         """Connect, or start a Ray.
 
         Raises:
-            ConfigError: It cannot be reached or started, or takes too long.
+            ConfigError: Ray cannot be reached or started, or takes too long.
             StoppedWaitingError: The user asked to stop.
         """
         if self._address.text == "local":
@@ -104,7 +104,7 @@ class Connection:
         try:
             ended = self._down.wait(END_OF_RUINS if is_gone else END)
         finally:
-            if not ended:  # the last word ends Ray's processes; if they went before, Ray's core would end this one
+            if not ended:  # the last word ends Ray's processes later: if they ended now, Ray's core would end this one
                 self._abandon()
             elif self._last_word is not None:
                 self._last_word.close()
@@ -116,7 +116,7 @@ class Connection:
             self._hanging(text)
 
     def _ended(self) -> str | None:
-        """Which process has ended that Ray cannot start without, if any."""
+        """Return which process has ended that Ray cannot start without, if any."""
         for process in list(self._started):
             command: Any = process.args
             name = os.path.basename(str(command[0]))
@@ -161,9 +161,9 @@ class Watch:
     """Listens to Ray's processes on this machine, without which this process ends sooner or later.
 
     Args:
-        started: Those that were started here.
-        hanging: Told once if Ray is gone and nobody looks for seconds, as a call to Ray hangs; then the process is
-            ended. None: it is not, as others have a say in it.
+        started: Ray's processes that were started here.
+        hanging: Called once if Ray is gone and nothing looks for seconds, as a call to Ray hangs; then the process is
+            ended. None: the process is not ended, as it is not this run's alone.
     """
 
     def __init__(self, started: list[subprocess.Popen[bytes]], hanging: Hanging | None) -> None:
@@ -179,7 +179,7 @@ class Watch:
         """See whether Ray is there.
 
         Raises:
-            RayLostError: It is not.
+            RayLostError: It is gone.
         """
         if self.gone.is_set():
             self._noticed.set()
@@ -214,13 +214,13 @@ class Watch:
         os._exit(1)
 
 
-#: Of the connections that there are.
+#: The watches of all open connections.
 _watches: list[Watch] = []
 
 #: How Ray starts its processes.
 _POPEN = services.ConsolePopen
 
-#: Threads that hang in Ray, by what would tell that they do no more.
+#: One event for each thread that hangs in Ray, which is set if the thread goes on.
 _hanging: list[threading.Event] = []
 
 #: How the process is to end, if that is known.
@@ -231,19 +231,19 @@ def check_ray() -> None:
     """See whether Ray's processes on this machine are there.
 
     Raises:
-        RayLostError: They are not.
+        RayLostError: They are gone.
     """
     for watch in _watches:
         watch.look()
 
 
 def is_gone() -> bool:
-    """Whether they are not, as far as is known."""
+    """Return whether Ray's processes on this machine are gone, as far as is known."""
     return any(watch.gone.is_set() for watch in _watches)
 
 
 def is_hanging() -> bool:
-    """Whether a Ray hangs in this process, which no other can be used in then."""
+    """Return whether a Ray hangs in this process, so that no other can be used in it."""
     return any(not down.is_set() for down in _hanging)
 
 
@@ -253,7 +253,7 @@ def ends_with(status: int) -> None:
 
 
 def _leave(down: threading.Event, last_word: LastWord | None) -> None:
-    """At the end of the process: do not wait for what hangs in Ray."""
+    """End the process without waiting for what hangs in Ray."""
     ended = not _status and down.wait(END)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):

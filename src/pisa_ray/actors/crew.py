@@ -21,22 +21,22 @@ from pisa_ray.engine.numerics import differences
 from pisa_ray.engine.reports import WorkerInfo
 from pisa_ray.errors import PisaError
 
-#: Seconds in which a start must succeed, and of the pauses after starts in a row that did not, as another program may
-#: need the memory for a while; after the last one a run is given up.
+#: Seconds in which a start must succeed; and seconds of the pauses after starts in a row that did not, as another
+#: program may need the memory for a while. After the last pause a run is given up.
 START_SECONDS, START_PAUSES = 600.0, (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
-#: Seconds without starts after a worker that is of no use.
+#: Seconds without starts after a worker that was refused.
 AFTER_REFUSAL = 60.0
 
-#: Pulses that may be missed before it is taken for a pause of this process.
-PAUSE = 5
+#: So many pulses that are missed at once are taken for a pause of this process, and not for silence of the others.
+MISSED_PULSES = 5
 
-#: Seconds between two pulses; one that is not answered at once is waited for this long where a process failed anyway.
+#: Seconds between two pulses; and seconds that an answer is waited for where some process has failed.
 PULSE, PROBE = 1.0, 5.0
 
 
 class Tell(Protocol):
-    """Takes note of an event."""
+    """Records an event."""
 
     def __call__(self, kind: str, **fields: Any) -> None:
         """Record it."""
@@ -44,13 +44,13 @@ class Tell(Protocol):
 
 @dataclass(eq=False)
 class Process:
-    """A process with a pulse.
+    """A process that is asked for a pulse.
 
     Attributes:
         actor: Ray's handle.
         ready: Reference to the answer of its set-up.
         since: When it was started, by this process's clock.
-        pulse: The pulse that it was asked for last, and when.
+        pulse: Reference to the pulse that was asked for last, and when that was.
     """
 
     actor: Any
@@ -65,10 +65,10 @@ class Member(Process):
 
     Attributes:
         id: Its number, never used for another.
-        site: Where it is, as far as that matters.
-        info: Who it is, once it is ready.
+        site: Its site; None: none of those that shards are pinned to.
+        info: What it runs on, once it is ready.
         node: Ray's id of its node.
-        shards: What it hosts.
+        shards: The shards that it hosts.
         pace: Seconds of a round per row of its batches, smoothed; 0: not known yet.
         stepped: When its last step began, by its own clock.
     """
@@ -87,8 +87,8 @@ class Plan:
     """A worker that is to be started.
 
     Attributes:
-        site: Where.
-        shards: Those whose rows it should read before it joins.
+        site: Where it is to be started.
+        shards: The shards whose rows it should read before it joins.
     """
 
     site: Site
@@ -107,8 +107,8 @@ class Crew:
         exact: Whether a worker with another numeric environment than the first one's is refused.
 
     Attributes:
-        rests_until: When starts may be tried again, by this process's clock.
-        environment: What the first worker computes with, which the others must too.
+        rests_until: When a start may be tried again, by this process's clock.
+        environment: The numeric environment of the first worker, which the others must have, too.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Crew:
             )
 
     def accept(self, member: Member) -> bool:
-        """Whether a new worker computes as the others do; if not, it is told, and ended where bits matter."""
+        """Return whether a new worker may stay: one that computes differently is ended where bits matter."""
         assert member.info is not None  # noqa: S101  (for the type checker)
         if self.environment is None:
             self.environment = member.info.environment
@@ -239,45 +239,45 @@ class Crew:
         self.members, self.starting = [], []
 
     def feel(self, others: Sequence[Process] = ()) -> bool:
-        """Ask each process for a pulse, without waiting; returns whether none has been silent for too long.
+        """Ask each process for a pulse, without waiting; return whether none has been silent for too long.
 
         Raises:
             RayLostError: Ray itself is gone.
         """
         check_ray()
         now = time.monotonic()
-        if now - self._felt > PAUSE * PULSE:  # it may be this process that was not there to hear them
-            for holder in [*self.members, *others]:
-                holder.pulse = None
+        if now - self._felt > MISSED_PULSES * PULSE:  # it may be this process that was not running
+            for process in [*self.members, *others]:
+                process.pulse = None
         self._felt = now
-        return not any(self._silent(holder) for holder in [*self.members, *others])
+        return not any(self._silent(process) for process in [*self.members, *others])
 
-    def _silent(self, holder: Process) -> bool:
-        if not is_ready([holder.ready]):  # still starting
-            return time.monotonic() - holder.since > START_SECONDS
-        if holder.pulse is not None:
-            reference, asked = holder.pulse
+    def _silent(self, process: Process) -> bool:
+        if not is_ready([process.ready]):  # still starting
+            return time.monotonic() - process.since > START_SECONDS
+        if process.pulse is not None:
+            reference, asked = process.pulse
             if not is_ready([reference]):
                 return time.monotonic() - asked > self._frozen_after
-        holder.pulse = _ask(holder), time.monotonic()
+        process.pulse = _ask(process), time.monotonic()
         return False
 
     def dead(self, others: Sequence[Process] = ()) -> list[Process]:
-        """Who of the members and some others is gone or frozen; asked after something went wrong.
+        """Return which of the members and some others are gone or frozen; asked after something went wrong.
 
         Raises:
             RayLostError: Ray itself is gone.
         """
         check_ray()
-        holders = [*self.members, *others]
-        frozen = [h for h in holders if (h.pulse is not None or not is_ready([h.ready])) and self._silent(h)]
-        asked = [(h, _ask(h)) for h in holders if h not in frozen and is_ready([h.ready])]
+        processs = [*self.members, *others]
+        frozen = [h for h in processs if (h.pulse is not None or not is_ready([h.ready])) and self._silent(h)]
+        asked = [(h, _ask(h)) for h in processs if h not in frozen and is_ready([h.ready])]
         ray.wait([pulse for _, pulse in asked], num_returns=len(asked), timeout=PROBE) if asked else None
         return frozen + [h for h, pulse in asked if is_ready([pulse]) and _failed(pulse)]
 
 
-def _ask(holder: Process) -> Any:
-    return holder.actor.pulse.options(concurrency_group="pulse").remote()
+def _ask(process: Process) -> Any:
+    return process.actor.pulse.options(concurrency_group="pulse").remote()
 
 
 def _failed(pulse: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How many workers there should be: starting more when there is room, letting go who must, waiting for the least."""
+"""How many workers there should be: starting more when there is room, letting some go, waiting for the least."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pisa_ray.actors.session import RayResources, ask_autoscaler, can_grow, drai
 from pisa_ray.actors.sites import NOWHERE, Site, Sites
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 
-#: Seconds between looks at the cluster, between messages while waiting and before the first, for resources that a
-#: process which has just ended is about to free, and for a process that a user who wants to stop would put up with.
-LOOK, MESSAGE, SOON, SETTLE, LENIENT = 1.0, 10.0, 3.0, 15.0, 30.0
+#: Seconds between looks at the cluster; between messages while waiting, and before the first; until a process that has
+#: ended has freed its resources; and that a user who wants to stop is made to wait for a process.
+LOOK_EVERY, MESSAGE, SOON, SETTLE, LENIENT = 1.0, 10.0, 3.0, 15.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Wanted:
     frozen_after: float = 30.0
     max_failures: int = -1
     exact: bool = True
-    look_every: float = LOOK
+    look_every: float = LOOK_EVERY
 
 
 @dataclass
@@ -75,11 +75,11 @@ class Elastic:
 
     Args:
         crew: The processes.
-        staffing: How many are wanted; changed by `resize`.
+        staffing: How many are wanted now; changed by `resize`.
         resources: What each reserves.
         tell: Takes note of events.
         stop_requested: Whether the user asked to stop.
-        plans: For the sites of newcomers, what each can expect.
+        plans: Returns which shards newcomers at some sites can expect.
         shards: The shards of the problem now: a worker without any would be of no use.
         sites: Where shards are pinned.
     """
@@ -103,13 +103,13 @@ class Elastic:
 
     @property
     def most(self) -> int:
-        """Most workers now: no more than there are shards, and at least one for each place."""
-        places = [site for site in self._sites.groups(self._shards()) if site is not None]
-        return max(min(self._staffing.most, len(self._shards())), len(places))
+        """Most workers now: no more than there are shards, and at least one for each site."""
+        sites = [site for site in self._sites.groups(self._shards()) if site is not None]
+        return max(min(self._staffing.most, len(self._shards())), len(sites))
 
     @property
     def least(self) -> int:
-        """Fewest workers now; where places may be away, any will do."""
+        """Fewest workers now; where sites may be away, one is enough."""
         return 1 if self._sites else min(self._staffing.least, self.most)
 
     def resize(self, workers: int) -> None:
@@ -118,7 +118,7 @@ class Elastic:
         self.refit()
 
     def refit(self) -> None:
-        """There may be more or fewer workers now than a moment ago: start none that is too many, and look for room."""
+        """Take note that other numbers of workers are allowed now: drop starts that are too many, and look for room."""
         self._looked = -float("inf")
         for member in self._crew.starting[max(self.most - len(self._crew.members), 0) :]:
             self._crew.dismiss(member)
@@ -126,7 +126,7 @@ class Elastic:
             self._ask(self.most)
 
     def look(self) -> tuple[list[Member], list[Member]]:
-        """Between two rounds: who has arrived, and who is to go once others host its shards."""
+        """Return, between two rounds, who has arrived, and who is to go once others host its shards."""
         arrived = self._crew.arrivals() if self._crew.starting else []
         if time.monotonic() - self._looked >= self._staffing.wanted.look_every:
             self._looked = time.monotonic()
@@ -139,7 +139,7 @@ class Elastic:
 
         Raises:
             ConfigError: There was no room for them within the patience, at the start, or there cannot be any.
-            PisaError: The same later on.
+            PisaError: There was no room for them later on.
             StoppedWaitingError: The user asked to stop.
         """
         self._check_hope()
@@ -148,7 +148,7 @@ class Elastic:
         while True:
             self._crew.arrivals()
             resting = time.monotonic() < self._crew.rests_until
-            if resting:  # it is not for want of room
+            if resting:  # starts are pausing, and not for want of room
                 began = time.monotonic()
             have, waited = len(self._useful()), time.monotonic() - began
             self._grow()
@@ -172,22 +172,22 @@ class Elastic:
             if not self._coming():
                 time.sleep(0.1)
 
-    def await_start(self, holder: Process) -> None:
+    def await_start(self, process: Process) -> None:
         """Wait until a process is ready, or could not be started, or has taken too long.
 
         Raises:
             RayLostError: Ray itself is gone.
-            StoppedWaitingError: The user asked to stop, and it takes its time.
+            StoppedWaitingError: The user asked to stop, and the process takes long.
         """
-        while not is_ready([holder.ready]) and (waited := time.monotonic() - holder.since) < START_SECONDS:
+        while not is_ready([process.ready]) and (waited := time.monotonic() - process.since) < START_SECONDS:
             check_ray()
             usable_nodes()
             if waited > LENIENT and self._stop_requested():
                 raise StoppedWaitingError("stopped while waiting for a process; the last complete checkpoint is kept.")
-            ray.wait([holder.ready], timeout=PULSE, fetch_local=False)
+            ray.wait([process.ready], timeout=PULSE, fetch_local=False)
 
     def is_short(self) -> bool:
-        """Whether there are too few workers and none is being started; where shards are pinned, none that can step."""
+        """Return whether there are too few workers that can step, and no other is being started."""
         return len(self._useful()) < self.least and (bool(self._sites) or not self._coming())
 
     def close(self) -> None:
@@ -196,12 +196,12 @@ class Elastic:
             self._ask(0)
 
     def _useful(self) -> list[Member]:
-        """The workers that can host shards at home."""
+        """Return the workers that can host shards at home."""
         members = self._crew.members
         return [m for m in members if self._sites.is_useful(m.site, self._shards())] if self._sites else members
 
     def _coming(self) -> list[Member]:
-        """Who is being started on a node that is there."""
+        """Return the workers that are being started on nodes that are there."""
         starting = self._crew.starting
         if not self._sites or not starting:
             return starting
@@ -209,7 +209,7 @@ class Elastic:
         return [member for member in starting if member.site is None or member.site in there]
 
     def _settled(self, waited: float) -> bool:
-        """Whether no more room is to be expected soon: what has just ended takes a while to free its resources."""
+        """Return whether no more room is expected soon: a process that has ended takes a while to free its room."""
         missing = self.most - len(self._crew.members)
         return missing <= 0 or waited > SETTLE or room(self._resources, in_all=True) <= len(self._crew.members)
 
@@ -217,8 +217,8 @@ class Elastic:
         """Refuse what there can never be room for, whatever else ends."""
         if can_grow():
             return
-        places = [self._resources.on(self._sites.selector(site)) for site in self._sites.groups(self._shards())]
-        have = sum(room(place, in_all=True) for place in places)
+        selected = [self._resources.on(self._sites.selector(site)) for site in self._sites.groups(self._shards())]
+        have = sum(room(resources, in_all=True) for resources in selected)
         if have < self.least:
             raise ConfigError(
                 f"{self._short(have)}, and no node will join it, as it was started for this run: use fewer or smaller "
@@ -236,7 +236,7 @@ class Elastic:
             self._ask(self.most)
 
     def _openings(self, missing: int) -> Sequence[Site]:
-        """Where so many workers can be started now."""
+        """Return the sites at which so many workers can be started now."""
         if not self._sites:
             return [None] * min(missing, room(self._resources))
         have = Counter(member.site for member in [*self.staying(), *self._crew.starting])
@@ -258,22 +258,22 @@ class Elastic:
         self._draining = now
 
     def staying(self) -> list[Member]:
-        """The workers whose nodes are not about to leave."""
+        """Return the workers whose nodes are not about to leave."""
         return [m for m in self._crew.members if m.node not in self._draining]
 
     def is_staying(self, member: Member) -> bool:
-        """Whether a worker's node is there and not about to leave."""
+        """Return whether a worker's node is there and not about to leave."""
         return member.node in usable_nodes()
 
     def leaving(self) -> list[Member]:
-        """Workers on draining nodes, and those that are too many; but not below the least."""
+        """Return workers on draining nodes and those that are too many, but leave the least number."""
         useful = self._useful()
         staying = [m for m in self.staying() if m in useful]
         if len(staying) < self.least:
             return []
         surplus = _spread(staying)[max(self.most, 1) :] + [m for m in self.staying() if m not in useful]
         draining = [m for m in self._crew.members if m.node in self._draining]
-        if self._sites:  # a place that has only these waits until another is ready
+        if self._sites:  # a site that has only these keeps them until another one is ready
             waits = {m.site for m in self._coming()} - {m.site for m in staying}
             draining = [m for m in draining if m.site not in waits]
         return surplus + draining
@@ -284,7 +284,7 @@ class Elastic:
 
 
 def _spread(members: Sequence[Member]) -> list[Member]:
-    """Workers in an order in which each site comes once before any comes again."""
+    """Sort workers so that each site comes once before any site comes again."""
     before: Counter[Site] = Counter()
     ranks = {}
     for member in members:

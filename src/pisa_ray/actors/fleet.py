@@ -160,7 +160,7 @@ class RayFleet:
     def _rebalance(self, leaving: Sequence[Member]) -> None:
         """Cut the shards anew over all who stay, and move their states; then let go who leaves."""
         before = [m for m in self.crew.members if m.shards]
-        # Where all who were to stay have died meanwhile, who leaves does not yet.
+        # If all who were to stay have died meanwhile, the others do not leave yet.
         stay = [m for m in self.crew.members if m not in leaving] or self.crew.members
         self.assignment.reassign(stay, self.state.done)
         try:
@@ -188,12 +188,12 @@ class RayFleet:
         self.elastic.refit()
 
         def attempt() -> None:
-            # It may be asked for again: a process that has the job already, or has begun with it, takes it once more.
+            # A repeated call does no harm to a process that has the job already, or has begun with it.
             asked = [*self.crew.change(job), self.state.consensus.actor.change.remote(self.crew.reference)]
             self._core.wait(asked, "go on with other shards")
 
         try_again(attempt, self.recover, "shards can join or leave")
-        self.recover()  # the newcomers are as good as lost: at their initial states, hosted by nobody
+        self.recover()  # newcomers are hosted by nobody yet, as lost shards are
         self.rounds.change(job)
 
     def start(self, job: Job) -> None:

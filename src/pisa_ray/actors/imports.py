@@ -1,4 +1,4 @@
-"""From where Ray's processes import: what the driver can, in no other order."""
+"""The import path of Ray's processes: that of the driver, in the same order."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ray.job_config import JobConfig
 
 
 class _NoCurrentFolder(JobConfig):
-    """Ray puts the driver's current folder first on its processes' path, but where a working directory is uploaded."""
+    """Keeps Ray from putting the driver's current folder first, as if a working directory were uploaded."""
 
     def _runtime_env_has_working_dir(self) -> bool:
         return True
 
 
 def job_config() -> JobConfig:
-    """For ray.init: its processes import from the current folder only if this process does.
+    """Return a setting of ray.init by which processes import from the current folder only if this process does.
 
-    Else a file of the user's that is named as one of a library's modules, say queue.py, would be imported instead.
+    Otherwise a file of the user's with the name of a library's module, such as queue.py, would be imported instead.
     """
     if os.getcwd() in map(os.path.abspath, sys.path):
         return JobConfig()

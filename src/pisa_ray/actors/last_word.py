@@ -1,4 +1,4 @@
-"""A small process that outlives this one: however it ends, somebody is told, and no process of its Ray stays."""
+"""A small process that outlives this one: it says why this one ended, and ends the processes of its Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUDDEN = (
     "gone; a resume goes on from the last checkpoint."
 )
 
-#: Its input ends with the process that it belongs to. An empty line takes the sentence back.
+#: The shell's input ends with the process that it belongs to. An empty line takes the sentence back.
 _SCRIPT = """
 said=$1; shift
 while IFS= read -r line; do said=$line; done
@@ -31,7 +31,7 @@ class LastWord:
 
     def __init__(self, groups: Sequence[int] = ()) -> None:
         self._shell: subprocess.Popen[bytes] | None = None
-        with suppress(OSError):  # it does without where there is no shell
+        with suppress(OSError):  # without a shell there is no last word
             self._shell = subprocess.Popen(  # noqa: S603
                 ["/bin/sh", "-c", _SCRIPT, "sh", SUDDEN, *map(str, groups)],
                 stdin=subprocess.PIPE,

@@ -1,7 +1,8 @@
 """The two kinds of Ray actors, thin shells around pisa_ray.engine's Worker and Consensus.
 
-Both answer a pulse, and workers write files, in threads of their own, beside the thread in which all else runs in the
-order in which it was asked for. They are set up by calls: Ray never frees references given to a constructor.
+Both answer a pulse, and workers write files, in threads of their own. In their main thread calls run in the order in
+which they were made, those of the consensus in the order in which their arguments arrive. They are set up by calls:
+Ray never frees references given to a constructor.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class WorkerActor:
     """A Worker in a Ray process.
 
     Attributes:
-        worker: It, once it is set up.
+        worker: The worker, once it is set up.
     """
 
     def __init__(self, path: list[str]) -> None:
@@ -59,7 +60,11 @@ class WorkerActor:
         self.worker: Worker | None = None
 
     def set_up(self, job: Job, shards: Sequence[int], gpu: bool) -> tuple[WorkerInfo, str]:
-        """Build the model and read the rows of shards that are expected here; returns who this is, and Ray's node."""
+        """Build the model and read the rows of shards that are expected here.
+
+        Returns:
+            What the worker runs on, and Ray's id of the node.
+        """
         self.worker = Worker(job, gpu=gpu)
         self.worker.prepare(shards)
         return self.worker.info(), ray.get_runtime_context().get_node_id()
@@ -88,7 +93,7 @@ class WorkerActor:
         """Take in shards and bring them up to date.
 
         Args:
-            shards: Which.
+            shards: The shards.
             rounds: The rounds to replay.
             values: The vectors published for those rounds, [p + b + e] each, then where the states are (States or
                 StoredStates).
@@ -107,7 +112,7 @@ class WorkerActor:
         return self._it.snapshot(shards), time.monotonic()
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Any other method of Worker, by name."""
+        """Call any other method of Worker, by name."""
         return getattr(self._it, method)(*args, **kwargs)
 
     def pulse(self) -> int:
@@ -133,7 +138,7 @@ class ConsensusActor:
     """The Consensus in a Ray process. Calls run one at a time, in the order in which their arguments arrive.
 
     Attributes:
-        consensus: It, once it is set up.
+        consensus: The consensus, once it is set up.
     """
 
     consensus: Consensus
@@ -183,7 +188,7 @@ class ConsensusActor:
         return self.consensus.update(round_, sigma, diagnose, tickets)
 
     def copy(self, states: States) -> States:
-        """The same on this node, in an object that does not need the node it came from."""
+        """Return the states in an object on this node, which does not need the node that they came from."""
         return states
 
     def pulse(self) -> int:
@@ -191,17 +196,17 @@ class ConsensusActor:
         return os.getpid()
 
 
-# How processes are started and ended. All of a run's come from these three, so another way of having processes
-# (a simulated one, or processes that are used again) is put in their places.
+# Processes are started and ended by these three functions only, so tests can replace them by others (simulated
+# processes, or processes that are used again).
 
 
 def start_worker(resources: RayResources) -> Any:
-    """Ray's handle of a new WorkerActor, which reserves some resources."""
+    """Start a WorkerActor that reserves some resources; return Ray's handle of it."""
     return _remote(WorkerActor).options(max_restarts=0, **resources.options()).remote(sys.path)
 
 
 def start_consensus(node: str) -> Any:
-    """Ray's handle of a new ConsensusActor on a node, by Ray's id."""
+    """Start a ConsensusActor on a node, given by Ray's id; return Ray's handle of it."""
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     options = {"num_cpus": 0, "scheduling_strategy": here, "allow_out_of_order_execution": True, "max_restarts": 0}
     return _remote(ConsensusActor).options(**options).remote(sys.path)

@@ -1,4 +1,4 @@
-"""Ray's own processes on this machine, found by what Linux tells of them."""
+"""Ray's own processes on this machine, found by what Linux knows of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import ray
 
-#: What the names of processes contain that a Ray cannot do without: a raylet ends when one of its agents does.
+#: Parts of the names of the processes that Ray needs: a raylet ends when one of its agents does.
 _VITAL = ("gcs_server", "raylet", "agent")
 
 
 def raylet_of_this_machine() -> socket.socket | None:
-    """A connection to the raylet that this process uses, which ends when it does; None: it cannot be had."""
+    """Connect to the raylet that this process uses; the connection ends when it does. None: it cannot be reached."""
     here = ray.get_runtime_context().get_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
@@ -33,7 +33,7 @@ def raylet_of_this_machine() -> socket.socket | None:
 
 
 def vital_processes(started: Sequence[int], raylet: socket.socket | None) -> list[int]:
-    """File descriptors that can be read when a process that Ray cannot do without has ended; as far as they can be had.
+    """Return file descriptors, one for each process that Ray needs, which can be read once it has ended.
 
     Args:
         started: Ids of processes of Ray, vital or not.
@@ -54,14 +54,14 @@ def vital_processes(started: Sequence[int], raylet: socket.socket | None) -> lis
 
 
 def _told(command: Sequence[bytes]) -> list[str]:
-    """What tells the kind of a process: its program, or of Python the script."""
+    """Return the parts of a command that show the kind of a process: its program, or the script of a Python."""
     words = [os.fsdecode(part) for part in command]
     scripts = [os.path.dirname(word) for word in words if word.endswith(("agent/main.py",))]
     return [*words[:1], *(word for word in words[1:4] if word.endswith("agent.py")), *scripts]
 
 
 def children(parents: set[int]) -> set[int]:
-    """The ids of processes that some processes have started."""
+    """Return the ids of the processes that some processes have started."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):

@@ -11,7 +11,7 @@ from pisa_ray.actors.crew import Member
 from pisa_ray.actors.rounds import Rounds
 
 #: Seconds between two attempts.
-PAUSE = 0.05
+BETWEEN_ATTEMPTS = 0.05
 
 
 class Recovery:
@@ -37,7 +37,7 @@ class Recovery:
             StatesLostError: Processes die too fast, or states are lost for good.
             PisaError: More processes have died than the run goes on after.
         """
-        try_again(self._attempt, lambda: time.sleep(PAUSE), "their shards can be rebuilt")
+        try_again(self._attempt, lambda: time.sleep(BETWEEN_ATTEMPTS), "their shards can be rebuilt")
 
     def _attempt(self) -> None:
         core, state = self._core, self._core.state

@@ -58,7 +58,7 @@ class Rounds(Protocol):
         """Give a new consensus the messages of this round that the live workers have."""
 
     def fence(self) -> None:
-        """Of what dead workers were to send, count what has arrived and have the rest refused for ever."""
+        """Count what has arrived of dead workers' messages, and have the rest refused for ever."""
 
     def rebuild(self) -> None:
         """Have lost shards rebuilt by the workers there are, and what is missing in this round computed again."""
@@ -134,7 +134,7 @@ class SynchronousRounds:
             return
         for ticket, delivery in list(round_.deliveries.items()):
             if delivery.member in core.crew.members:
-                if core.state.job.keeps_messages:
+                if core.state.job.messages_stand:
                     delivery.payload = delivery.member.actor.call.remote("repeat", delivery.shards, round_.diagnose)
                 delivery.added = core.state.consensus.actor.add.remote(round_.number, ticket, delivery.payload)
                 continue

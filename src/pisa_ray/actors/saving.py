@@ -33,7 +33,7 @@ class RaySaving:
         folder: Where the files go.
         parts: The shards' states, a snapshot.
         published: Reference to the published vector of the same round.
-        crew: Who writes.
+        crew: The workers, which write.
         wait: Waits for calls; raises GoneError when one is lost.
         recover: Replaces what is lost, so that the crew is alive.
     """
@@ -72,8 +72,8 @@ class RaySaving:
         """See Saving.
 
         Raises:
-            WorkerDiedError: What was to be written is lost.
-            PisaError: A disk failed.
+            WorkerDiedError: A file could not be written, as its writers died.
+            PisaError: A file could not be written, as a disk failed.
         """
         consensus, *shards = [self._entry(file) for file in (self._consensus, *self._shards)]
         return {"consensus": consensus, "shards": shards}
@@ -86,7 +86,7 @@ class RaySaving:
             except GoneError as error:
                 self._recover()
                 if how_lost(file.written) is None:
-                    continue  # somebody else was lost, not this file's writer
+                    continue  # another process was lost, not this file's writer
                 if file.attempts == ATTEMPTS:
                     raise WorkerDiedError(f"a checkpoint's {file.stem} could not be written ({error}).") from error
                 file.attempts += 1  # a file of its own: the first writer may still be at it

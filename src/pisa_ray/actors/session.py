@@ -46,11 +46,11 @@ class RayResources:
     spread: bool = False
 
     def on(self, labels: Mapping[str, str]) -> RayResources:
-        """The same, on nodes with further labels."""
+        """Return the same resources on nodes with further labels."""
         return replace(self, labels=self.labels | dict(labels)) if labels else self
 
     def options(self) -> dict[str, Any]:
-        """What Ray is told of an actor that is a worker."""
+        """Return Ray's options of an actor that is a worker."""
         options: dict[str, Any] = {
             "num_cpus": self.cpus,
             "num_gpus": self.gpus,
@@ -61,14 +61,14 @@ class RayResources:
         return options | ({"label_selector": self.labels} if self.labels else {})
 
     def each(self) -> dict[str, float]:
-        """The resources of a worker by Ray's names."""
+        """Return the resources of a worker by Ray's names."""
         named = {"CPU": self.cpus, "GPU": self.gpus, **self.other}
         if self.accelerator is not None:
             named[f"accelerator_type:{self.accelerator}"] = 0.001
         return {name: number for name, number in named.items() if number}
 
     def suit(self, labels: Mapping[str, str]) -> bool:
-        """Whether a node with these labels may hold a worker."""
+        """Return whether a node with these labels may hold a worker."""
         return all(_matches(labels.get(key), wanted) for key, wanted in self.labels.items())
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class RayResources:
         return text + (f" on a node labelled {self.labels}" if self.labels else "")
 
 
-#: Ray looks at it when a failed call is forgotten.
+#: An environment variable that Ray looks at when the reference of a failed call is dropped.
 _QUIET = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
@@ -130,7 +130,7 @@ def ray_session(
 
 
 def _is_rays(error: Exception) -> bool:
-    """Whether an error comes from inside Ray, whatever its class."""
+    """Return whether an error comes from inside Ray, whatever its class."""
     if isinstance(error, RayError):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -155,7 +155,7 @@ def _connected(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Calls that fail with a dead process are seen to; Ray would print a traceback of each."""
+    """Silence Ray's tracebacks of calls that fail with a dead process, which the fleet handles."""
     before = os.environ.get(_QUIET)
     os.environ[_QUIET] = "1"
     try:
@@ -168,13 +168,13 @@ def _quiet() -> Iterator[None]:
 
 
 def can_grow() -> bool:
-    """Whether nodes may join: not where this process has started Ray for itself."""
+    """Return whether nodes may join; they cannot where this process has started Ray for itself."""
     node = worker._global_node
     return node is None or not node.is_head()
 
 
 def room(resources: RayResources, *, in_all: bool = False) -> int:
-    """How many more workers the connected cluster can hold now; in_all: how many if nothing else ran there.
+    """Return how many more workers the cluster can hold now; in_all: how many if nothing else ran there.
 
     Nodes that are draining hold none.
     """
@@ -188,7 +188,7 @@ def room(resources: RayResources, *, in_all: bool = False) -> int:
 
 
 def usable_nodes() -> dict[str, dict[str, Any]]:
-    """Ray's description of each node that is alive and not about to leave, by its id.
+    """Return Ray's description of each node that is alive and not about to leave, by its id.
 
     Raises:
         RayLostError: This process's own is not alive, as far as the cluster knows: its raylet is frozen, for example.
@@ -202,7 +202,7 @@ def usable_nodes() -> dict[str, dict[str, Any]]:
 
 
 def draining() -> set[str]:
-    """Nodes that are about to leave the cluster: preempted, drained by hand, or scaled down."""
+    """Return the nodes that are about to leave the cluster: preempted, drained by hand, or scaled down."""
     return set(ray_state.get_draining_nodes())
 
 

@@ -1,4 +1,4 @@
-"""Shards that may not leave their place: which workers may host them, and where workers are to be started."""
+"""Shards that may not leave their site: which workers may host them, and where workers are to be started."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-#: The value of the node label at a place; None: everywhere else.
+#: The value of the node label at a site; None: everywhere else.
 Site = str | None
 
 
-class _Placed(Protocol):
-    """Whatever is somewhere."""
+class _AtSite(Protocol):
+    """Anything that is at a site."""
 
     site: Site
 
 
-M = TypeVar("M", bound=_Placed)
+M = TypeVar("M", bound=_AtSite)
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,29 @@ class Sites:
 
     @property
     def names(self) -> list[str]:
-        """The places, sorted."""
+        """The sites, sorted."""
         return sorted(set(self.of.values()))
 
     def selector(self, site: Site) -> dict[str, str]:
-        """Ray's label selector for the nodes of a site."""
+        """Return Ray's label selector for the nodes of a site."""
         if not self:
             return {}
         return {self.label: f"!in({', '.join(self.names)})" if site is None else site}
 
     def is_home(self, shard: int, site: Site) -> bool:
-        """Whether workers at a site may read a shard's rows."""
+        """Return whether workers at a site may read a shard's rows."""
         return self.of.get(shard, site) == site
 
-    def hosts(self, site: Site, members: Sequence[M]) -> list[M]:
-        """Workers that may host the shards of a group: those of a site; None: workers elsewhere, or any."""
+    def eligible(self, site: Site, members: Sequence[M]) -> list[M]:
+        """Return the workers that may host the shards of a site; None: those elsewhere, or else any."""
         return [m for m in members if m.site == site] or (list(members) if site is None else [])
 
     def is_useful(self, site: Site, shards: Sequence[int]) -> bool:
-        """Whether a worker at a site can host some of these shards at home."""
+        """Return whether a worker at a site can host some of these shards at home."""
         return any(self.is_home(i, site) for i in shards)
 
     def groups(self, shards: Sequence[int]) -> dict[Site, list[int]]:
-        """Shards by where they are pinned.
+        """Group shards by the site that they are pinned to.
 
         Example:
             >>> Sites("site", {0: "lyon", 2: "lyon", 3: "bonn"}).groups([0, 1, 2, 3])
@@ -73,9 +73,10 @@ class Sites:
     def openings(
         self, shards: Sequence[int], most: int, workers: Mapping[Site, int], room: Callable[[Site], int]
     ) -> list[Site]:
-        """Where workers can be started now: first where there is none; a place that is away keeps its claim to one.
+        """Return the sites at which workers can be started now: first those without any.
 
-        Shards that may be anywhere have a claim to a worker elsewhere only if there may be more workers than places.
+        A site that is away keeps its claim to a worker. Shards that may be anywhere have a claim to a worker elsewhere
+        only if there may be more workers than sites.
 
         Args:
             shards: Those of the problem.

@@ -47,10 +47,10 @@ class Part:
     """One worker's part of a snapshot.
 
     Attributes:
-        shards: Whose states it has.
+        shards: The shards whose states it has.
         states: Reference to them, where they are safe.
         source: Reference to them, on the worker's node.
-        began: Reference to when it was begun, by the worker's clock.
+        began: Reference to the time at which it was begun, by the worker's clock.
         member: The worker.
     """
 
@@ -66,13 +66,13 @@ class Snapshots:
 
     Attributes:
         round: The round after which the last safe states were taken.
-        origins: Where they are, by shard; nowhere: they are the initial ones.
+        origins: References to them by shard; empty: they are the initial ones.
         window: The rounds since.
         joined: Shards that have joined since those states were taken, at their initial states.
-        longest: Most rounds between two snapshots that memory has room for (their w's are kept).
+        longest: Most rounds between two snapshots that memory has room for, as their w's stay there.
         period: Rounds between two snapshots, chosen so that they cost no more than their share of the time.
-        cost: Seconds that the last one kept a worker from its next step.
-        urgent: Whether it is time for another.
+        cost: Seconds by which the last one delayed a worker's next step.
+        urgent: Whether the next one is due at once.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Snapshots:
         self._measured, self.urgent = True, False
 
     def limit(self, rounds: int) -> None:
-        """Memory has room for so many rounds between two."""
+        """Take note that memory has room for so many rounds between two snapshots."""
         self.longest, self.period = rounds, min(self.period, rounds)
 
     def rest_on(self, round_: int, origins: dict[int, Any]) -> None:
@@ -99,24 +99,24 @@ class Snapshots:
         self.window.append(record)
 
     def forget(self, shards: Collection[int]) -> None:
-        """What some shards have done since their last safe states has not happened."""
+        """Undo what some shards have done since their last safe states."""
         self.settle(None)
-        self._coming = None  # what is not safe by now would bring it back
+        self._coming = None  # a snapshot that is not safe yet would bring those steps back
         for record in self.window:
             record.reporters.difference_update(shards)
 
     def due(self, round_: int) -> bool:
-        """Whether it is time for another, after a round."""
+        """Return whether it is time for another snapshot, after a round."""
         return round_ > 0 and self._coming is None and (self.urgent or round_ - self.round >= self.period)
 
     def take(self, round_: int, members: Sequence[Member], consensus: Any, node: str) -> list[Part]:
-        """Ask all workers for their shards' states after a round; what is asked of them later comes later.
+        """Ask all workers for their shards' states after a round; calls made later run later.
 
         Args:
             round_: The round that is done.
             members: The workers.
             consensus: The actor that copies what lies on other nodes.
-            node: The driver's.
+            node: Ray's id of the driver's node.
         """
         parts = []
         for member in members:
@@ -154,7 +154,7 @@ class Snapshots:
         self.window = [record for record in self.window if record.number > round_]
 
     def _measure(self, parts: list[Part], round_seconds: float) -> None:
-        """In the round after a snapshot: from its beginning on a worker to that of the step behind it is its cost."""
+        """Measure what a snapshot costs: the time from its beginning on a worker to the beginning of the next step."""
         if self._measured or not is_ready([part.began for part in parts]):
             return
         costs = [part.member.stepped - float(answer(part.began, "take a snapshot")) for part in parts]
@@ -164,10 +164,10 @@ class Snapshots:
         self.period = min(self.longest, max(1, math.ceil(self.cost / (SHARE * max(round_seconds, 1e-6)))))
 
     def sources(self, shards: Sequence[int]) -> list[Any]:
-        """Where the last safe states of some shards are, each place once; nowhere: they are the initial ones.
+        """Return references to the last safe states of some shards, each once; none: they are the initial ones.
 
         Raises:
-            StatesLostError: There are none of a shard.
+            StatesLostError: A shard has none.
         """
         missing = set(shards) - set(self.origins) - self.joined
         if self.round and missing:

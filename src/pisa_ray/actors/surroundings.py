@@ -1,4 +1,4 @@
-"""What Ray needs of the machine that it is started on; where that is missing, Ray itself waits for ever, or dies."""
+"""What Ray needs of the machine that it is started on; without it, Ray waits for ever or dies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_surroundings(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _check_home(environ: Mapping[str, str]) -> None:
-    """Ray writes a token to ~/.ray, unless it is told that there is one, or that none is needed."""
+    """See whether Ray can write its token to ~/.ray, where it needs one and is given none."""
     if environ.get("RAY_AUTH_MODE", "token").lower() != "token" or environ.get("RAY_AUTH_TOKEN"):
         return
     if environ.get("RAY_AUTH_TOKEN_PATH"):
@@ -72,7 +72,7 @@ def _home_of_user() -> str | None:
 
 
 def _check_temporary(environ: Mapping[str, str]) -> None:
-    """Ray keeps its sockets and logs in a folder of the temporary one."""
+    """See whether Ray can keep its sockets and logs in the temporary folder."""
     names = ["RAY_TMPDIR", *(["TMPDIR"] if sys.platform.startswith("linux") else [])]
     name = next((name for name in names if name in environ), None)
     if name is None:
@@ -101,7 +101,7 @@ def _try(folder: Path) -> None:
     """Write into a folder.
 
     Raises:
-        OSError: It is not there, or cannot be written. What os.access says is not true for all file systems.
+        OSError: It is missing, or cannot be written. os.access is not right for all file systems.
     """
     with tempfile.TemporaryFile(dir=folder):
         pass

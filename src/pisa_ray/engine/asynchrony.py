@@ -53,7 +53,7 @@ class Asynchronous(Options):
         return super().by_key() | {"replay": None if self.replay is None else str(Path(self.replay).absolute())}
 
     def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
-        """Whether a round may end.
+        """Return whether a round may end.
 
         Args:
             round_: The round t.

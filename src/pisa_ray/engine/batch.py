@@ -20,8 +20,8 @@ class ShardBatch:
     """See pisa_ray.algorithm.method.Batch. Any number of gradients may be asked for; each starts from the same buffers.
 
     Args:
-        model: In training mode.
-        job: The loss.
+        model: The model, in training mode.
+        job: What has the loss.
         x: Inputs, [b, ...].
         y: Targets, [b].
         buffers: The model's floating buffers before the batch, [buffers].
@@ -31,8 +31,8 @@ class ShardBatch:
     Attributes:
         inputs: x.
         loss: Mean loss of the gradient asked for last.
-        left: The buffers that the gradient asked for last left, [buffers].
-        seconds: Time in gradients and features.
+        left: The buffers after the gradient asked for last, [buffers].
+        seconds: Seconds spent in gradients and features.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ShardBatch:
         if term is None:
             self.loss = gradient(model, self._job, self.inputs, self._y)
         else:
-            with Features(model.module) as features:
+            with LastInputs(model.module) as features:
                 self.loss = gradient(model, self._job, self.inputs, self._y, lambda rows: term(features.last(), rows))
         self.left = model.buffers.clone()
         self.seconds += time.perf_counter() - start
@@ -72,7 +72,7 @@ class ShardBatch:
         self._go_to(point)
         model.module.eval()
         autocast = torch.autocast(self.inputs.device.type, dtype=torch.bfloat16, enabled=bool(self._job.autocast))
-        with Features(model.module) as features, autocast:
+        with LastInputs(model.module) as features, autocast:
             model.module(self.inputs)
         model.module.train()
         self.seconds += time.perf_counter() - start
@@ -90,8 +90,8 @@ class ShardBatch:
         self._begin()
 
 
-class Features:
-    """Catches what enters a module's last linear layer."""
+class LastInputs:
+    """Records what enters a module's last linear layer."""
 
     def __init__(self, module: nn.Module) -> None:
         linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
@@ -101,7 +101,7 @@ class Features:
             )
         self._layer, self._caught = linear[-1], torch.empty(0)
 
-    def __enter__(self) -> Features:
+    def __enter__(self) -> LastInputs:
         self._hook = self._layer.register_forward_pre_hook(self._catch)
         return self
 
@@ -112,5 +112,5 @@ class Features:
         self._caught = inputs[0]
 
     def last(self) -> torch.Tensor:
-        """What it was in the last forward pass, [rows, features]."""
+        """Return what entered it in the last forward pass, [rows, features]."""
         return self._caught.flatten(1)

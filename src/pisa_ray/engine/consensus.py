@@ -22,14 +22,14 @@ class Consensus:
     """Holds the published vector: w, the model's floating buffers, the method's memory, [p + b + e] float32.
 
     Where duals are clipped, the limit is the memory's last entry. Where the messages of absent shards stay in the sum,
-    or messages are compared, it holds all messages too; who takes its place, or begins with a round after the first,
-    must be told them again.
+    or messages are compared, it holds all messages, too. A consensus that takes its place, or begins with a
+    round after the first, must be sent them again.
 
     Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
-    worker that was given up for dead may wake up and send, and a call that was told to have failed may have run.
+    worker that was given up may wake up and send, and a call that was reported as failed may have run.
 
     Args:
-        job: The method, and who has a say in which round.
+        job: The method, and who reports in which round.
         layout: Where the parameters lie in w.
         initial: w^init and the initial buffers, [p + b].
         unaveraged: How many of the last buffers are not averaged; the first shard's are taken.
@@ -54,7 +54,7 @@ class Consensus:
         self._begin(1)
 
     def _empty_sum(self) -> TreeSum | StandingSum:
-        return (StandingSum if self._job.keeps_messages else TreeSum)(len(self._job.shards))
+        return (StandingSum if self._job.messages_stand else TreeSum)(len(self._job.shards))
 
     def _dual_tree(self) -> TreeSum:
         tree = TreeSum(len(self._job.shards))
@@ -62,9 +62,9 @@ class Consensus:
         return tree
 
     def change(self, job: Job) -> None:
-        """Between two rounds: go on with another job, this one but that shards have joined or left the problem.
+        """Go on, between two rounds, with another job, which differs in shards that have joined or left.
 
-        Messages that stand keep their weights, those of the removed are forgotten; asked for again, it changes nothing.
+        Standing messages keep their weights; those of removed shards are forgotten. A repeated call changes nothing.
         """
         self._job = job
         if isinstance(self._sum, StandingSum):
@@ -77,7 +77,7 @@ class Consensus:
         self._begin(self._round)
 
     def publish(self) -> np.ndarray:
-        """The current published vector, [p + b + e]; a view that lives until the next but one."""
+        """Return the current published vector, [p + b + e], a view that lives until the next but one."""
         array: np.ndarray = self._published.numpy()
         return array
 
@@ -109,16 +109,16 @@ class Consensus:
         return True
 
     def heard(self) -> list[int]:
-        """The shards whose messages stand in the sum, in order; none where messages do not outlive their round."""
+        """Return the shards whose messages stand, in order; none where messages do not outlive their round."""
         return list(self._sum.heard()) if isinstance(self._sum, StandingSum) else []
 
     def said(self, shards: Collection[int]) -> dict[int, np.ndarray]:
-        """The messages that stand of some shards, as far as they have said anything, [width] each."""
+        """Return the standing messages of those of some shards that have sent any, [width] each."""
         assert isinstance(self._sum, StandingSum)  # noqa: S101  (for the type checker)
         return {i: self._sum.row(i).numpy().copy() for i in self._sum.heard() if i in shards}
 
     def fence(self, round_: int, ticket: int) -> bool:
-        """Refuse a delivery from now on; returns whether it has been counted (in a complete round all have)."""
+        """Refuse a delivery from now on; return whether it has been counted (in a complete round all have)."""
         if round_ < self._round:
             return True
         self._fenced.add(ticket)
@@ -132,7 +132,7 @@ class Consensus:
     def update(
         self, round_: int, sigma: float, diagnose: bool, tickets: Collection[int] = ()
     ) -> tuple[np.ndarray, ConsensusReport]:
-        """Once all messages of the round are in: make and publish the next w; asked for again, give the same again.
+        """Make and publish the next w, once all messages of the round are in; a repeated call gives the same again.
 
         Args:
             round_: The round.
@@ -141,7 +141,7 @@ class Consensus:
             tickets: Deliveries that must have been counted.
 
         Raises:
-            ValueError: One has not been, since it was fenced off: an update that was asked for before that.
+            ValueError: One of them has been fenced off since this update was asked for.
 
         Returns:
             What `publish` returns, and the report.
@@ -186,7 +186,7 @@ class Consensus:
         return float(w.double().dot(self._job.method.shrinkage(w, self._layout).double())) / 2
 
     def _total(self) -> Message:
-        """The sum of all messages that have a say, or the means over those that a robust consensus keeps."""
+        """Return the sum of all messages that count, or the means over those that a robust consensus takes."""
         robust = self._job.robust
         if robust is None or robust.clips or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
@@ -200,18 +200,18 @@ class Consensus:
         return self.heard() if self._job.method.remembers else self._job.reporters(self._round)
 
     def _first_shard(self, total: Message) -> Message:
-        """The message of the first shard that has a say; where they are added up, nobody else's has such buffers."""
+        """Return the first message that counts; where messages are added up, no other one has such buffers."""
         if isinstance(self._sum, TreeSum):
             return total
         return self._rows.split(self._sum.row(self._speakers()[0]))
 
     def restore(self, published: np.ndarray, round_: int, since: int = -1) -> np.ndarray:
-        """Take over a published vector, with which a round is to begin, perhaps once more; messages are forgotten.
+        """Take over a published vector, with which a round is to begin, perhaps once more, and forget all messages.
 
         Args:
             published: The vector, [p + b + e].
             round_: The round.
-            since: Deliveries with lower tickets are of the time before, and never count.
+            since: The first ticket that may count: deliveries with lower ones were made before.
 
         Returns:
             The vector.
@@ -232,15 +232,15 @@ class Consensus:
 
 
 def write_published(folder: Folder, name: str, published: np.ndarray) -> dict[str, object]:
-    """Write a published vector to a file of a checkpoint; returns its entry in the manifest."""
+    """Write a published vector to a file of a checkpoint; return its entry in the manifest."""
     return folder.write_tensors(name, {"published": published})
 
 
 def read_published(folder: Folder, entry: Mapping[str, object], size: int) -> np.ndarray:
-    """The published vector of a checkpoint, [size] = [p + b + e].
+    """Read the published vector of a checkpoint, [size] = [p + b + e].
 
     Raises:
-        ConfigError: It is none, or of another size.
+        ConfigError: The file holds none, or one of another size.
     """
     expected = {"published": torch.empty(size)}
     array: np.ndarray = folder.read_tensors(entry, expected, expected)["published"].numpy()

@@ -1,4 +1,4 @@
-"""Copies between host and device: the whole of what differs on a GPU."""
+"""Copies between host and device: all that differs on a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pisa_ray.errors import ConfigError
 
 
 def choose_device(gpu: bool) -> torch.device:
-    """The device of a worker: the GPU that was reserved for it, or the CPU.
+    """Return the device of a worker: the GPU that was reserved for it, or the CPU.
 
     Raises:
         ConfigError: A GPU is asked for and torch sees none.
@@ -25,7 +25,7 @@ def choose_device(gpu: bool) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16 matrices, which take half as long or less."""
+    """Return whether a device has instructions for bfloat16 matrix products, which take half as long or less."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     can = processor().split()
@@ -33,12 +33,12 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on the device; on a GPU by way of pinned memory, so that the copy overlaps with what is running."""
+    """Copy a host tensor to the device; to a GPU through pinned memory, so that other work goes on meanwhile."""
     return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(x: torch.Tensor) -> np.ndarray:
-    """A tensor as a numpy array: on the CPU a view of it, from a GPU a copy in pinned memory, which is used again."""
+    """Return a tensor as a numpy array: on the CPU a view of it, from a GPU a copy in pinned memory."""
     x = x.detach()
     if x.device.type != "cpu":
         x = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x)

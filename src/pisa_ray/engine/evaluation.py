@@ -15,7 +15,7 @@ from pisa_ray.engine.job import Job
 from pisa_ray.engine.metrics import check_same_names, checked_metrics
 from pisa_ray.engine.not_finite import check_inputs
 from pisa_ray.engine.numerics import seed_all
-from pisa_ray.engine.user_code import told
+from pisa_ray.engine.user_code import located
 
 #: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
 Sums = dict[str, float]
@@ -25,7 +25,7 @@ Distort = Callable[[torch.Tensor, torch.Tensor, np.ndarray], tuple[torch.Tensor,
 
 @torch.no_grad()
 def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | None = None) -> Sums:
-    """Sums over rows at the parameters the model holds, `job.evaluation_rows` at a time.
+    """Return sums over rows at the model's parameters, computed `job.evaluation_rows` rows at a time.
 
     Args:
         model: The model.
@@ -63,7 +63,7 @@ def _added(blocks: Iterable[Sums]) -> Sums:
 
 
 def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
-    """Means over all rows of blocks given in their canonical order; empty where there are no rows.
+    """Return means over all rows of blocks given in their canonical order; empty where there are no rows.
 
     Raises:
         PisaError: Blocks have metrics of different names.
@@ -74,7 +74,7 @@ def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
 
 
 def worst(shards: Iterable[Sums]) -> Mapping[str, float]:
-    """The worst shard's mean of each name: the largest of a loss, else the smallest; empty where no shard has rows."""
+    """Return the worst shard's mean of each name: the largest loss, else the smallest; empty without rows."""
     found = [means([sums]) for sums in shards if sums["rows"]]
     names = found[0] if found else ()
     # NumPy's largest and smallest are NaN where any number is.
@@ -100,7 +100,7 @@ class SplitRows:
             if rows is not None:  # of such selections only the last one stays in memory
                 self._blocks = {known: read for known, read in self._blocks.items() if known[2] in (None, rows)}
             start, chosen = block * job.evaluation_rows, spaced(source.rows, rows)
-            with told(f"{split} {block}"):
+            with located(f"{split} {block}"):
                 self._blocks[key] = source.read(chosen[start : start + job.evaluation_rows])
         return self._blocks[key]
 
@@ -123,7 +123,7 @@ def evaluate_block(
     """
     model.reset(0)
     seed_all(job.seed, f"evaluate {split}", number)
-    with told(f"{split} {number}"):
+    with located(f"{split} {number}"):
         return evaluate_rows(model, job, rows, distort)
 
 

@@ -50,7 +50,7 @@ class Folder:
 
     Attributes:
         path: Its path there, without a slash at the end.
-        filesystem: Where; it can be pickled, so that workers write and read by themselves.
+        filesystem: The file system, which can be pickled, so that workers write and read by themselves.
 
     Example:
         >>> import tempfile
@@ -67,7 +67,7 @@ class Folder:
 
     @classmethod
     def of(cls, place: Folder | Path | str, filesystem: fs.FileSystem | None = None) -> Folder:
-        """From a local path, a URI such as s3://bucket/prefix, or a path in a given file system.
+        """Make a folder of a local path, a URI such as s3://bucket/prefix, or a path in a given file system.
 
         Raises:
             ConfigError: The URI's file system is unknown or does not answer.
@@ -118,7 +118,7 @@ class Folder:
                 self.filesystem.create_dir(self.path, recursive=True)
 
     def folders(self) -> list[str]:
-        """Names of the folders in it, sorted; none where it is not there itself. On a disk links are left out."""
+        """Return the names of the folders in it, sorted; none where it is missing itself. Links are left out."""
         with self._telling("", "read"):
             if self.is_local:
                 return local_folders(Path(self.path))
@@ -126,11 +126,11 @@ class Folder:
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def has(self, name: str) -> bool:
-        """Whether a file is in it."""
+        """Return whether a file is in it."""
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, or None where there is none."""
+        """Return the bytes of a file, or None where there is none."""
         with self._telling(name, "read"):
             if self.is_local:
                 return local_size(Path(self._at(name)))
@@ -167,7 +167,7 @@ class Folder:
                     stream.write(data)
 
     def read(self, name: str) -> bytes:
-        """A file's content.
+        """Return a file's content.
 
         Raises:
             PisaError: It cannot be read.
@@ -192,7 +192,7 @@ class Folder:
         """Read a JSON file.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: It is no JSON.
         """
         try:
             return parse(self.read(name))
@@ -213,7 +213,7 @@ class Folder:
         """Compare a file with its entry in a manifest.
 
         Raises:
-            ConfigError: It lies elsewhere, is missing, of another size, or altered.
+            ConfigError: The file lies elsewhere, is missing, of another size, or altered.
         """
         remedy = "remove this checkpoint's folder to resume from an older one."
         if self.size(entry["file"]) != entry["bytes"]:
@@ -236,7 +236,7 @@ class Folder:
 
         Args:
             entry: The file's entry in a manifest.
-            names: Which ones: names, or what tells by a name.
+            names: The tensors' names, or a function that says for a name whether it is wanted.
             like: What is expected: the names, shapes and types must be exactly these; compared before anything is read.
 
         Raises:
@@ -260,11 +260,11 @@ class Folder:
             ) from error
 
     def _opened(self, name: str) -> Any:
-        """A file, to be read."""
+        """Open a file for reading."""
         return Path(self._at(name)).open("rb") if self.is_local else self.filesystem.open_input_stream(self._at(name))
 
     def _header(self, name: str, whole: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Types and shapes by name, of a file of so many bytes."""
+        """Return types and shapes by name, of a file of so many bytes."""
         with self._opened(name) as file:
             size = int.from_bytes(file.read(8), "little")
             if not 0 < size <= min(whole, HEADER):
@@ -288,7 +288,7 @@ class Folder:
                 )
 
     def _at(self, name: object) -> str:
-        """The path of something directly in this folder."""
+        """Return the path of something directly in this folder."""
         if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise ConfigError(f"{self} names the file {name!r}, but its files must lie in the folder itself.")
         return f"{self.path}/{name}"

@@ -34,8 +34,8 @@ class FlatModel:
 
     Args:
         module: The model; it is changed and owned by this object from now on.
-        device: Where it goes.
-        frozen: Which of the trainable parameters are to stay as they are, by name, given where all of them lie.
+        device: Where it is moved to.
+        frozen: Returns the names of trainable parameters that are to stay as they are, given the layout of all.
 
     Raises:
         ConfigError: The module has no trainable parameter, or one that cannot be a part of w.
@@ -88,7 +88,7 @@ class FlatModel:
         """Take over what the consensus published: w, the floating buffers, the memory of the method, [p + b + e].
 
         Returns:
-            The method's memory, [e], on the CPU. `w` is w, which forward passes cannot write to.
+            The method's memory, [e], on the CPU. `w` is w, in memory that forward passes do not write to.
         """
         source = borrowed_tensor(published)
         p, b = self.layout.size, len(self.buffers)
@@ -106,7 +106,7 @@ class FlatModel:
             self._writes = self.versions(), self.parameters._version
 
     def published(self) -> np.ndarray:
-        """W and the floating buffers as one new array [p + b]."""
+        """Return w and the floating buffers as one new array [p + b]."""
         return to_host(torch.cat([self.parameters, self.buffers]))
 
     def reset(self, batches: int) -> None:
@@ -117,11 +117,11 @@ class FlatModel:
             buffer.copy_(first)
 
     def versions(self) -> int:
-        """A number that grows when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
+        """Return a number that grows when a forward pass writes to a parameter (nn.Embedding with max_norm does)."""
         return sum(p._version for p in self._trainable)
 
     def check_views(self) -> None:
-        """See that forward and backward have left parameters and gradients where they were: in w and in its gradient.
+        """See that forward and backward passes have left parameters and gradients in w and in its gradient.
 
         Raises:
             PisaError: They have not, so that training would not reach the model.
@@ -155,17 +155,17 @@ class FlatModel:
                 )
 
     def unaveraged_buffers(self) -> dict[str, torch.Tensor]:
-        """Copies of the buffers that are not averaged, by name."""
+        """Return copies of the buffers that are not averaged, by name."""
         return {name: view.clone() for name, view in self._unaveraged_views.items()}
 
     def saved_tensors(self) -> dict[str, torch.Tensor]:
-        """Copies, on the CPU, of parameters (tied once) and persistent buffers in the model's order, by plain names."""
+        """Return copies on the CPU of parameters (tied once) and persistent buffers, by plain names."""
         names = plain_names(self.module)
         named = [*self.module.named_parameters(), *((n, b) for n, b in self.module.named_buffers() if n in names)]
         return {names[name]: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
 
     def save(self, path: Path) -> str:
-        """Write `model.safetensors`, and `pretrained/` beside it where there is one; returns `weights_sha256`."""
+        """Write `model.safetensors`, and `pretrained/` beside it where there is one; return `weights_sha256`."""
         Folder(str(path.parent)).write(path.name, save(self.saved_tensors()))
         if hasattr(self.module, "save_pretrained"):
             with new_folder(path.with_name("pretrained")) as part:
@@ -190,7 +190,7 @@ def _is_running(name: str) -> bool:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash of a model: little-endian, row-major float32 bytes of named_parameters (tied once), then floating buffers.
+    """Hash a model: little-endian, row-major float32 bytes of named_parameters (tied once), then floating buffers.
 
     Buffers that a state_dict leaves out are left out here too, so that the hash can be recomputed from the saved file.
     """

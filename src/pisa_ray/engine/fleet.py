@@ -1,4 +1,4 @@
-"""What the round loop asks of its workers and consensus, wherever they are; and the fleet that is this process."""
+"""What the round loop asks of workers and consensus, wherever they are; and the fleet in this process."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Pending = Callable[[], dict[int, Sums]]
 
 
 def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]) -> Slope:
-    """Gradients at a point from what workers have added up of them; see Worker.slope.
+    """Return gradients at a point from what workers have added up of them; see Worker.slope.
 
     Raises:
-        ValueError: Some of the speakers' are missing.
+        ValueError: The gradients of some speakers are missing.
     """
     tree = TreeSum(shards)
     tree.expect(speakers)
@@ -62,42 +62,42 @@ class Saving(Protocol):
     """The files of a checkpoint while they are being written."""
 
     def done(self) -> bool:
-        """Whether all are written, or some could not be."""
+        """Return whether all are written, or some could not be."""
 
     def files(self) -> Saved:
-        """Wait for them; their entries in the manifest."""
+        """Wait for them; return their entries in the manifest."""
 
 
 class Fleet(Protocol):
     """Workers that host all shards, and a consensus. Between `begin` and `end` a round is under way."""
 
     def workers(self) -> list[WorkerInfo]:
-        """Who the workers are, one per process."""
+        """Return what the workers run on, one entry per process."""
 
     def tend(self) -> None:
-        """Between two rounds: take in and let go workers, move shards, keep their states against a loss."""
+        """Take in and let go workers between two rounds, move shards, and set their states apart against a loss."""
 
     def resize(self, workers: int) -> None:
         """Ask for another number of workers; `tend` brings it about as the cluster allows."""
 
     def change(self, job: Job) -> None:
-        """Between two rounds, when it is settled: go on with another job.
+        """Go on with another job, between two rounds, when it is settled.
 
         Args:
-            job: The same, but that shards have joined (they begin at their initial states) or left the problem.
+            job: The other job, which differs in shards that have joined (at their initial states) or left the problem.
         """
 
     def published(self) -> np.ndarray:
-        """Between two rounds: w, the floating buffers and the method's memory, [p + b + e]; only to be read."""
+        """Return, between two rounds, w, the floating buffers and the method's memory, [p + b + e], only to be read."""
 
     def slope(self, published: np.ndarray) -> Slope:
-        """Before round 1: gradients at a point, [p + b + e], on the first mini-batch of each shard."""
+        """Return, before round 1, gradients at a point, [p + b + e], on the first mini-batch of each shard."""
 
     def start(self, job: Job) -> None:
-        """Before round 1: begin with another job, which differs in numbers of its method that have been set now."""
+        """Begin, before round 1, with another job, which differs in numbers of its method that have been set now."""
 
     def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
-        """Start a round at the published w; returns at once where workers are other processes.
+        """Start a round at the published w; this returns at once where workers are other processes.
 
         Args:
             round_: The round, from 1.
@@ -107,31 +107,31 @@ class Fleet(Protocol):
         """
 
     def is_settled(self) -> bool:
-        """Between two rounds: whether no step is under way."""
+        """Return whether no step is under way between two rounds."""
 
     def end(self) -> RoundReport:
-        """Wait for the round; the next w is published."""
+        """Wait for the end of the round, after which the next w is published."""
 
     def fork(self, round_: int) -> Fork:
-        """Between two rounds, when it is settled: what there is, to go back to, after so many rounds."""
+        """Return, between two rounds, when it is settled, what it takes to go back to this state."""
 
     def back(self, fork: Fork) -> None:
-        """Between two rounds, when it is settled: go back, as often as one likes; what has happened since is undone."""
+        """Go back to a fork, between two rounds, when it is settled; what has happened since is undone."""
 
     def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """Evaluate "test" or "validation" (a separate source).
 
         Args:
-            split: Which.
-            at: The vector, [p + b + e]; None: that published when this is called.
-            rows: So many, evenly spaced; None: all.
+            split: The split's name.
+            at: The vector, [p + b + e]; None: the one published last when this is called.
+            rows: How many rows, evenly spaced; None: all.
         """
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
-        """Evaluate each shard's own rows, held-out or training ones; see `evaluate`, but that rows are each shard's."""
+        """Evaluate each shard's own rows, held-out or training ones; see `evaluate`. `rows` is each shard's."""
 
     def export(self, rounds: int, path: str) -> str:
-        """Write the plain model at the published w; returns its weights_sha256."""
+        """Write the plain model at the published w; return its weights_sha256."""
 
     def save(self, folder: Folder) -> Saving:
         """Begin to write the whole state, as it is between two rounds, to files in a folder."""
@@ -172,12 +172,12 @@ class LocalFleet:
     Args:
         job: What is trained.
         gpu: Whether the model and the states live on a GPU.
-        log: Takes note of which messages arrive in each round of an asynchronous run: all, unless it is repeated.
-        replay: Those of the run that is to be repeated.
+        log: Takes note of the messages that arrive in each round of an asynchronous run: all, unless it is repeated.
+        replay: The arrivals of the run that is to be repeated.
 
     Attributes:
-        worker: The one that hosts all shards.
-        consensus: What adds up its messages.
+        worker: The worker, which hosts all shards.
+        consensus: The consensus, which adds up its messages.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class LocalFleet:
         self._log, self._replay = log, replay
         self._begun: _Begun | None = None
         self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
-        self._untold = False  # whether the consensus does not know the shards' last messages
+        self._lacks_standing = False  # whether the consensus does not know the shards' last messages
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
@@ -200,7 +200,7 @@ class LocalFleet:
         """See Fleet."""
 
     def resize(self, workers: int) -> None:
-        """There is nothing to resize: all happens in this process."""
+        """Do nothing: all happens in this process."""
 
     def change(self, job: Job) -> None:
         """See Fleet."""
@@ -240,9 +240,9 @@ class LocalFleet:
         if self._begun is None:
             raise RuntimeError("end() without begin()")
         this, self._begun = self._begun, None
-        if self._untold and self._job.keeps_messages:
+        if self._lacks_standing and self._job.messages_stand:
             self.consensus.add(this.round, -1, self.worker.repeat(self._job.present, diagnose=False))
-        self._untold = False
+        self._lacks_standing = False
         reports = []
         for ticket, (version, shards) in enumerate(self._steps(this.round)):
             begun = next((past for past in self._past if past.round == version), None)
@@ -262,7 +262,7 @@ class LocalFleet:
         return RoundReport.of(reports, consensus, bytes_sent=0)
 
     def _steps(self, round_: int) -> list[tuple[int, list[int]]]:
-        """Whose messages arrive in a round, by the version of w that they were made at, in the order of arrival."""
+        """Return the shards whose messages arrive in a round, by the version of w, in the order of arrival."""
         if self._replay is None:
             return [(round_, list(self._job.present))]
         if round_ not in self._replay:
@@ -279,7 +279,7 @@ class LocalFleet:
         """See Fleet."""
         self.worker.host(self._job.present, fork.states)
         self.consensus.restore(fork.published, fork.round + 1)
-        self._untold = True
+        self._lacks_standing = True
 
     def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """See Fleet."""
@@ -310,7 +310,7 @@ class LocalFleet:
     def restore(self, folder: Folder, saved: Mapping[str, Any], rounds: int) -> None:
         """See Fleet."""
         self.worker.host(self._job.present, StoredStates(folder, saved["shards"]))
-        self._untold = True
+        self._lacks_standing = True
         size = len(self.consensus.publish())
         self.consensus.restore(read_published(folder, saved["consensus"], size), rounds + 1)
 

@@ -30,13 +30,13 @@ def gradient(
         job: Loss and options.
         x: Inputs, [b, ...].
         y: Targets, [b].
-        term: What is added to the loss on some rows, after the forward pass on them.
+        term: Returns what is added to the loss on some rows, after the forward pass on them.
 
     Returns:
         The mean loss, without the term.
 
     Raises:
-        PisaError: The gradient is not where it belongs, as the model has put it elsewhere.
+        PisaError: The model has put the gradient elsewhere.
     """
     model.gradient.zero_()
     total, step = 0.0, job.micro_batch_size or len(y)
@@ -60,7 +60,7 @@ def gradient(
 def curvature(
     model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor, reseed: Callable[[], None], generator: torch.Generator
 ) -> Curvature:
-    """Second-order information on the same batch (and the same dropout masks, as each forward pass is reseeded)."""
+    """Return second-order information on the same batch, with the same dropout masks."""
 
     def outputs(w: torch.Tensor) -> torch.Tensor:
         reseed()

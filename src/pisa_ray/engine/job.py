@@ -1,4 +1,4 @@
-"""All that determines a run's result, as one value that is sent to every worker; nothing of where it runs."""
+"""All that determines a run's result, as one value that is sent to every worker; where it runs is no part of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Whether each row's largest output is its label, or in what share of its places, [rows]; classes are axis 1.
+    """Return whether each row's largest output is its label, or in which share of its places, [rows].
 
     Places with the label -100 are padding, which the loss leaves out, too.
     """
@@ -72,12 +72,12 @@ class Job(Batching, Membership):
         shards: Row ids of each shard in its source, [n_i] int64.
         alpha: Weights alpha_i of the shards; those of the first shards have the sum 1.
         held_out: Row ids in its source of each shard's validation rows; may be empty.
-        joined: The last of `shards`: those that joined while the run went on; the source of the others is `train`.
+        joined: The last of `shards`, which joined while the run went on; the source of the others is `train`.
         removed: The ids of shards that have left the problem for good.
         validation: A separate validation source, or None.
         test: The test source, or None.
         distortions: What is done to the shards' rows, in this order.
-        evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on who does them.
+        evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on the workers.
     """
 
     model: Callable[[], nn.Module]
@@ -96,7 +96,7 @@ class Job(Batching, Membership):
     evaluation_rows: int = 1000
 
     def __post_init__(self) -> None:
-        """What the user has given was checked where it was."""
+        """Skip the checks of options: what the user has given has been checked already."""
 
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
         """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
@@ -104,11 +104,11 @@ class Job(Batching, Membership):
         return FlatModel(self.model(), device, getattr(self.method, "frozen", None))
 
     def reporters(self, round_: int, absent: Collection[int] = ()) -> Sequence[int]:
-        """Who reports in a round, ascending; in round 1 all, and in its first round who has joined.
+        """Return who reports in a round, ascending: in round 1 all, and each newcomer in its first round.
 
         Args:
             round_: The round, from 1.
-            absent: Shards that cannot.
+            absent: Shards that cannot report.
         """
         there = [i for i in self.present if i not in absent] if absent else self.present
         chosen = reporters(self.participation, there, self.seed, round_)
@@ -132,19 +132,19 @@ class Job(Batching, Membership):
         return len(self.shards) - len(self.joined)
 
     def source(self, shard: int) -> Source:
-        """Where a shard's rows are."""
+        """Return the source of a shard's rows."""
         return self.train if shard < self.founders else self.joined[shard - self.founders].source
 
     def without(self, shard: int) -> Job:
-        """The same without a shard."""
+        """Return the same job without a shard."""
         return replace(self, removed=self.removed | {shard})
 
     def together_with(self, source: Source, alpha: float, round_: int) -> Job:
-        """The same with one more shard.
+        """Return the same job with one more shard.
 
         Args:
             source: Its rows, all of which it trains on.
-            alpha: Its weight.
+            alpha: Its weight alpha_i.
             round_: The first round in which it reports.
         """
         return replace(
@@ -156,8 +156,8 @@ class Job(Batching, Membership):
         )
 
     @property
-    def keeps_messages(self) -> bool:
-        """Whether the last message of each shard is kept by itself, in its state and by the consensus.
+    def messages_stand(self) -> bool:
+        """Whether the last message of each shard is stored by itself, in its state and by the consensus.
 
         Either it stays in the sums of rounds in which the shard does not report, or it is compared with the others'.
         """
@@ -167,16 +167,16 @@ class Job(Batching, Membership):
         return self.method.remembers and some
 
     def rows(self, layout: Layout, buffers: int) -> RowLayout:
-        """The layout of this job's messages, given that of w and b."""
+        """Return the layout of this job's messages, given that of w and b."""
         norms = len(self.shards) if self.clips else 0
         return RowLayout(layout.size, self.method.penalties(layout).size, buffers, norms)
 
     def steps(self, shard: int) -> int:
-        """Mini-batches of one report of a shard."""
+        """Return the number of mini-batches of one report of a shard."""
         return self.method.gradients(len(self.shards[shard]), self.batch_rows(shard))
 
     def batch_rows(self, shard: int) -> int:
-        """Rows of a mini-batch of a shard."""
+        """Return the number of rows of a mini-batch of a shard."""
         return self.batch_of(len(self.shards[shard]))
 
     def distort(
@@ -187,9 +187,9 @@ class Job(Batching, Membership):
         Args:
             x: Model inputs, [b, ...].
             y: Targets, [b, ...].
-            shard: Whose rows they are.
+            shard: The shard that has the rows.
             rows: Their row ids in `train`, [b] int64.
-            batch: For which of the shard's mini-batches, from 0; None: an evaluation.
+            batch: The number of the mini-batch in the shard's stream, from 0; None: an evaluation.
         """
         origin = Origin(self.seed, shard, len(self.shards), rows, batch)
         for distortion in self.distortions:
@@ -197,7 +197,7 @@ class Job(Batching, Membership):
         return x, y
 
     def blocks(self, split: str, rows: int | None = None) -> range:
-        """The blocks that "test" or "validation" (a separate source), or so many of its rows, are evaluated in.
+        """Return the blocks in which "test" or "validation" (a separate source), or so many of its rows, are evaluated.
 
         None where there is no such source.
         """

@@ -8,10 +8,10 @@ from typing import Any, NoReturn, TypeGuard
 
 
 def parse(raw: bytes) -> Any:
-    """What JSON in UTF-8 says; numbers are finite, and fit a float.
+    """Parse JSON in UTF-8, whose numbers must be finite and fit a float.
 
     Raises:
-        ValueError: It is not that; says why.
+        ValueError: The text is something else; the message says what.
 
     Example:
         >>> parse(b'{"round": 3}')
@@ -26,7 +26,7 @@ def parse(raw: bytes) -> Any:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number of 0 or more."""
+    """Return whether a value is a whole number of 0 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -18,7 +18,7 @@ _THERE = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
-    """A file's content.
+    """Return a file's content.
 
     Args:
         path: The file.
@@ -51,7 +51,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which gets its name at the end, when it is on the disk; as `write_file` does it.
+    """Open a file that gets its name at the end, when it is on the disk; as `write_file` does it.
 
     Raises:
         OSError: It cannot be written.
@@ -95,7 +95,7 @@ def append(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write to, which gets its name at the end, in place of what was there.
+    """Make a folder that gets its name at the end, in place of what was there.
 
     Raises:
         OSError: It cannot be written.
@@ -111,7 +111,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def local_size(path: Path) -> int | None:
-    """Bytes of a file, or None where there is none."""
+    """Return the bytes of a file, or None where there is none."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +132,7 @@ def make_folder(path: Path) -> None:
 
 
 def local_folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without links; none where it is a link, or not there itself."""
+    """Return the names of the folders in a folder, sorted, without links; none where it is a link or missing."""
     if path.is_symlink():
         return []
     try:
@@ -143,7 +143,7 @@ def local_folders(path: Path) -> list[str]:
 
 
 def set_aside(path: Path) -> Path:
-    """Give what is at a path, whatever it is, another name beside it; returns that.
+    """Give what is at a path, whatever it is, another name beside it; return that.
 
     Raises:
         OSError: It cannot be renamed.

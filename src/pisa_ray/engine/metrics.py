@@ -21,7 +21,7 @@ _NO_MEAN = (
 
 
 def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
-    """What the user's metrics have returned, if it is what it must be.
+    """Return what the user's metrics have returned, if that can be added up over rows.
 
     Args:
         values: name -> one number a row, [rows].
@@ -31,7 +31,7 @@ def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
         `values`.
 
     Raises:
-        PisaError: It is something else.
+        PisaError: They have returned something else.
     """
     if not isinstance(values, Mapping):
         raise PisaError(
@@ -48,7 +48,7 @@ def check_same_names(names: Collection[str], before: Collection[str]) -> None:
     """Refuse metrics that have other names for some rows than for others.
 
     Raises:
-        PisaError: They do.
+        PisaError: The names differ.
     """
     differing = sorted(set(names) ^ set(before))
     if differing:

@@ -12,7 +12,7 @@ def check_trainable(module: nn.Module) -> None:
     """See that a module has parameters of known shapes that real float32 numbers can stand for.
 
     Raises:
-        ConfigError: It has not.
+        ConfigError: Some parameters are of other kinds, or there are none.
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):

@@ -1,4 +1,4 @@
-"""Why a loss is not finite, as far as that is plain."""
+"""The reason why a loss is not finite, where it can be seen."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def check_inputs(job: Job, x: torch.Tensor, loss: float) -> None:
     Args:
         job: The transform, if there is one.
         x: The model's inputs, [b, ...].
-        loss: What the loss is on them.
+        loss: The loss on them.
 
     Raises:
-        PisaError: They are not finite, nor is the loss.
+        PisaError: Neither they nor the loss are finite.
     """
     if math.isfinite(loss) or job.preprocess.transform is None or not x.is_floating_point():
         return

@@ -1,4 +1,4 @@
-"""What bit-identity asks of a process: a fixed thread count, keyed randomness, a record of the numeric environment."""
+"""What bit-identity requires of a process: fixed threads, keyed randomness, a record of the numeric environment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def set_numerics(threads: int) -> None:
 
 
 def _all_flush() -> bool:
-    """Whether denormal numbers are 0 in every thread: the setting is of this thread, and of those it starts later."""
+    """Return whether denormal numbers are 0 in every thread: it is set for this one and later ones."""
     return not bool(torch.full((1 << 17,), 2e-38).mul_(0.3).any())  # 6e-39
 
 
@@ -77,7 +77,7 @@ def borrowed_process(threads: int) -> Iterator[None]:
 
 
 def borrowed_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor on memory that others may share (a fetched object's): to be read, never to be written to."""
+    """Return a tensor on memory that others may share, such as a fetched object's: only to be read."""
     return torch.from_numpy(array)
 
 
@@ -89,13 +89,13 @@ with warnings.catch_warnings():  # torch warns once per process of arrays that a
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two of `environment`'s records disagree on: by key, (before, now)."""
+    """Return where two of `environment`'s records differ: by key, (before, now)."""
     keys = sorted({*before, *now})
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
 def _vendor() -> str:
-    """Who made the processor: matrix libraries choose kernels by it, too."""
+    """Return the maker of the processor, by which matrix libraries choose kernels, too."""
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("vendor_id"):
@@ -104,7 +104,7 @@ def _vendor() -> str:
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """What can change the last bits of a gradient, recorded in checkpoints."""
+    """Return what can change the last bits of a gradient; it is recorded in checkpoints."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,

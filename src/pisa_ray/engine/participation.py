@@ -13,12 +13,12 @@ Participation = float | Sequence[Sequence[int]]
 
 
 def reporters(participation: Participation, shards: Sequence[int], seed: int, round_: int) -> Sequence[int]:
-    """Who reports in a round, ascending; in round 1 all.
+    """Return who reports in a round, ascending; in round 1 all.
 
     Args:
         participation: With a share, max(1, round(p m)) of the m shards without replacement, keyed (seed, round).
-        shards: The ids of those that can, ascending; lists may name others, too, and where they name nobody else, all
-            of these report.
+        shards: The ids of the shards that can report, ascending. Lists may name others, too; where a list names others
+            only, all of these report.
         seed: The run's.
         round_: The round, from 1.
     """
@@ -33,14 +33,14 @@ def reporters(participation: Participation, shards: Sequence[int], seed: int, ro
 
 
 def share_reporting(participation: Participation, shards: int) -> float:
-    """The share of m shards that report in a round after the first, on average."""
+    """Return the share of m shards that report in a round after the first, on average."""
     if not isinstance(participation, int | float):
         return sum(map(len, participation)) / len(participation) / shards
     return max(1, round(participation * shards)) / shards
 
 
 def checked_participation(value: Any, shards: int) -> Participation:
-    """What the user gives, as a value.
+    """Return what the user gives as a value.
 
     Raises:
         ConfigError: It lists other shards than there are.

@@ -9,7 +9,7 @@ COMPILED = "_orig_mod"
 
 
 def plain_names(module: nn.Module) -> dict[str, str]:
-    """The names of a model's saved tensors, and what they are without torch.compile and DataParallel."""
+    """Return the names of a model's saved tensors, and what they are without torch.compile and DataParallel."""
     wrappers = set()
     for path, part in module.named_modules():
         if hasattr(part, COMPILED):

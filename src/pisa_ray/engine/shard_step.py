@@ -94,7 +94,7 @@ class ShardSteps:
         )
         self.rows.complete(row, job.alpha[i], drawn.last.left, weighed=weighed)
         if model.unaveraged:  # of messages that stand by themselves, the consensus knows the first shard's
-            first = job.keeps_messages or i == job.reporters(self.number)[0]
+            first = job.messages_stand or i == job.reporters(self.number)[0]
             keep_buffers(message, drawn.last.left[-model.unaveraged :], speaks=first)
         diagnostics = None
         if gap is not None and dual is not None:

@@ -1,4 +1,4 @@
-"""Shards' states as values: to be sent to another worker, kept against a loss, or written to a checkpoint."""
+"""Shards' states as values: to be sent to another worker, set apart against a loss, or written to a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class StateValue:
 
     @classmethod
     def of(cls, state: ShardState) -> StateValue:
-        """The state's values; on the CPU the arrays are views of it."""
+        """Return the state's values; on the CPU the arrays are views of it."""
         return cls({name: to_host(t) for name, t in state.tensors().items()}, state.scalars())
 
     def load_into(self, state: ShardState) -> None:
         """Copy the values into a state.
 
         Raises:
-            ValueError: They are another method's, or another model's.
+            ValueError: The values are another method's or model's.
         """
         state.load({name: borrowed_tensor(array) for name, array in self.tensors.items()}, self.scalars)
 
@@ -56,7 +56,7 @@ class StoredStates:
         """Load the states of some shards, whichever files they are in.
 
         Raises:
-            ConfigError: They are another method's, or another model's.
+            ConfigError: The states are another method's or model's.
         """
         for entry in self.entries:
             mine = {str(i): state for i, state in states.items() if str(i) in entry["shards"]}
@@ -82,6 +82,6 @@ class StoredStates:
 
 
 def write_states(folder: Folder, name: str, states: States) -> dict[str, object]:
-    """Write states to one file of a checkpoint; returns its entry in the manifest."""
+    """Write states to one file of a checkpoint; return its entry in the manifest."""
     tensors = {f"{i}/{field}": array for i, state in states.items() for field, array in state.tensors.items()}
     return {**folder.write_tensors(name, tensors), "shards": {str(i): dict(s.scalars) for i, s in states.items()}}

@@ -32,7 +32,7 @@ def user_error(error: Exception, where: str) -> PisaError:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def located(where: str) -> Iterator[None]:
     """Turn whatever is raised in the middle of a run into a PisaError; see user_error."""
     try:
         yield
@@ -60,7 +60,7 @@ def refused(what: str, remedy: str) -> Iterator[None]:
 
 
 def _theirs(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames of the user's code: not ours, torch's or Python's own."""
+    """Return the frames of the user's code: not ours, torch's or Python's own."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if not frame.filename.startswith((*_OURS, "<"))]
     return [f for f in foreign if "-packages" in f.filename or not f.filename.startswith(_PYTHONS)]

@@ -113,7 +113,7 @@ class Worker:
 
     def _initial_state(self) -> ShardState:
         state = self.job.method.initial_state(self.model.parameters, self.model.layout)
-        if self.job.keeps_messages:
+        if self.job.messages_stand:
             state.said = self.model.parameters.new_zeros(self._rows.width)
         return state
 
@@ -169,9 +169,9 @@ class Worker:
             row = self._row(i)
             reports[i], seconds = self._step(i, steps, row)
             gradient_seconds += seconds
-            if not self.job.keeps_messages:
+            if not self.job.messages_stand:
                 self._tree.add((0, i), row, owned=True)
-        if self.job.keeps_messages:
+        if self.job.messages_stand:
             payload = self._standing(here if repeat else reports, here, diagnose=diagnose)
         else:
             payload = Payload(_on_host(self._tree.nodes()), self._dual_sums(here, diagnose=diagnose))
@@ -203,8 +203,8 @@ class Worker:
             raise user_error(error, f"shard {i} in round {steps.number}{self._row_groups(i)}") from error
 
     def _row(self, i: int) -> torch.Tensor:
-        """Where a shard's next message goes."""
-        if self.job.keeps_messages:
+        """Return where a shard's next message goes."""
+        if self.job.messages_stand:
             return self.shards[i].state.said
         return self._tree.buffer(self._rows.width, self.model.parameters)
 
@@ -214,7 +214,7 @@ class Worker:
         return Payload(messages, self._dual_sums(here, diagnose=diagnose))
 
     def _dual_sums(self, here: Sequence[int], *, diagnose: bool) -> Nodes:
-        """Sums of alpha_i pi_i' over shards, whoever of them has reported."""
+        """Return sums of alpha_i pi_i' over shards, whether they have reported or not."""
         tree = self._duals
         tree.clear()
         for i in here if diagnose and self.job.method.duals else ():
