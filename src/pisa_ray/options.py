@@ -138,12 +138,13 @@ class Options:
 
 
 def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
-    """Refuse keys that there are not.
+    """Refuse keys that there are not, of a section whose dotted keys are given.
 
     Raises:
         ConfigError: Names the first, and the nearest that there is.
     """
-    known = list(keys)
+    every = list(keys)
+    known = list(dict.fromkeys(key.partition(".")[0] for key in every))
     for key in values:
         if not isinstance(key, str):
             where = f" in {path}" if path else ""
@@ -151,7 +152,7 @@ def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
                 f"the key {checks.shown(key)}{where} is no text: write it in quotes if it is meant, or leave it out."
             )
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(key, dict.fromkeys((*known, *every)), n=1)
             remedy = f"the nearest one is {near[0]}" if near else f"use {any_of(known)}"
             other = " Other arguments of the optimizer go to options." if "options" in known else ""
             raise ConfigError(f"{under(path, key)} is not a setting: {remedy}.{other}")
@@ -163,7 +164,7 @@ def _flat(values: Mapping[str, Any], known: Sequence[str], path: str) -> dict[st
     Raises:
         ConfigError: A key is unknown, or stands for a section and is none.
     """
-    check_known(values, dict.fromkeys(key.partition(".")[0] for key in known), path)
+    check_known(values, known, path)
     found = {}
     for key, value in values.items():
         below = [one.removeprefix(f"{key}.") for one in known if one.startswith(f"{key}.")]

@@ -13,6 +13,9 @@ from pisa_ray.errors import ConfigError
     ("setting", "sentence"),
     [
         ("rouns=5", "rouns is not a setting: the nearest one is rounds."),
+        ("stop_seconds=5", "stop_seconds is not a setting: the nearest one is stop.seconds."),
+        ("checkpoint_every=5", "checkpoint_every is not a setting: the nearest one is checkpoint.every."),
+        ("scaling_config=5", "scaling_config is not a setting: use one of data,"),
         ("zzz=5", "zzz is not a setting: use one of data, partition, model,"),
         ("7=5", "7 is not a setting: use one of data,"),
         ("data.lable=y", "data.lable is not a setting: the nearest one is label."),

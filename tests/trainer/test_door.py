@@ -230,3 +230,11 @@ def test_paths_may_be_of_any_kind(tmp_path: Path) -> None:
     for given, place in ((str(tmp_path / "text"), "text"), (tmp_path / "path", "path"), (Place(), "like")):
         result = PisaTrainer(**arguments(tmp_path, run_config=given, rounds=1)).fit()
         assert result.path == tmp_path / place
+
+
+def test_a_trainer_is_itself_and_writes_what_a_file_says(tmp_path: Path) -> None:
+    trainer, other = (PisaTrainer(**arguments(tmp_path, run_config=tmp_path / "run")) for _ in range(2))
+    assert trainer != other
+    assert len({trainer, other}) == 2
+    assert repr(trainer).startswith(f"PisaTrainer('{tmp_path / 'run'}', rounds=")
+    assert not {"resume", "overwrite", "progress", "warn", "opened", ""} & trainer.written().keys()

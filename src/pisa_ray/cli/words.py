@@ -51,7 +51,8 @@ _WORDS = {
 
 #: Quoted text is the user's, and so is what is part of a path.
 _QUOTED = re.compile(r"""('[^']*'|"[^"]*")""")
-_BEFORE, _BEHIND = r"(?<![\w/.-])", r"(?![\w/-])"
+#: A key that is no setting is the user's, too.
+_BEFORE, _BEHIND = r"(?<![\w/.-])", r"(?![\w/-]| is not a setting)"
 
 
 def spoken(text: str) -> str:

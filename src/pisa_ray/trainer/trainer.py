@@ -11,10 +11,11 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pisa_ray import checks
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import Key
 from pisa_ray.trainer.attempts import Attempts
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.config import Config
@@ -57,11 +58,13 @@ class PisaTrainer(Config):
         'finished'
     """
 
-    resume: bool = False
-    overwrite: bool = False
-    progress: bool = True
-    warn: bool = False
-    opened: Opened | None = None
+    resume: Annotated[bool, Key("")] = False
+    overwrite: Annotated[bool, Key("")] = False
+    progress: Annotated[bool, Key("")] = True
+    warn: Annotated[bool, Key("")] = False
+    opened: Annotated[Opened | None, Key("")] = None
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a trainer is itself, whatever its options
 
     def __new__(cls, **given: Any) -> Self:
         """Refuse arguments that there are not, with the nearest one."""
@@ -81,6 +84,9 @@ class PisaTrainer(Config):
         if not self.resume:
             self._directory().check_free()  # before data are read
         _ = self._plan  # what is wrong is said now, and not when it is fit
+
+    def __repr__(self) -> str:
+        return f"PisaTrainer({str(self.run.folder)!r}, rounds={self.rounds}, algorithm={self._plan.config.algorithm})"
 
     @cached_property
     def _plan(self) -> Plan:
