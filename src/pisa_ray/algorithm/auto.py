@@ -17,7 +17,8 @@ class Auto(Options):
     """A number that the automatic start sets before round 1; in a file it is "auto" or {hint: 3}.
 
     Attributes:
-        hint: A first guess, which is used if the start finds it sound, else the nearest sound value. None: no guess.
+        hint: A first guess, which is used if the automatic start finds it sound, else the nearest sound value; None:
+            there is none.
     """
 
     hint: Annotated[float, Gt(0), Le(1e30)] | None = None

@@ -69,7 +69,7 @@ class Identity(Preconditioner):
     """The identity, Q = q I; q = 0 is plain inexact ADMM.
 
     Attributes:
-        q: The multiple, >= 0.
+        q: The multiple of the identity.
     """
 
     kind: ClassVar[str] = "identity"
@@ -90,8 +90,9 @@ class HessianDiagonal(Preconditioner):
     """Q = Diag |diag(grad^2 F)|, clipped at eta; exact for small models, Hutchinson's estimate for large ones.
 
     Attributes:
-        probes: Number of random sign vectors z in the mean of z * (H z). None: exact, by p Hessian-vector products.
-        eta: Upper bound of the entries.
+        probes: The number of random sign vectors z in the mean of z * (H z), in every step. None: the exact diagonal,
+            which takes as many products as there are parameters and is refused above 5,000.
+        eta: The upper bound of the entries; None: there is none.
     """
 
     kind: ClassVar[str] = "hessian_diagonal"
@@ -138,7 +139,7 @@ class FisherDiagonal(Preconditioner):
     """Q = Diag((1/b) sum_j g_j^2), the diagonal empirical Fisher matrix, clipped at eta.
 
     Attributes:
-        eta: Upper bound of the entries.
+        eta: The upper bound of the entries; None: there is none.
     """
 
     kind: ClassVar[str] = "fisher_diagonal"

@@ -60,11 +60,11 @@ class Robust(Kind, ABC, family="robust", homes=("pisa_ray.algorithm.robust",)):
 
 @dataclass(frozen=True)
 class TrimmedMean(Robust):
-    """The coordinate-wise trimmed mean of what the shards propose.
+    """The mean without the largest and the smallest proposals of the shards, entry by entry of w.
 
     Attributes:
-        share: The share of the shards left out on either side, at least 0 and below 0.5; it must be at least the share
-            of bad shards.
+        share: The share of the shards left out on either side, rounded down to whole shards. It must be at least the
+            share of bad shards, and at least one shard.
     """
 
     kind: ClassVar[str] = "trimmed_mean"
@@ -105,7 +105,8 @@ class Clip(Robust):
     In round 1 no norms are known yet, so the limit is 0: no dual moves, and the norms are measured.
 
     Attributes:
-        factor: The limit in units of the median of the shards' norms ||pi_i' - pi_i|| before clipping; > 0.
+        factor: The limit in units of the median of the norms ||pi_i' - pi_i|| in the last reports of all shards, before
+            clipping.
     """
 
     kind: ClassVar[str] = "clip"

@@ -46,7 +46,7 @@ class RMSProp(SecondMoment):
     """The average m <- beta m + (1 - beta) d*d, without a correction.
 
     Attributes:
-        beta: Decay, in [0, 1).
+        beta: The decay.
     """
 
     kind: ClassVar[str] = "rmsprop"
@@ -61,11 +61,7 @@ class RMSProp(SecondMoment):
 
 @dataclass(frozen=True)
 class Adam(RMSProp):
-    """The average of RMSProp, corrected by m_hat = m / (1 - beta^k): without that the first moves are far too long.
-
-    Attributes:
-        beta: Decay, in [0, 1).
-    """
+    """The average of RMSProp, corrected by m_hat = m / (1 - beta^k): without that the first moves are far too long."""
 
     kind: ClassVar[str] = "adam"
     root: ClassVar[rules.Root] = staticmethod(rules.adam)

@@ -24,7 +24,23 @@ _ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "see
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Options):
-    """The whole file; docs/compare.md has its keys."""
+    """The whole file.
+
+    Attributes:
+        name: The title of the page, and the name of its folder in runs/; None: that of the file.
+        base: A configuration file without algorithm, partition, seed, name and ray; workers is 0 by default here.
+        algorithms: For each row its name and the keys of a configuration file that it changes, each as a whole:
+            algorithm, sigma_schedule, batch_size, participation and so on.
+        partitions: For each partition its name and a section as partition has it, or a section with keys of a
+            configuration file, one of which is partition.
+        seeds: The seeds with which every algorithm runs on every partition.
+        equal: The work that is the same for all rows: that of `base.rounds` rounds with one mini-batch of
+            `base.batch_size` rows (one vector) per shard. A row gets the nearest number of rounds, at least 1.
+        score: The metric of the tables and curves, a field of metrics.jsonl.
+        concurrent: The number of runs at a time, while runs with their own workers come one after the other; None: as
+            many as there is room for.
+        ray_address: The cluster, as in a configuration file.
+    """
 
     name: str | None = None
     base: dict[str, Any]

@@ -22,11 +22,11 @@ class Domain(Options):
     """The values that a setting may have: one of these.
 
     Attributes:
-        choice: One of a list, drawn.
-        grid: Each of a list.
-        uniform: A number between two.
-        loguniform: The same, its logarithm drawn evenly.
-        whole: A whole number from the first to the second.
+        choice: A list, one of which is drawn.
+        grid: A list, each of which is tried.
+        uniform: Two numbers, between which one is drawn.
+        loguniform: The same, with an evenly drawn logarithm.
+        whole: Two whole numbers; one from the first to the second is drawn.
     """
 
     choice: tuple[Any, ...] | None = None
@@ -78,7 +78,23 @@ class Domain(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(Options):
-    """The whole file; docs/tuning.md has its keys."""
+    """The whole file.
+
+    Attributes:
+        name: The name of the folder in runs/; None: that of the file.
+        base: The settings of all trials: keys of a configuration file. workers is 0 by default here, so that a trial is
+            one process.
+        space: The settings that are searched for, by dotted key, each with a domain.
+        samples: The number of trials; with `grid` it is multiplied by the number of its values.
+        metric: The metric of held-out rows to choose by.
+        mode: Whether a large or a small value is best.
+        scheduler: Whether bad trials are stopped early, by the rule of that name; None: none is.
+        searcher: The search algorithm; optuna needs the extra pisa-ray[tune].
+        every: The rounds from one look at a trial to the next.
+        concurrent: The number of trials at a time; None: as many as there is room for.
+        seed: The seed of the draws.
+        ray_address: The address of the cluster, as in ray.init.
+    """
 
     name: str | None = None
     base: dict[str, Any]

@@ -34,11 +34,13 @@ class Asynchronous(Options):
     """When a round ends: when enough shards have reported, or a time is over, and no message that stands is too old.
 
     Attributes:
-        quorum: Share of the shards whose messages a round waits for, in (0, 1].
-        staleness: tau >= 0: the message of a shard in the sum that makes w^{t+1} is from round t - tau or later; an
-            older shard is waited for. With 0 every shard reports in every round.
-        deadline: Seconds after which a round ends with what has arrived, if anything has; None: it waits.
-        replay: The arrivals.jsonl of an asynchronous run that is to be repeated, to the bit; None: none is.
+        quorum: The share of the shards whose messages a round waits for.
+        staleness: tau: the message of a shard in the sum that makes w^{t+1} is from round t - tau or later; a shard
+            whose last one is older is waited for. With 0 all shards report in every round.
+        deadline: The seconds after which a round ends with the messages that have arrived, if there are any; None:
+            there is no limit.
+        replay: The arrivals.jsonl of a run with the same settings, which is repeated to the bit, with any number of
+            workers; None: no run is repeated.
     """
 
     text: ClassVar[str] = "a rule such as Asynchronous(quorum=0.5)"

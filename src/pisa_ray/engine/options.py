@@ -44,14 +44,19 @@ class Batching(Options):
 
     Attributes:
         seed: The seed of everything: initial weights, partition, batches, dropout.
-        batch_size: Rows of a mini-batch (one per shard and round, but for methods with local steps); "full" or None:
+        batch_size: The rows of a mini-batch; a shard draws one in a round, or one for each local step. "full" or None:
             the whole shard.
-        micro_batch_size: Rows per backward pass; None: the whole batch.
-        clip_norm: The largest norm of a shard's gradient; None: any.
-        autocast: Whether forward passes run in bfloat16 autocast; parameters, duals and sums stay float32.
-        threads_per_worker: Threads of a worker's numeric work; part of the result's definition, never derived.
-        compiled: Whether steps are compiled to one pass over memory, which changes no bit. None: what the user's cache
-            has is used, and what moves so many entries that it pays is compiled meanwhile; True: at once; False: never.
+        micro_batch_size: The rows of a backward pass, for less memory; None: the whole batch. The gradient is the same
+            up to rounding if the loss is a plain mean over rows. If it divides by something else (class weights, the
+            number of labels that are not -100), each piece divides by its own number, and the gradient differs.
+        clip_norm: The largest norm of a gradient of a shard; None: any.
+        autocast: Whether forward passes are in bfloat16; parameters, duals and sums stay float32. True is the same as
+            "bfloat16".
+        threads_per_worker: The threads of the numeric work of a worker. They are part of what defines the result, so a
+            run never derives them from the machine.
+        compiled: Whether steps are compiled to one pass over memory, with the same bits. None: code in the cache of the
+            user is used, and steps that move enough entries to pay are compiled meanwhile. True: all steps are
+            compiled. False: none is.
     """
 
     seed: Annotated[int, Ge(0)] = 0
@@ -72,22 +77,19 @@ class Membership(Options):
     """Which shards take part in a round.
 
     Attributes:
-        participation: The share p of the m shards that report in a round: max(1, round(p m)) of them, keyed (seed,
-            round); in round 1 all. Or lists of shards, [[0, 1], [2, 3]], for round 2, 3 and so on, from the first again
-            after the last. For methods with a memory of all shards (duals, MIFA, SyncOptimizer(remember=True)) the last
-            messages of the others stay in the sum; the other methods average over those that report.
-        asynchronous: When a round ends without waiting for all shards; None: it does wait. Which messages arrived when
-            is logged in arrivals.jsonl. In one process all do.
-        pin_to: A node label, and for each shard its value where the shard must stay, as its rows may not leave:
-            {"site": ["lyon", "bonn", None]}; None: anywhere. It is trained and evaluated by workers on such nodes only
-            (`ray start --labels site=lyon`), and while there is none it does not report: its last message stays in the
-            sum, and its state is kept elsewhere, as it was when it was last safe. Only for methods with a memory of all
-            shards. Every place needs a worker, so there are at least as many; one that is away is not waited for,
-            whatever the minimum. Data should be files, since what this process holds travels to all. It reads what it
-            needs to cut the shards (labels, say), a mini-batch of the smallest one to try the model, and what a hash of
-            the files takes; of a torch data set, which is in this process anyway, some items.
-        robust: What is done against bad shards: TrimmedMean, Median or Clip; None: nothing. The first two need what
-            every shard sends by itself, so workers send more.
+        participation: The share p of the m shards that report in a round: max(1, round(p m)) of them, chosen by (seed,
+            round), with halves rounded to the even number; in round 1 all. Or lists of the shards of round 2, 3 and so
+            on, such as [[0, 1], [2]], which repeat. For methods with a memory of all shards (those with duals, MIFA,
+            and SyncOptimizer if it remembers) the last messages of absent shards stay in the sum; the other methods
+            average over the reporters.
+        asynchronous: When a round ends without waiting for all shards; None: it waits for its reporters. The log of
+            which messages arrived when is arrivals.jsonl.
+        pin_to: A label of nodes, and for each shard its value where the shard must stay, as its rows may not leave, or
+            None for anywhere: `{"site": ["lyon", "bonn", None]}`. Such a shard is trained and evaluated by workers on
+            nodes with that label only (`ray start --labels site=lyon`); while there is none, its last message stays in
+            the sum. It is for methods with a memory of all shards, and needs at least as many workers as different
+            values. None: shards may be anywhere.
+        robust: A measure against bad shards; None: there is none.
     """
 
     participation: Participation = 1.0

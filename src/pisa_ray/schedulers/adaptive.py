@@ -21,9 +21,9 @@ class Adaptive(SigmaSchedule, ABC):
     """A schedule that multiplies sigma by a factor when a round shows that it should grow.
 
     Attributes:
-        factor: The factor of one growth, above 1.
-        most: The largest total growth, at least 1.
-        every: Rounds from one look to the next, at least 1; a look at more than the loss costs a gradient.
+        factor: The factor of one growth.
+        most: The largest total growth.
+        every: The rounds from one look to the next; a look at more than the loss costs a gradient.
     """
 
     planned: ClassVar[bool] = False
@@ -57,7 +57,7 @@ class ResidualBalancing(Adaptive):
     """Growth while the primal residual times sigma is many times the consensus move: shards disagree while w rests.
 
     Attributes:
-        ratio: How many times the consensus move, above 0.
+        ratio: How many times the consensus move sigma times the primal residual must be for growth.
     """
 
     kind: ClassVar[str] = "residual_balancing"
@@ -75,7 +75,7 @@ class LagrangianDescent(Adaptive):
     """Growth when the augmented Lagrangian has risen since the last look, which a sigma that is large enough prevents.
 
     Attributes:
-        tolerance: A rise by less than this share of the Lagrangian's size does not count.
+        tolerance: The share of its size by which the Lagrangian must have risen for growth.
     """
 
     kind: ClassVar[str] = "lagrangian_descent"
@@ -97,10 +97,9 @@ class Plateau(Adaptive):
     """Growth when the smoothed training loss stalls, the counterpart of torch's ReduceLROnPlateau.
 
     Attributes:
-        every: Rounds from one look to the next; 1 by default, as the loss is known anyway.
-        patience: The number of looks without a better value after which sigma grows and the count begins anew.
-        threshold: A value is better if it is below the best one by more than this share of it.
-        smoothing: The decay of the exponential mean, in [0, 1).
+        patience: The number of looks without a better loss after which sigma grows and the count begins anew.
+        threshold: The share by which a better loss must be below the best one.
+        smoothing: The decay of the exponential mean of the loss.
     """
 
     kind: ClassVar[str] = "plateau"

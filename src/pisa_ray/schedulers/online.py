@@ -34,17 +34,17 @@ class OnlineK0(SigmaSchedule):
     nothing.
 
     Attributes:
-        k0: The first period in rounds, at least 1.
-        gamma: The factor on 1/sigma of one growth, in (0, 1).
-        warmup: The share of the rounds in the warm-up, in [0, 1].
-        factor: The ratio of a period to its neighbours, above 1.
-        length: Rounds of a trial, at least 2.
-        share: The largest cost of all trials and their evaluations, as a share of the sample gradients of the run
-            without them, in (0, 1]; evaluating a row counts as a third of a gradient.
-        longer: A longer period is better if its loss is lower by more than this share, in [0, 1).
+        k0: The first period, in rounds.
+        gamma: The number that sigma is divided by in one growth.
+        warmup: The share of the rounds in which 1/sigma rises evenly to that of the first sigma.
+        factor: The ratio of a period to the next one that is tried.
+        length: The rounds of a trial.
+        share: The largest cost of all trials and their evaluations, as a share of the gradients of the run without
+            them; evaluating a row counts as a third of a gradient.
+        longer: A longer period is taken if its held-out loss is lower by more than this share.
         shorter: The same for a shorter period, times the share of the rounds that is left.
-        most: The largest growth from a rung to the end, above 1.
-        rounds: T. None: the rounds of the run.
+        most: The largest growth from a rung to the end of a period that is tried.
+        rounds: T, the planned number of rounds; None: those of the run.
 
     >>> schedule = OnlineK0(rounds=500)
     >>> schedule.trials, schedule.rungs

@@ -39,8 +39,8 @@ class Geometric(SigmaSchedule):
     that w can still go, so a small k0 and a small gamma freeze it short of the optimum.
 
     Attributes:
-        gamma: The factor on 1/sigma of one growth, in (0, 1].
-        k0: The period in rounds, >= 1.
+        gamma: The number that sigma is divided by in one growth.
+        k0: The rounds from one growth to the next.
 
     >>> schedule, sigma = Geometric(gamma=0.5, k0=2), 1.0
     >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 6)]
@@ -65,8 +65,8 @@ class Matched(SigmaSchedule):
     number.
 
     Attributes:
-        growth: The total growth, at least 1.
-        rounds: T, the rounds in which sigma grows; then it is constant. None: the rounds of the run.
+        growth: The total growth of sigma.
+        rounds: T, the rounds of the plan, after which sigma is constant; None: those of the run.
 
     >>> schedule, sigma = Matched(growth=8, rounds=3), 1.0
     >>> [round(sigma := schedule.grow(sigma, round_), 6) for round_ in range(1, 6)]
@@ -93,10 +93,10 @@ class Trapezoid(SigmaSchedule):
     in the last C rounds.
 
     Attributes:
-        warmup: The share of the rounds in the warm-up, at least 0.
-        cooldown: The share of the rounds in the cool-down, at least 0; the two shares are at most 1 together.
-        growth: The growth in the cool-down, at least 1.
-        rounds: T, after which sigma is constant. None: the rounds of the run.
+        warmup: The share of the rounds in which 1/sigma rises evenly to that of the first sigma.
+        cooldown: The share of the rounds, at the end, in which sigma grows; both shares are at most 1 together.
+        growth: The growth in the cool-down.
+        rounds: T, the rounds of the plan, after which sigma is constant; None: those of the run.
 
     >>> schedule, sigma = Trapezoid(warmup=0.4, cooldown=0.4, growth=4, rounds=5), 1.0
     >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 7)]
@@ -169,8 +169,8 @@ class Shape(SigmaSchedule):
 
     Attributes:
         name: A class of torch.optim.lr_scheduler that depends on the number of the step only.
-        options: Its arguments.
-        warmup: W, the rounds of warm-up.
+        options: The arguments of that class, such as T_max for CosineAnnealingLR.
+        warmup: W, the rounds in which 1/sigma rises evenly to that of the first sigma, before the shape begins.
 
     >>> schedule, sigma = Shape("StepLR", {"step_size": 2, "gamma": 0.5}, warmup=2), 1.0
     >>> [sigma := schedule.grow(sigma, round_) for round_ in range(1, 7)]

@@ -50,20 +50,23 @@ class Problem(Options):
     """What is trained.
 
     Attributes:
-        data: Where training, validation and test rows are.
-        partition: How training rows are cut into shards: IID, LabelSkew, Dirichlet, QuantitySkew, ByColumn, ByFeature,
-            FeatureNoise or Indices; or one of them Distorted by Noise, ShiftLabels, Rotate or Recolour.
-        model: A module, a function that makes one (called in every process, seeded), or a `ModelSection`.
-        shard_weights: alpha_i: "size" (n_i / n) or "uniform" (1 / m).
-        algorithm: The method and its settings; None: NSISA() for transformers (an embedding and layer norms), SISAD()
-            for others, which need none. What is left out of sigma and rho is set by the automatic start: before round 1
-            the curvature of the loss is measured, at the cost of two to nine gradients of each shard's first
-            mini-batch. Where sigma is and the loss explodes all the same, the run goes back to its last checkpoint or
-            its start, with sigma doubled; where the loss has only turned, it goes on with sigma doubled.
-        loss: (model output, targets) -> mean loss, or its name: "cross_entropy", "mse", "l1", "huber", "bce" or
-            "package.module:function"; None: cross-entropy for integer targets, else mean squared error.
-        metrics: (model output, targets) -> name -> one value a row, or several of them, or their names: "accuracy" or
-            "package.module:function"; None: accuracy for integer targets, else none.
+        data: The rows for training, validation and tests, and how they become inputs.
+        partition: The cut of the training rows into shards.
+        model: The model, in a file a section. In Python it is a module, or a function that makes one and is called in
+            every process with the same seed.
+        shard_weights: alpha_i, the weight of a shard in the sum: "size" is its share of the rows, "uniform" the same
+            for all.
+        algorithm: The method; None: NSISA for transformers (models with an embedding and layer norms), else SISAD,
+            neither of which needs numbers. What is left out of sigma and rho is set by the automatic start, which takes
+            two to nine gradients of the first mini-batch of each shard before round 1. If the loss explodes all the
+            same, the run goes back to its last checkpoint or to its start, with sigma doubled; if it only turns, the
+            run goes on with sigma doubled.
+        loss: A function (model output, targets) -> the mean loss of a mini-batch, or its name: "cross_entropy", "mse",
+            "l1", "huber", "bce" or "package.module:function". None: cross-entropy for integer labels, else mean squared
+            error.
+        metrics: A function (model output, targets) -> values by name, one per row, or its name: "accuracy" or
+            "package.module:function"; or a list of such. Rows of a run have their means as `test_NAME` and
+            `validation_NAME`. None: accuracy for integer labels, else none.
     """
 
     data: Data
@@ -80,13 +83,13 @@ class Schedule(Options):
     """When what happens.
 
     Attributes:
-        rounds: Length of the run; a resume may prolong it.
-        sigma_schedule: How sigma goes: Constant, Geometric, Matched, Shape, Trapezoid, ResidualBalancing,
-            LagrangianDescent, Plateau, OnlineK0 (beside which a given sigma is a hint, Auto(hint=sigma)); None: with an
-            automatic start Trapezoid (SISA-D, NSISA) or Matched, else Constant.
-        evaluate_every: Rounds between evaluations; the last round is always evaluated.
-        stop_seconds: Stop after so many seconds of training.
-        stop_test_accuracy: Stop when an evaluation reaches it.
+        rounds: The length of the run; a resume may make it longer.
+        sigma_schedule: How sigma goes from round to round, and for baselines how the learning rate falls. None: after
+            an automatic start Trapezoid (for SISAD and NSISA) or Matched, else Constant.
+        evaluate_every: The rounds from one evaluation to the next; the last round is always evaluated.
+        stop_seconds: The seconds of training after which the run ends, with status `stopped`; None: there is no limit.
+        stop_test_accuracy: The accuracy on test rows at which the run ends, with status `stopped`; it is refused if
+            evaluations do not measure it. None: there is none.
     """
 
     rounds: Annotated[Rounds, FREE] = 200
@@ -105,9 +108,11 @@ class Workers(Options):
             an int or (min, max), which takes what there is. 0: run in this process, without Ray, with the same bits.
             None: one Ray worker. Between two rounds workers are started when there is room for more, up to max, and let
             go when their node is draining.
-        ray_address: As in ray.init; None: a connected Ray, else RAY_ADDRESS, else a new local one.
-        exact: Whether a resume is refused where versions or the processor are not those of the checkpoint, which may
-            change last bits. If not, differences are told, and `exact` in the result is false.
+        ray_address: The cluster, as in ray.init: "host:port", "auto" (the one that runs on this machine) or "local" (a
+            new one). None: a connected Ray, else the one that RAY_ADDRESS names, else a new one on this machine.
+        exact: Whether a resume is refused if it has other versions (torch, numpy), another processor or another GPU
+            than the checkpoint, which may change last bits. False: a message tells the differences, and `exact` in the
+            result is False.
     """
 
     scaling_config: Annotated[ScalingOption, INLINE, FREE] = field(default_factory=Scaling)
@@ -125,7 +130,8 @@ class Saving(Options):
             storage_filesystem, checkpoint_config, failure_config.max_failures: the deaths of processes that the run
             survives (-1, the default where none is given: any number); or a run directory's path, or pisa_ray's Run. A
             dead worker's shards are rebuilt on the others; no round is lost.
-        checkpoint_every: Rounds between checkpoints; None: only at the end.
+        checkpoint_every: The rounds from one checkpoint to the next; there is always one at the end. None: there is no
+            other.
     """
 
     run_config: Annotated[RunOption, INLINE] = field(default_factory=Run)

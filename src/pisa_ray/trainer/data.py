@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test", "validation")
 
 #: Whatever data can be opened from.
-DataSource = Annotated[Any, checks.as_it_is]
+DataSource = Annotated[Any, checks.as_it_is, checks.Rule("a path, a URI or a list of them", checks.as_it_is.take)]
 
 _COLUMNS = checks.sequence(checks.text, "a list of columns")
 _NO_NUMBER = checks.Rule(
@@ -46,23 +46,28 @@ class Data(Options):
     """Training and test data and how rows become model inputs.
 
     Attributes:
-        train: A Parquet file or folder (path or URI), a list of them or a pattern such as "data/*.parquet", a
-            pyarrow.Table, a DataFrame, a dictionary of arrays, a list of dictionaries, a Hugging Face data set, a
-            ray.data.Dataset, a map-style torch data set of (input, target) pairs or dictionaries, a pair of arrays
-            (inputs, targets), or "digits".
-        test: The same kinds, or None: no test metrics.
-        input: Column of the inputs, or columns of numbers that are stacked; not for pairs and digits.
-        label: Column of the targets: integers for classification, floats for regression.
-        validation: A share of each shard's rows that is held out, or a source like `test`, or None.
-        scale: Factor on stored numbers; None: 1/255 for uint8 images, else 1.
-        mean: Per channel, subtracted after scaling; None: for colour uint8 images the train file's, else 0.
-        std: Per channel, divided by; None: as for mean, else 1.
-        transform: (stored inputs [b, ...], training) -> model inputs; replaces scale, mean and std. Random numbers it
-            draws from torch's, numpy's or Python's global generators are keyed by (seed, shard, report).
-        dtype: The type of the model's inputs, "float32" or "int64"; None: int64 for integers that are neither scaled
-            nor uint8 images, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
-        dataset: In a file, "digits" in place of train, test, input and label: data that come with the library (1,437
-            training and 360 test images of 8x8).
+        train: The training rows: a Parquet file, a folder of them, a pattern such as "rows/2024-*.parquet" or a list of
+            these, each a path or a URI. In Python also tables of pyarrow, pandas or polars, dictionaries of arrays,
+            lists of dictionaries, Hugging Face data sets, data sets of ray.data, map-style torch data sets of (input,
+            target) pairs or of dictionaries, pairs of arrays (inputs, targets), or "digits".
+        test: The test rows, of the same kinds; None: there are no test metrics.
+        input: The column of the inputs (images, lists of numbers), or several columns of single numbers, which are
+            stacked; not for pairs and digits.
+        label: The column of the targets: integers from 0 are classes (cross-entropy, accuracy), real numbers are a
+            regression (mean squared error).
+        validation: The share of the rows of each shard that is held out, or separate rows of the same kinds as `test`;
+            None: there are none. Tuning and best values should use these and never the test rows.
+        scale: The factor on stored numbers; None: 1/255 for images of bytes, else 1.
+        mean: What is subtracted after scaling, one number per channel or one for all; None: for colour images of bytes
+            the mean of the training rows, else 0.
+        std: The divisor after that, given together with `mean`; None: as for the mean, else 1.
+        transform: A function (stored inputs [b, ...], training or not) -> model inputs, in place of scale, mean, std
+            and dtype. Random numbers that it draws from the global generators of torch, numpy or Python are keyed by
+            (seed, shard, report).
+        dtype: The type of the inputs of the model; None: int64 for integers that are neither scaled nor images of
+            bytes, else float32. Columns of single numbers are a row of float32, unless "int64" is given.
+        dataset: In a file, "digits" in place of train, test, input and label: data of the library itself, 1,437
+            training and 360 test images of 8x8.
     """
 
     example: ClassVar[str] = "{dataset: digits}"

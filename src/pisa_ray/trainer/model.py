@@ -31,11 +31,13 @@ class ModelSection(Options):
     """The model.
 
     Attributes:
-        kind: One that has a name, or "package.module:function" as in factory.
-        hidden: Widths of an mlp's hidden layers.
-        factory: "package.module:function" that makes a model.
-        args: Arguments of the kind or the factory.
-        weights: model.safetensors of a run, to start from.
+        kind: The name of a model, which is sized by the data: "mlp", "lenet", "resnet18", "resnet34", "vgg11",
+            "densenet121", or one that an installed package gives. A name with a colon is a factory.
+        hidden: For mlp: the widths of the hidden layers; None: [64].
+        factory: A function that returns a torch.nn.Module, as "package.module:function", on the Python path or else in
+            the current folder.
+        args: Keyword arguments of the factory or of the kind.
+        weights: A model.safetensors with the initial weights.
     """
 
     example: ClassVar[str] = "{kind: mlp}"

@@ -44,8 +44,8 @@ class Range(Options):
     """A number of workers that may change while a run goes on.
 
     Attributes:
-        min: The fewest to start with.
-        max: The most; as many of them as there is room for are started.
+        min: The fewest workers to start and to go on with.
+        max: The most workers; there are as many as the cluster has room for, also when it grows during the run.
     """
 
     min: Count = 1
@@ -65,19 +65,21 @@ class Scaling(Options):
     """How many workers, and what each reserves.
 
     Attributes:
-        least: Fewest workers to start with; 0: this process, without Ray.
-        most: Most workers; as many of them as the cluster has room for are started.
-        cpus: CPU cores of each.
-        gpus: GPUs of each.
-        other: Further Ray resources of each, by name.
-        labels: Ray's label selector for their nodes: by label, "value", "!value", "in(a, b)" or "!in(a, b)".
-        accelerator: Kind of GPU, as Ray names them.
-        spread: Prefer nodes that have no worker yet.
-        patience: Seconds to wait for the fewest workers when the cluster has no room for them.
-        frozen_after: Seconds without a sign of life after which a worker counts as dead.
-        look_every: Seconds between two looks for room for more workers.
-        workers: In a file, how many there are: a number, or {min: ..., max: ...} for `least` and `most`; 0: none but
-            the process itself, without Ray.
+        least: The fewest workers to start and to go on with; 0: this process, without Ray.
+        most: The most workers; there are as many as the cluster has room for.
+        cpus: The CPU cores that a worker reserves in Ray.
+        gpus: The GPUs that a worker reserves; a worker with one computes on it.
+        other: Further Ray resources of a worker, by name.
+        labels: Which nodes workers may be on, by labels of Ray: "value", "!value", `in(a, b)` or `!in(a, b)`.
+        accelerator: The kind of GPU, as Ray names it, such as A100; None: any.
+        spread: Whether nodes without a worker are preferred.
+        patience: The seconds to wait if the cluster has no room for the fewest workers, at the start and later; then
+            the run ends and can be resumed. There is no wait for a Ray that was started for the run, as it does not
+            grow.
+        frozen_after: The seconds without a sign of life after which a process counts as dead.
+        look_every: The seconds between two looks for room for more workers.
+        workers: The number of Ray workers in a file, or a section with the fewest and the most; 0: this process,
+            without Ray, with the same bits.
     """
 
     beside: ClassVar[Mapping[str, Any]] = {"workers": Number | Range}
@@ -171,14 +173,15 @@ class Run(Options):
 
     Attributes:
         path: The run directory itself, on a local disk; None: a new one in runs/, named by the time.
-        keep: How many of the newest checkpoints stay; None: all.
-        max_failures: How many deaths of processes a run survives, whose shards are rebuilt on others; -1: any number.
-        best_by: A metric by which one more checkpoint stays, the best; None: none does.
-        order: Whether its best value is the largest, "max", or the smallest, "min".
-        storage_path: The URI of a folder elsewhere, such as in an object store, in which a folder with the run
-            directory's name takes the checkpoints and copies of the other files; None: they are in the run directory.
+        keep: How many checkpoints stay; None: all.
+        max_failures: How many deaths of processes the run survives; the shards are rebuilt on others. -1: any number.
+        best_by: The metric, such as "validation_accuracy", by whose value in the last row before each was saved the
+            best checkpoints stay; the newest, from which a run is resumed, always does. None: the newest stay.
+        order: Whether the best value is the largest, "max", or the smallest, "min".
+        storage_path: The URI of a folder elsewhere, such as in an object store, in which a folder with the name of the
+            run directory takes the checkpoints and copies of the other files; None: they are in the run directory.
         storage: The run's folder there, if it is given as such.
-        name: The run's name in reports; None: the run directory's.
+        name: The name of the run in reports; None: that of the run directory.
     """
 
     path: Annotated[Path | None, Key("")] = None

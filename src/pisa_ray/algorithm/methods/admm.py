@@ -64,7 +64,12 @@ def shared_settings(rule: AdmmRule, name: str) -> None:
 
 
 class Admm(Method, ABC):
-    """A method with duals, whose parameters follow one rule or several: w has parts, each with a rule."""
+    """A method with duals, whose parameters follow one rule or several: w has parts, each with a rule.
+
+    Attributes:
+        reset_duals: Whether duals begin at 0 in every report, so that shards remember nothing (for ablations).
+        local_steps: E, the local steps of a report, each with its own mini-batch and gradient.
+    """
 
     duals: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
@@ -189,13 +194,11 @@ class AdmmRule(Admm):
     """A rule with its numbers; as a method, it moves all parameters.
 
     Attributes:
-        sigma: sigma^0, the penalty of the first round, > 0; 1/sigma acts like a learning rate. Auto: the automatic
-            start sets it.
-        rho: Weight of the preconditioned proximal term, >= 0, or Auto.
-        lam: lambda of the regulariser (lambda/2) ||w||^2, >= 0. It shrinks w by lambda / (sigma + lambda) a round,
-            which float32 loses below about 1e-6.
-        reset_duals: Whether pi_i becomes 0 before every report, so that shards remember nothing (for ablations).
-        local_steps: E, the local steps of a report, each with a mini-batch of its own; >= 1.
+        sigma: sigma^0, the penalty of the first rounds; 1/sigma acts like a learning rate. "auto": the automatic start
+            finds it before round 1. Beside OnlineK0 a number is a hint.
+        rho: The weight of the preconditioned proximal term; "auto" as for sigma.
+        lam: Weight decay, the lambda of the regulariser (lambda/2) ||w||^2. It shrinks w by lambda / (sigma + lambda) a
+            round, which float32 loses below about 1e-6.
     """
 
     sigma: Annotated[float, Gt(0), Le(LARGEST)] | Automatic = AUTO
@@ -268,7 +271,7 @@ class PISA(AdmmRule):
     """PISA with any preconditioner.
 
     Attributes:
-        preconditioner: Any callable from Curvature to Q; see pisa_ray.algorithm.preconditioners.
+        preconditioner: The matrix Q, in Python also as any function of a Curvature.
     """
 
     kind: ClassVar[str] = "pisa"
@@ -334,8 +337,10 @@ class SISA(AdmmRule):
     """SISA, with Q = Diag(sqrt(m)) and m a second moment of d = pi + g.
 
     Attributes:
-        second_moment: Adam (bias-corrected, the default), RMSProp or AdaGrad.
-        eps: A number added to sqrt(m) and so multiplied by rho; >= 0.
+        second_moment: The second moment of d = pi + g; the default is bias-corrected.
+        eps: A number added to the root of the second moment, and so multiplied by rho.
+        beta: In a file, the decay of the second moments (for nsisa also of the matrices) that are given by their kind
+            alone or left out.
     """
 
     kind: ClassVar[str] = "sisa"

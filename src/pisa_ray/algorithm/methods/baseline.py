@@ -19,9 +19,11 @@ class Baseline(Method):
     """A method without a penalty. A sigma schedule acts on the learning rate, which is lr * sigma^0 / sigma.
 
     Attributes:
-        lr: The learning rate, from 1e-30 to 1e30.
-        optimizer: A class of torch.optim or its name; not LBFGS or SparseAdam.
-        options: The optimizer's other keyword arguments, such as {"weight_decay": 1e-4}.
+        lr: The learning rate (of the local steps if there are any), which a sigma schedule divides by sigma / sigma^0.
+        optimizer: A class of torch.optim or its name, in upper or lower case, except LBFGS and SparseAdam. For local
+            steps it has a fresh state in every round.
+        options: The other keyword arguments of the optimizer, such as its weight_decay, or for SyncOptimizer its
+            momentum.
     """
 
     remedy: ClassVar[str] = "lowering algorithm.lr"

@@ -39,11 +39,10 @@ class FedAvg(Baseline):
     """FedAvg (McMahan et al., "Communication-efficient learning of deep networks from decentralized data", 2017).
 
     Attributes:
-        lr: The learning rate of the local steps; see Baseline.
-        optimizer: The optimizer of the local steps, with a fresh state in every round; see Baseline.
-        momentum: The optimizer's momentum, in [0, 1).
+        momentum: The momentum of the local steps, fresh in every round.
         steps: K, the local steps of a round.
-        epochs: Passes over the shard's rows in a round, instead of `steps`: ceil(epochs n_i / batch) steps.
+        epochs: The passes over the rows of the shard in a round, ceil(epochs n_i / batch) steps; None: there are
+            `steps`.
     """
 
     kind: ClassVar[str] = "fedavg"
@@ -110,7 +109,7 @@ class FedProx(FedAvg):
     """FedProx (Li et al., "Federated optimization in heterogeneous networks", 2020), on F_i + (mu/2) ||y - w||^2.
 
     Attributes:
-        mu: Weight of the proximal term, >= 0; 0 is FedAvg.
+        mu: The weight of the proximal term; 0 is FedAvg.
     """
 
     kind: ClassVar[str] = "fedprox"
@@ -185,7 +184,7 @@ class Scaffold(_Weighing):
     With momentum, which the paper leaves out, a_i is FedNova's weight of the steps instead of K.
 
     Attributes:
-        server_lr: The step length of the consensus along the mean Delta, > 0.
+        server_lr: The step length of the consensus along the mean Delta.
     """
 
     kind: ClassVar[str] = "scaffold"
@@ -248,8 +247,8 @@ class MOON(FedAvg):
     BatchNorm statistics of the local step.
 
     Attributes:
-        mu: Weight of the contrastive term, >= 0.
-        temperature: T, > 0.
+        mu: The weight of the contrastive term.
+        temperature: T, the temperature of the contrastive term.
     """
 
     kind: ClassVar[str] = "moon"
@@ -297,10 +296,10 @@ class FedAdam(FedAvg):
     m = 0 and v = tau^2, without bias correction, as in the paper.
 
     Attributes:
-        server_lr: The step length of the consensus, > 0.
-        beta1: The decay of m, in [0, 1).
-        beta2: The decay of v, in [0, 1).
-        tau: The degree of adaptivity, > 0.
+        server_lr: The step length of the consensus along the mean Delta.
+        beta1: The decay of the first moment, m.
+        beta2: The decay of the second moment, v.
+        tau: The degree of adaptivity, added to the root of the second moment.
     """
 
     kind: ClassVar[str] = "fedadam"

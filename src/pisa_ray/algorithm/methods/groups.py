@@ -49,12 +49,10 @@ class Groups(Admm):
     SISAD()}.
 
     Attributes:
-        groups: The rules by name: "matrices" (of blocks), "embeddings", "heads" (the last linear layer), "vectors",
-            "rest" (all), or a pattern of parameters' names such as "encoder.*"; or under any name a pair (a function of
-            a parameter's Slot, the rule). Parameters with None in place of a rule are frozen: neither trained nor sent.
-            Schedules and rows name the sigma of the first rule.
-        reset_duals: See AdmmRule.
-        local_steps: See AdmmRule.
+        groups: The rules by group: "matrices" (of blocks), "embeddings", "heads" (the last linear layer), "vectors",
+            "rest" (all), or a pattern of names of parameters such as "encoder.*". Parameters with None, in a file
+            "frozen", in place of a rule are neither trained nor sent. Schedules and rows name the sigma of the first
+            rule. In Python also under any name a pair (a function of the Slot of a parameter, the rule).
     """
 
     kind: ClassVar[str] = "grouped"

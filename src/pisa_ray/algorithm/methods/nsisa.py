@@ -36,16 +36,18 @@ class NSISA(SISA):
     a matrix, too), which hardly moves the embeddings of a real vocabulary.
 
     Attributes:
-        sigma: The penalty of the matrices; see SISA.
-        rest: The rule of the other parameters, with its own numbers; the schedule moves both sigmas together.
-        mu: The momentum, in [0, 1).
+        rest: The rule of all parameters that are not matrices of blocks (embeddings, the last linear layer, vectors),
+            with its own numbers; the schedule moves both sigmas together. None, in a file "paper": SISA with the same
+            sigma and rho, where the last layer is a matrix, too.
+        mu: The momentum.
         nesterov: Whether to orthogonalise g + mu b (as in the authors' code) instead of b.
         steps: The number of Newton-Schulz steps.
-        precision: The precision of their matrix products. "auto": bfloat16 if the workers multiply it faster, which a
-            run finds out at its start; float32 outside of a run. The result of a run depends on it.
-        matrix_moment: The second moment of the matrices. The default, |d| itself, is that of the authors' code.
-        perturbation: eps_z; an entry of d that is exactly 0 becomes eps_z^k at local step k, since the theory wants
-            d != 0.
+        precision: The precision of their matrix products, on which the result depends. "auto": "bfloat16" if all
+            workers of the first round have instructions for it; the choice is recorded, and a resume anywhere keeps it.
+            Outside of a run it is "float32".
+        matrix_moment: The second moment of the matrices; the default, |d| itself, is that of the authors' code.
+        perturbation: eps_z: an entry of d that is exactly 0 becomes eps_z^k in local step k, since the theory wants d
+            != 0.
     """
 
     kind: ClassVar[str] = "nsisa"

@@ -29,9 +29,9 @@ class SISAD(AdmmRule):
     had no gradient then would leap.)
 
     Attributes:
-        beta: The decay of v_i, the bias-corrected second moment of g_i.
-        eps: A number added to sqrt(v_i), so the smallest metric, in units of the gradient. Auto: 1e-4, or if sigma is
-            automatic, a fiftieth of the typical entry of the first gradients.
+        beta: The decay of v_i, the bias-corrected second moment of the gradients.
+        eps: A number added to the root of the second moment, so the smallest metric, in units of the gradient. "auto":
+            1e-4, or if sigma is automatic, a fiftieth of a typical entry of the first gradients.
     """
 
     kind: ClassVar[str] = "sisa_d"

@@ -24,10 +24,8 @@ class SyncOptimizer(Baseline):
     the consensus. A parameter that no loss depends on has the gradient 0 instead of none: weight decay acts on it.
 
     Attributes:
-        lr: The learning rate; see Baseline.
-        optimizer: The optimizer; see Baseline. Give its momentum in `options`.
-        remember: Whether the mean is over all shards, with the last g_i of the absent ones (as in MIFA, without local
-            steps), and not over the reporters only.
+        remember: Whether the mean is over all shards, with the last gradients of absent ones (as in MIFA, without local
+            steps), and not over the reporters only. If all report, it changes nothing.
     """
 
     kind: ClassVar[str] = "sync"

@@ -48,7 +48,7 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
     """A change of the rows that a shard gives the model, as a pure function of the batch and its `Origin`.
 
     Attributes:
-        shards: The numbers of the shards whose rows it changes. None (the default of most classes): all.
+        shards: The numbers of the shards whose rows it changes, from 0; None: all.
     """
 
     text: ClassVar[str] = "a distortion such as Rotate(step=36)"

@@ -22,7 +22,7 @@ class Rotate(Distortion):
     turn changes nothing, exactly.
 
     Attributes:
-        step: Degrees from one shard to the next.
+        step: The degrees from one shard to the next.
     """
 
     kind: ClassVar[str] = "rotate"

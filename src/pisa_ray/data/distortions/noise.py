@@ -24,7 +24,7 @@ class Noise(Distortion):
     Like an augmentation, it is drawn anew for every mini-batch, keyed (seed, shard, mini-batch); evaluations have none.
 
     Attributes:
-        level: The standard deviation in the last shard, in units of the model's inputs; not negative.
+        level: The standard deviation of the noise in the last shard, in units of the inputs of the model.
     """
 
     kind: ClassVar[str] = "noise"

@@ -22,12 +22,11 @@ class ShiftLabels(Distortion):
     """Contradictory labels, where class y becomes (y + 1) mod classes in a share of the rows.
 
     The choice of rows is keyed (seed, shard, row), so a row has its wrong label for the whole run, in training and in
-    evaluations.
+    evaluations. By default it is the first shard that contradicts all others.
 
     Attributes:
-        share: The probability that a row's label is shifted, in [0, 1]; the default is 1.
-        shards: The numbers of the shards. The default is (0,), so that the first shard contradicts all others.
-        classes: How many classes there are. None: the largest label of the training data + 1.
+        share: The probability that the label of a row is shifted.
+        classes: The number of classes; None: the largest label of the training data + 1.
     """
 
     kind: ClassVar[str] = "shift_labels"

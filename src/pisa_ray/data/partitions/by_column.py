@@ -18,7 +18,7 @@ class ByColumn(Partition):
     """One shard for each value of a column (a site, a customer, a language), in sorted order.
 
     Attributes:
-        column: The column's name.
+        column: The column with a shard for each of its values.
     """
 
     kind: ClassVar[str] = "by_column"

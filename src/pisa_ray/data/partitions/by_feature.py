@@ -22,9 +22,9 @@ class ByFeature(Partition):
     Sizes differ by at most one row. Rows with equal values stay in order and may lie on both sides of a cut.
 
     Attributes:
-        shards: How many shards.
-        column: The column to sort by. None: the mean of each row's stored inputs, such as the brightness of an image;
-            for that, all inputs are read once, piece by piece.
+        shards: The number of shards.
+        column: The column to sort by. None: the mean of the stored inputs of a row, such as the brightness of an image,
+            for which all inputs are read once, piece by piece.
     """
 
     kind: ClassVar[str] = "by_feature"

@@ -26,8 +26,8 @@ class LabelSkew(Partition):
     with fewer shards than labels) is not used.
 
     Attributes:
-        shards: How many shards there are.
-        labels: How many labels each shard holds; the default is 1.
+        shards: The number of shards.
+        labels: The number of labels of each shard.
     """
 
     kind: ClassVar[str] = "labels_per_shard"
@@ -66,9 +66,9 @@ class Dirichlet(Partition):
     until every shard has min_rows.
 
     Attributes:
-        shards: How many shards there are.
-        alpha: The concentration, positive; a smaller one gives more uneven shares. The default is 0.5.
-        min_rows: The smallest number of rows of a shard; the default is 10.
+        shards: The number of shards.
+        alpha: The concentration; a smaller one gives more uneven shares.
+        min_rows: The smallest number of rows of a shard.
     """
 
     kind: ClassVar[str] = "dirichlet"

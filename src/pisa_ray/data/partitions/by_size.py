@@ -25,9 +25,9 @@ class QuantitySkew(Partition):
     """Shuffled rows, dealt out in shares drawn from a Dirichlet distribution.
 
     Attributes:
-        shards: How many shards there are.
-        alpha: The concentration, positive; a smaller one gives more uneven shares. The default is 0.5.
-        min_rows: The smallest number of rows of a shard; the default is 10.
+        shards: The number of shards.
+        alpha: The concentration; a smaller one gives more uneven shares.
+        min_rows: The smallest number of rows of a shard.
     """
 
     kind: ClassVar[str] = "quantity"

@@ -19,7 +19,7 @@ class IID(Partition):
     """Shuffled rows, dealt out equally.
 
     Attributes:
-        shards: How many shards there are.
+        shards: The number of shards.
     """
 
     kind: ClassVar[str] = "iid"

@@ -42,7 +42,7 @@ class Indices(Partition):
     """The user's own cut. Rows in none of the shards are not used.
 
     Attributes:
-        shards: The row numbers of each shard, as a list or as the values of a dictionary in order.
+        shards: The row numbers of each shard; in Python also as the values of a mapping, in order.
     """
 
     kind: ClassVar[str] = "indices"

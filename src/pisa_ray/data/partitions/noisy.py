@@ -23,8 +23,8 @@ class FeatureNoise(Partition):
     The same as `Distorted(IID(shards), Noise(level))`.
 
     Attributes:
-        shards: How many shards there are.
-        level: The standard deviation in the last shard, in units of the preprocessed inputs; not negative.
+        shards: The number of shards.
+        level: The standard deviation of the noise in the last shard, in units of the inputs of the model.
     """
 
     kind: ClassVar[str] = "feature_noise"

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions",)):
-    """A way to cut a source into shards."""
+    """A way to cut a source into shards.
+
+    Attributes:
+        distort: In a file, a change of the rows of the shards, with any kind of partition, or a list of such changes;
+            None: there is none.
+    """
 
     text: ClassVar[str] = "a partition such as IID(shards=10)"
     usual: ClassVar[str] = "iid"
