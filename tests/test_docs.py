@@ -8,6 +8,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import option_tables
 import pytest
 
 import pisa_ray
@@ -37,6 +38,11 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 def test_links_to_files_exist(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_tables_of_keys_and_kinds_are_those_of_the_options():
+    pages = {page: page.read_text() for page in PAGES}
+    assert option_tables.rewritten(pages) == pages, "run python tools/option_tables.py"
 
 
 def test_readme_names_only_make_targets_that_exist():

@@ -20,12 +20,10 @@ from pisa_ray.cli.compare.results import CellResult, describe, summarise
 from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.tables import comma_separated, markdown
 from pisa_ray.cli.compare.work import in_proportion, rounds_at_equal_work
-from pisa_ray.cli.comparison import Comparison
 from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main
 from pisa_ray.cli.report import write_report
 from pisa_ray.errors import ConfigError
-from pisa_ray.fields import keys
 from pisa_ray.models import lenet
 from pisa_ray.trainer.config import Config
 
@@ -145,10 +143,6 @@ def test_the_documents_settings_are_known(tmp_path: Path) -> None:
     spec = Spec.load(tmp_path / "c.yaml")
     cells = check(spec, plan(spec, tmp_path))
     assert [cell.config.rounds for cell in cells[:3]] == [60, 60, 20]
-
-    text = (ROOT / "docs" / "configuration.md").read_text().partition("## The comparison file")[2]
-    documented = re.findall(r"^\| `([a-z_]+)` \| .* \| .* \| .* \|$", text, re.MULTILINE)
-    assert documented == list(dict.fromkeys(key.partition(".")[0] for key in keys(Comparison)))
 
 
 # Equal work

@@ -1,21 +1,16 @@
-"""The configuration file: defaults, numbers, overrides and paths; the document has every key."""
+"""The configuration file: defaults, numbers, overrides and paths."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
-from config_files import SMALLEST, Load, keys, refused
+from config_files import SMALLEST, Load, refused
 
 from pisa_ray.algorithm import SISA, SISAD
 from pisa_ray.cli.config import load
 from pisa_ray.schedulers import Constant, Trapezoid
-from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.settings import Scaling
 from pisa_ray.trainer.start import settled
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
-
 
 # What is left out
 
@@ -206,14 +201,3 @@ def test_the_written_file_loads_to_the_same(read: Load, tmp_path: Path, settings
     written.write_text(yaml.safe_dump(config.written(), sort_keys=False))
 
     assert load(written).written() == config.written()
-
-
-# The document
-
-
-def test_the_document_has_every_key_and_no_other() -> None:
-    text = DOCUMENT.read_text().partition("## The configuration file")[2].partition("## The run directory")[0]
-    documented = re.findall(r"^\| `([a-z0-9_.]+)` \| .* \| .* \| .* \|$", text, re.MULTILINE)
-
-    assert set(documented) == set(keys(Config))
-    assert len(documented) == len(set(documented))

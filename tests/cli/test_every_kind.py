@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from every import FAMILIES, every
 
-from pisa_ray.data import Partition
+from pisa_ray.cli.keys import sentences
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import keys
 from pisa_ray.models import MODELS, build_model
+from pisa_ray.registry import Registry
+from pisa_ray.trainer.config import Problem
+from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.objective import LOSSES, METRICS
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 KINDS = [(path, kind, one) for path, family in FAMILIES.items() for kind, one in every(family).items()]
-NAMES = [
-    *((f"{path}.kind", kind) for path, kind, _ in KINDS if path != "partition"),  # whose table is its own
-    *(("model.kind", name) for name in MODELS.known()),
-    *(("loss", name) for name in LOSSES.known()),
-    *(("metrics", name) for name in METRICS.known()),
-]
 
 
 @pytest.mark.parametrize(("path", "kind", "one"), KINDS, ids=[f"{path}={kind}" for path, kind, _ in KINDS])
@@ -36,15 +30,12 @@ def test_a_kind_is_read_as_it_is_written_and_refuses_what_no_field_can_be(path: 
             family.read(section | {key: [[{}]]}, path)
 
 
-@pytest.mark.parametrize(("key", "name"), NAMES)
-def test_the_document_lists_it(key: str, name: str) -> None:
-    (row,) = re.findall(rf"^\| `{re.escape(key)}` \|.*$", DOCUMENT, re.MULTILINE)
-    assert f"`{name}`" in row.split(" | ")[2]
-
-
-@pytest.mark.parametrize("kind", every(Partition))
-def test_the_document_tells_of_the_partition(kind: str) -> None:
-    assert f"| `{kind}` |" in DOCUMENT.partition("### `partition`")[2].partition("\n### ")[0]
+@pytest.mark.parametrize(
+    ("options", "key", "names"),
+    [(ModelSection, "kind", MODELS), (Problem, "loss", LOSSES), (Problem, "metrics", METRICS)],
+)
+def test_the_sentence_on_a_key_lists_the_names(options: Any, key: str, names: Registry) -> None:
+    assert [name for name in names.known() if f'"{name}"' not in sentences(options)[key]] == []
 
 
 @pytest.mark.parametrize("name", MODELS.known())

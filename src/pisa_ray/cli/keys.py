@@ -59,7 +59,8 @@ def lines(cls: Any, prefix: str = "") -> Iterator[Line]:
         if last in said:
             value = None if any(map(needed, fields_of(cls).values())) else cls().by_key().get(last, MISSING)
             default = "none" if value is MISSING else _shown(value)
-            yield Line(f"{prefix}{last}", default, _values(hint), spoken(said[last]))
+            meaning = said[last].removeprefix("In a file, ")  # where else
+            yield Line(f"{prefix}{last}", default, _values(hint), spoken(meaning[:1].upper() + meaning[1:]))
     for name, hint in annotated(cls).items():
         if (group := inline(hint)) is not None:
             yield from lines(group, prefix)

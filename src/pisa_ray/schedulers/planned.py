@@ -168,7 +168,8 @@ class Shape(SigmaSchedule):
     least 1e-6.
 
     Attributes:
-        name: A class of torch.optim.lr_scheduler that depends on the number of the step only.
+        name: A class of torch.optim.lr_scheduler that depends on the number of the step only; the first sigma is
+            divided by what it makes of the rate 1.
         options: The arguments of that class, such as T_max for CosineAnnealingLR.
         warmup: W, the rounds in which 1/sigma rises evenly to that of the first sigma, before the shape begins.
 

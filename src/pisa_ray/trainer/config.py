@@ -52,8 +52,8 @@ class Problem(Options):
     Attributes:
         data: The rows for training, validation and tests, and how they become inputs.
         partition: The cut of the training rows into shards.
-        model: The model, in a file a section. In Python it is a module, or a function that makes one and is called in
-            every process with the same seed.
+        model: The model, in Python a module or a function that makes one, which is called in every process with the
+            same seed.
         shard_weights: alpha_i, the weight of a shard in the sum: "size" is its share of the rows, "uniform" the same
             for all.
         algorithm: The method; None: NSISA for transformers (models with an embedding and layer norms), else SISAD,

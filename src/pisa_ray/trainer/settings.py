@@ -78,7 +78,7 @@ class Scaling(Options):
             grow.
         frozen_after: The seconds without a sign of life after which a process counts as dead.
         look_every: The seconds between two looks for room for more workers.
-        workers: The number of Ray workers in a file, or a section with the fewest and the most; 0: this process,
+        workers: In a file, the number of Ray workers, or a section with the fewest and the most; 0: this process,
             without Ray, with the same bits.
     """
 
