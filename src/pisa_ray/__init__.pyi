@@ -48,4 +48,6 @@ from .schedulers import Trapezoid as Trapezoid
 from .trainer.data import Data as Data
 from .trainer.result import Result as Result
 from .trainer.settings import Scaling as Scaling
+from .trainer.trained import Trained as Trained
+from .trainer.trained import load as load
 from .trainer.trainer import PisaTrainer as PisaTrainer

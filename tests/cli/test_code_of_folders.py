@@ -17,8 +17,8 @@ from pisa_ray.cli.config import load
 from pisa_ray.cli.evaluate import evaluate
 from pisa_ray.cli.main import main
 from pisa_ray.cli.recorded import prepared
-from pisa_ray.cli.trust import check_installed
 from pisa_ray.named import Named, imported, is_installed
+from pisa_ray.trainer.trust import check_installed
 
 TRAIN = """
 data: {dataset: digits}
@@ -191,14 +191,14 @@ def test_code_of_a_run_directory_is_run_only_if_it_is_trusted(run, capsys):
 
 
 def test_a_transform_is_code_too(run):
-    with pytest.raises(ConfigError, match=r"data.transform is 'own_net:make', code that .* use --trust"):
+    with pytest.raises(ConfigError, match=r"data.transform is 'own_net:make', code that .* use trust=True"):
         evaluate(renamed(run, model__factory="torch.nn:Linear", data__transform="own_net:make"))
     assert not Path("imported").exists()
 
 
 def test_asking_for_shards_runs_no_code_either(run):
     recorded = yaml.safe_load((run / "config.yaml").read_text())
-    with pytest.raises(ConfigError, match="use --trust to run it"):
+    with pytest.raises(ConfigError, match="use trust=True to run it"):
         prepared(recorded, run, trust=False)
     assert not Path("imported").exists()
     assert len(prepared(recorded, run, trust=True).job.shards) == 2

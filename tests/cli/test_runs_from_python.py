@@ -24,8 +24,8 @@ from pisa_ray import (
     ShiftLabels,
 )
 from pisa_ray.cli.main import main
-from pisa_ray.cli.trust import check_installed
 from pisa_ray.models import lenet, mlp
+from pisa_ray.trainer.trust import check_installed
 
 MODULE = """
 import torch

@@ -1,4 +1,4 @@
-"""The command line: pisa-ray train, compare, tune, resize, shards, evaluate, report, data.
+"""The command line: pisa-ray train, compare, tune, resize, shards, evaluate, predict, report, data.
 
 Exit status: 0 the run ended as planned (also at a stop condition), 1 it failed, 2 bad input (nothing was started or
 lost), 130 it was interrupted and left a checkpoint to resume from.
@@ -146,15 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(shards)
     shards.set_defaults(run=_shards)
 
-    evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    evaluate.add_argument("--data", metavar="PATH", help="where the training data lie now, if they were moved")
-    evaluate.add_argument("--test", metavar="PATH", help="where the test data lie now, if they were moved")
-    evaluate.add_argument("--model", metavar="MODULE:FUNCTION", help="makes the model, if the run could not record it")
-    evaluate.add_argument("--set", action="append", metavar="KEY=VALUE", help="say what else it could not record")
-    _add_trust(evaluate)
-    evaluate.set_defaults(run=_evaluate)
+    _add_uses(commands)
 
     report = commands.add_parser("report", help="write a self-contained HTML page about one or more runs")
     report.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
@@ -171,6 +163,27 @@ def _keys() -> str:
     from pisa_ray.cli.keys import text
 
     return text()
+
+
+def _add_uses(commands: Any) -> None:
+    evaluate = commands.add_parser("evaluate", help="measure a run's saved model on the test data, and per shard")
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.add_argument("--data", metavar="PATH", help="where the training data lie now, if they were moved")
+    evaluate.add_argument("--test", metavar="PATH", help="where the test data lie now, if they were moved")
+    evaluate.add_argument("--model", metavar="MODULE:FUNCTION", help="makes the model, if the run could not record it")
+    evaluate.add_argument("--set", action="append", metavar="KEY=VALUE", help="say what else it could not record")
+    _add_trust(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="write what a run's model says of rows, as a Parquet file")
+    predict.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    predict.add_argument("data", metavar="DATA", help="a Parquet file or folder with the run's input columns")
+    predict.add_argument("--out", type=_place, required=True, metavar="FILE", help="the Parquet file")
+    predict.add_argument("--best", action="store_true", help="by the best checkpoint, not by the last round's weights")
+    predict.add_argument("--model", metavar="MODULE:FUNCTION", help="makes the model, if the run could not record it")
+    _add_trust(predict)
+    predict.set_defaults(run=_predict)
 
 
 def _add_data(commands: Any) -> None:
@@ -309,6 +322,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     now = {"train": options.data, "test": options.test, "model": options.model, "settings": options.set or ()}
     measured = evaluate(options.run_dir, trust=options.trust, **now)
     return 0 if answer(_json(measured) if options.json else table(measured)) else 1
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from pisa_ray.cli.predict import predict
+
+    how = {"best": options.best, "model": options.model, "trust": options.trust}
+    answer(predict(options.run_dir, options.data, options.out, **how))
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pisa_ray.cli.config import checked, override, section
-from pisa_ray.cli.trust import check_installed
 from pisa_ray.errors import ConfigError
 from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.prepare import Prepared, prepare
+from pisa_ray.trainer.trust import check_installed
 
 #: How `evaluate` is told what a run that was begun in Python could not record.
 _REMEDIES = {

@@ -31,6 +31,7 @@ _SECTIONS: dict[str, type[Options]] = {
 _WORDS = {
     r"resume=True": "--resume",
     r"overwrite=True": "--overwrite",
+    r"trust=True": "--trust",
     r"run_config": "--out",
     r"exact=False": "exact: false",
     r"scaling_config has at most (\d+) workers": r"workers is \1",

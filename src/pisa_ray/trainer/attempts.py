@@ -268,6 +268,7 @@ class Attempts:
             self._directory.path,
             saved.place if saved else Path(folder.path),
             best.place if best else None,
+            self._plan.prepared.job,
         )
 
     def _start(self, fleet: Fleet, events: Events) -> Progress:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.json_text import is_count
@@ -107,11 +109,17 @@ class Checkpoint:
         fleet.restore(self.folder, self.manifest["files"], self.progress.round)
         return self.progress
 
+    def published(self) -> np.ndarray:
+        """Return w, the floating buffers and the method's memory, [p + b + e]."""
+        entry = self.manifest["files"]["consensus"]
+        vector: np.ndarray = self.folder.read_tensors(entry, ["published"])["published"].numpy()
+        return vector
+
     def _check_finite(self) -> None:
         """A w that is not finite was never saved by a run; what follows it may be bits of other things."""
         entry = self.manifest["files"]["consensus"]
         size = sum(math.prod(shape) for _, shape in self.manifest["identity"].get("parameters") or [])
-        w = self.folder.read_tensors(entry, ["published"])["published"][:size]
+        w = self.published()[:size]
         if not math.isfinite(float(w.sum())):
             raise ConfigError(f"{self.folder}/{entry['file']} holds a w that is not finite: {_OLDER}")
 

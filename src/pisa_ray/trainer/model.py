@@ -99,14 +99,18 @@ class ModelSection(Options):
             )
         return replace(data, preprocess=replace(data.preprocess, dtype=torch.float32))
 
-    def build(self, data: Opened) -> Callable[[], nn.Module]:
-        """A function that makes the model for some data.
+    def build(self, input_shape: tuple[int, ...], outputs: Callable[[], int]) -> Callable[[], nn.Module]:
+        """Return a function that makes the model.
+
+        Args:
+            input_shape: The shape of one input.
+            outputs: Tells how many outputs a model of this library should have.
 
         Raises:
             ConfigError: The factory cannot be imported, or weights are not there.
         """
         self.check_place()
-        make = self.called() if self.factory is not None else self._of_kind(data)
+        make = self.called() if self.factory is not None else self._of_kind(input_shape, outputs())
         if self.weights is None:
             return make
         weights = Path(self.weights)
@@ -120,8 +124,8 @@ class ModelSection(Options):
 
         return warm
 
-    def _of_kind(self, data: Opened) -> Callable[[], nn.Module]:
-        kind, outputs, options = str(self.kind), data.outputs(), dict(self.args)
+    def _of_kind(self, input_shape: tuple[int, ...], outputs: int) -> Callable[[], nn.Module]:
+        kind, options = str(self.kind), dict(self.args)
         if self.hidden is not None:
             options["hidden"] = list(self.hidden)
         given = {"model.hidden": self.hidden is not None, "model.args": bool(self.args)}
@@ -131,7 +135,7 @@ class ModelSection(Options):
             from pisa_ray.engine.user_code import refused
 
             with refused("model could not be made", f"give {keys} what the model {kind} takes"):
-                return build_model(kind, data.train.input_shape, outputs, **options)
+                return build_model(kind, input_shape, outputs, **options)
 
         return make
 

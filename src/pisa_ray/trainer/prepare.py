@@ -12,7 +12,7 @@ import numpy as np
 
 from pisa_ray import checks
 from pisa_ray.algorithm import Layout, Method
-from pisa_ray.data import hold_out, label_distribution
+from pisa_ray.data import Preprocess, hold_out, label_distribution
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.options import Batching, Membership, PinTo
@@ -71,10 +71,11 @@ def prepare(config: Config, opened: Opened | None = None) -> Prepared:
             "shards whose place is away: use PISA, SISA, SISAD, NSISA or MIFA, or leave pin_to out."
         )
     opened = opened or config.data.open(pinned=config.pin_to is not None)
-    model = config.model
+    model, outputs = config.model, None
     if isinstance(model, ModelSection):
         opened = model.fed(opened, config.data.dtype)
-        model = model.build(opened)
+        outputs = opened.outputs() if model.kind is not None else None
+        model = model.build(opened.train.input_shape, opened.outputs)
     cut = config.partition.split(opened.train, config.seed)
     pinned(config.pin_to, len(cut))
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
@@ -101,7 +102,11 @@ def prepare(config: Config, opened: Opened | None = None) -> Prepared:
     tried, known = try_job(job, own_loss=config.loss is not None), fingerprints(job)
     return Prepared(
         job,
-        {"data": known, **_describe_partition(job)},
+        {
+            "data": known,
+            "inputs": _describe_inputs(opened.preprocess, opened.train.input_shape, outputs),
+            **_describe_partition(job),
+        },
         _data_sha256(job, known),
         tried.layout,
         _metrics(job, tried.measured),
@@ -204,6 +209,13 @@ def _metrics(job: Job, measured: Sequence[str]) -> tuple[str, ...]:
     evaluated = [f"{split}_{name}" for split in splits for name in measured]
     dual = ("augmented_lagrangian", *RESIDUALS) if job.method.duals else ("primal_residual", "consensus_move")
     return (*evaluated, "train_loss", "worst_shard_loss", *dual)
+
+
+def _describe_inputs(preprocess: Preprocess, shape: tuple[int, ...], outputs: int | None) -> dict[str, Any]:
+    """What partition.json says of the model's inputs, so that they can be prepared again without the training data."""
+    kind = str(preprocess.dtype).removeprefix("torch.")
+    numbers = {"scale": preprocess.scale, "mean": preprocess.mean, "std": preprocess.std, "dtype": kind}
+    return {"shape": list(shape), "outputs": outputs, **numbers}
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:

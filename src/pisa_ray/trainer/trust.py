@@ -57,7 +57,7 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
         return
     raise ConfigError(
         f"{key} is {reference!r}, code that {run_dir}/config.yaml names and that is no model of an installed package: "
-        "look at both, and use --trust to run it."
+        "look at both, and use trust=True to run it."
     )
 
 

@@ -1,0 +1,125 @@
+"""`pisa-ray predict RUN_DIR DATA --out FILE`: what a run's model says of rows, with or without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import torch
+
+from pisa_ray.data import open_source
+from pisa_ray.engine.local_files import new_file
+from pisa_ray.engine.user_code import refused
+from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.named import imported
+from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.trained import Trained, load
+
+#: Rows that are in memory at a time.
+ROWS = 1000
+
+#: The label column of rows, whose labels are not looked at.
+_NONE = "no label of these rows"
+
+
+def predict(
+    run_dir: Path, data: str, out: Path, *, best: bool = False, model: str | None = None, trust: bool = False
+) -> str:
+    """Write a Parquet file with the columns of the data, and what the model says of each row.
+
+    Args:
+        run_dir: The run directory.
+        data: A Parquet file or folder with the input columns of the training data.
+        out: The file, which must not be there yet. Its column `output` holds the model's output, a number or a list of
+            numbers, and where the run's labels are classes `class` the one with the largest.
+        best: Whether to take the best checkpoint's weights, and not those of the last round.
+        model: "package.module:function" that makes the model; None: what the run recorded.
+        trust: Whether code may be run that the run directory names and that is of no installed package.
+
+    Returns:
+        What was written, for people.
+
+    Raises:
+        ConfigError: If there is no such run, the data do not have its input columns, or the file is there already.
+        PisaError: If the file cannot be written.
+    """
+    if os.path.lexists(out):
+        raise ConfigError(f"{out} is there already: remove it, or give another --out.")
+    make = None if model is None else imported(model, "--model")
+    trained = load(run_dir, best=best, model=make, trust=trust)
+    directory = RunDirectory(run_dir)
+    recorded = directory.config().get("data") or {}
+    columns = recorded.get("input") or "features"
+    names = [columns] if isinstance(columns, str) else list(columns)
+    shards = directory.read("partition.json").get("shards") or [{}]
+    classes, integers = "labels" in shards[0], recorded.get("dtype") == "int64"
+    tables = _tables(data, names)
+    rows = 0
+    try:
+        with new_file(out) as file:
+            writer = None
+            for table in tables:
+                said = _said(trained, table, columns, data, classes=classes, integers=integers)
+                writer = writer or pq.ParquetWriter(file, said.schema, compression="zstd")
+                writer.write_table(said)
+                rows += said.num_rows
+            if writer is None:
+                raise ConfigError(f"{data} has no rows: give data with some.")
+            writer.close()
+    except OSError as error:
+        raise PisaError(f"{out} cannot be written ({error.strerror or error}): nothing is there.") from error
+    return f"{out}: {rows:,} rows, by the model of round {trained.round}"
+
+
+def _tables(data: str, names: list[str]) -> Iterator[pa.Table]:
+    """The rows in pieces, after the columns have been looked for."""
+    try:
+        found = ds.dataset(data, format="parquet")
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise ConfigError(
+            f"{data} cannot be read as Parquet ({error}): give a Parquet file or a folder of them."
+        ) from error
+    for name in names:
+        if name not in found.schema.names:
+            raise ConfigError(
+                f"{data} has no column {name!r}, which the run's data.input names: it has {found.schema.names}."
+            )
+    return (pa.Table.from_batches([batch]) for batch in found.to_batches(batch_size=ROWS) if batch.num_rows)
+
+
+def _said(
+    trained: Trained, table: pa.Table, columns: str | list[str], place: str, *, classes: bool, integers: bool
+) -> pa.Table:
+    """A table with what the model says of its rows."""
+    labelled = table.append_column(_NONE, pa.array(np.zeros(table.num_rows, dtype=np.int64)))
+    source = open_source(labelled, input=columns, label=_NONE, integers=integers, name=place)
+    every = np.arange(table.num_rows)
+    with refused("the model cannot be applied to these rows", "give rows like those that it was trained with"):
+        output: Any = trained(source.read(every).batch(every)[0])
+    numbers = _numbers(output, table.num_rows)
+    flat = numbers.flatten(1)
+    outputs = pa.array(flat[:, 0].numpy()) if flat.shape[1] == 1 else pa.array(list(flat.numpy()))
+    said: Mapping[str, pa.Array] = {"output": outputs}
+    if classes and numbers.dim() > 1 and numbers.shape[1] > 1:
+        best = numbers.argmax(1)
+        said = {**said, "class": pa.array(best.numpy() if best.dim() == 1 else list(best.flatten(1).numpy()))}
+    for name, values in said.items():
+        table = (table.drop_columns(name) if name in table.schema.names else table).append_column(name, values)
+    return table
+
+
+def _numbers(output: Any, rows: int) -> torch.Tensor:
+    """A model's output as numbers, [rows, ...]."""
+    found = getattr(output, "logits", output)
+    if not isinstance(found, torch.Tensor) or len(found) != rows:
+        raise ConfigError(
+            f"the model returns a {type(output).__name__}, but one tensor with a row for each input is needed: use "
+            "pisa_ray.load in Python."
+        )
+    return found.float() if found.dim() > 1 else found.float()[:, None]

@@ -1,0 +1,169 @@
+"""What a run has learned, to be used: its model in evaluation mode, and the preparation of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pisa_ray import checks
+from pisa_ray.algorithm.method import Method
+from pisa_ray.data import DTYPES, Preprocess
+from pisa_ray.engine.flat_model import FlatModel, load_weights
+from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.named import imported, is_unnamed
+from pisa_ray.trainer import checkpoint
+from pisa_ray.trainer.model import ModelSection
+from pisa_ray.trainer.model_factory import model_factory
+from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.trust import check_installed
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        model: The plain module, in evaluation mode, on the CPU.
+        preprocess: Stored inputs, [b, ...], -> the model's, as in training: `preprocess(x, training=False)`.
+        round: The round whose weights it has.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    round: int
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the model's outputs for inputs as they are stored, [b, ...], an array or a tensor."""
+        with torch.no_grad():
+            return self.model(self.preprocess(torch.as_tensor(inputs), training=False))
+
+
+def load(
+    path: Path | str,
+    *,
+    best: bool = False,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
+    transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None,
+    trust: bool = False,
+) -> Trained:
+    """Load what a run has learned.
+
+    Args:
+        path: The run directory.
+        best: Whether to take the weights of the best checkpoint, by the metric that checkpoints are kept by, and not
+            those of the last round.
+        model: The model, as the run was given it; None: as config.yaml names it.
+        transform: The run's data.transform; None: as config.yaml names it, if it had one.
+        trust: Whether to run code that config.yaml names, of packages that are not installed, too.
+
+    Returns:
+        The model, and the preparation of its inputs.
+
+    Raises:
+        ConfigError: If there is no such run, it has no weights yet, or something that it names cannot be found, has no
+            name, or needs trust.
+
+    Example:
+        >>> import pisa_ray, tempfile
+        >>> from pathlib import Path
+        >>> result = pisa_ray.PisaTrainer(
+        ...     model=lambda: pisa_ray.models.mlp((64,), 10), data=pisa_ray.Data(train="digits"), rounds=2,
+        ...     partition=pisa_ray.IID(shards=2), scaling_config=0, progress=False,
+        ...     run_config=Path(tempfile.mkdtemp()) / "run").fit()
+        >>> trained = pisa_ray.load(result.path, model=lambda: pisa_ray.models.mlp((64,), 10))
+        >>> trained(torch.zeros(3, 64)).shape
+        torch.Size([3, 10])
+    """
+    directory = RunDirectory(Path(checks.path("path", path)))
+    recorded, inputs = directory.config(), _inputs(directory)
+    make = _factory(recorded, inputs, directory.path, trust=trust) if model is None else model_factory(model)
+    return loaded(directory, make, _preprocess(recorded, inputs, transform, directory.path, trust=trust), best=best)
+
+
+def loaded(
+    directory: RunDirectory, make: Callable[[], nn.Module], preprocess: Preprocess, *, best: bool = False
+) -> Trained:
+    """Load a run's weights into the model that it began with; see `load`."""
+    module = make()
+    if best:
+        round_ = _load_best(directory, module, make())
+    else:
+        if not directory.model.exists():
+            raise ConfigError(f"{directory.path} has no model.safetensors yet: let the run end, or resume it.")
+        load_weights(module, directory.model)
+        round_ = int(directory.records.last_row().get("round", 0))
+    return Trained(module.eval(), preprocess, round_)
+
+
+def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module) -> int:
+    """Load the best checkpoint's weights; they are those of one vector, which another module has views of."""
+    kept = directory.config().get("checkpoint") or {}
+    metric, order = kept.get("best_by"), kept.get("order", "max")
+    if metric is None:
+        raise ConfigError(
+            "best is True, but the run kept no checkpoint by a metric: give it the "
+            "checkpoint_score_attribute of Ray's CheckpointConfig, or leave best out."
+        )
+    saved = checkpoint.best(directory.checkpoints, metric, order)
+    if saved is None:
+        raise ConfigError(
+            f"{directory.path} has no checkpoint with {metric} yet: leave best out, or let the run go on."
+        )
+    method = Method.read(directory.config()["algorithm"], "algorithm")
+    flat = FlatModel(other, frozen=getattr(method, "frozen", None))
+    vector = saved.published()
+    if len(vector) < flat.layout.size + len(flat.buffers):
+        raise ConfigError(f"{saved.folder} does not fit the model: use the model that the run was begun with.")
+    flat.load(vector)
+    flat.reset(saved.progress.round)
+    module.load_state_dict(other.state_dict())
+    return saved.progress.round
+
+
+def _inputs(directory: RunDirectory) -> Mapping[str, Any]:
+    """What partition.json says of the model's inputs."""
+    try:
+        found = directory.read("partition.json").get("inputs")
+    except (PisaError, AttributeError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{directory.path}/partition.json does not say what the model's inputs are: put it back.")
+    return found
+
+
+def _factory(
+    recorded: Mapping[str, Any], inputs: Mapping[str, Any], path: Path, *, trust: bool
+) -> Callable[[], nn.Module]:
+    section: ModelSection = ModelSection.read(recorded.get("model"), "model")
+    if section.factory is not None:
+        if is_unnamed(section.factory):
+            raise ConfigError(
+                f"model was {section.factory[1:-1]} when the run was begun, which config.yaml cannot name: give model=."
+            )
+        if not trust:
+            check_installed(section.factory, "model.factory", path)
+    return replace(section, weights=None).build(tuple(inputs["shape"]), lambda: int(inputs["outputs"]))
+
+
+def _preprocess(
+    recorded: Mapping[str, Any], inputs: Mapping[str, Any], transform: Any, path: Path, *, trust: bool
+) -> Preprocess:
+    named = (recorded.get("data") or {}).get("transform")
+    if transform is None and named is not None:
+        if is_unnamed(named):
+            raise ConfigError(
+                f"data.transform was {named[1:-1]} when the run was begun, which config.yaml cannot name: give "
+                "transform=."
+            )
+        if not trust:
+            check_installed(named, "data.transform", path)
+        transform = imported(named, "data.transform")
+    if transform is not None:
+        return Preprocess(transform=transform)
+    mean, std = (None if inputs[name] is None else tuple(inputs[name]) for name in ("mean", "std"))
+    return Preprocess(inputs["scale"], mean, std, dtype=DTYPES[inputs["dtype"]])
