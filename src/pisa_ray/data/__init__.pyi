@@ -8,7 +8,7 @@ from .distortions import Rotate as Rotate
 from .distortions import ShiftLabels as ShiftLabels
 from .distribution import distribution_table as distribution_table
 from .distribution import label_distribution as label_distribution
-from .kept import KeptSource as KeptSource
+from .kept import kept as kept
 from .keys import generator as generator
 from .keys import key as key
 from .keys import undisturbed_generators as undisturbed_generators

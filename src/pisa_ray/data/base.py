@@ -1,13 +1,18 @@
 """The interface of all kinds of training data."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from pisa_ray.data.rows import Rows
+from pisa_ray.later import torch
+
+if TYPE_CHECKING:  # that imports torch
+    from pisa_ray.data.rows import Rows
 
 
 class Source(ABC):

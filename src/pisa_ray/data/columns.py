@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pisa_ray.data.images import decode, is_image
+from pisa_ray.data.images import check_images, decode, is_image
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
 
@@ -93,12 +93,12 @@ def plan_inputs(
     if is_image(kind):
         image = decode(head()[name][0], where.cell(0, name))
         return InputColumns((name,), "image", image.shape, np.dtype(np.uint8))
-    storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if is_list(storage):
-        size = list_size(storage, lambda: head()[name], where.cell(0, name))
+    stored = storage(kind)
+    if is_list(stored):
+        size = list_size(stored, lambda: head()[name], where.cell(0, name))
         shape = tuple(getattr(kind, "shape", ())) or _shape_in_metadata(schema)
         shape = shape if math.prod(shape) == size and shape else (size,)
-        return InputColumns((name,), "list", shape, np.dtype(storage.value_type.to_pandas_dtype()))
+        return InputColumns((name,), "list", shape, np.dtype(stored.value_type.to_pandas_dtype()))
     if is_text(kind):
         raise ConfigError(
             f"data.input is {name!r}, but text columns are not supported yet: store language as token numbers in a "
@@ -160,12 +160,14 @@ def partition_values(column: pa.ChunkedArray, name: str, where: Where) -> np.nda
 
 
 def check_nulls(column: pa.ChunkedArray, name: str, where: Where) -> None:
-    """Refuse nulls.
+    """Refuse nulls, and images of which there is only a path.
 
     Raises:
-        ConfigError: If a cell is null.
+        ConfigError: If there is such a cell.
     """
-    if column.null_count:
+    if is_image(column.type):
+        check_images(column, name, where)
+    elif column.null_count:
         row = int(pc.index(column.is_null(), pa.scalar(value=True)).as_py())
         raise ConfigError(f"{where.cell(row, name)} is null, but every row needs a value: fill in or drop that row.")
 
@@ -197,6 +199,11 @@ def check_finite(values: np.ndarray, name: str, where: Where) -> np.ndarray:
             f"{where.cell(int(row), name)} {'holds' if place else 'is'} {value}, but {most}: fill in or drop that row."
         )
     return values
+
+
+def storage(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which the cells of a column are stored."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def is_number(kind: pa.DataType) -> bool:

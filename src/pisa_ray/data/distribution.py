@@ -24,13 +24,13 @@ def label_distribution(shards: Sequence[np.ndarray], labels: np.ndarray | None) 
 
     Returns:
         The content of partition.json: {"shards": [{"rows": n, "labels": {label: count}}, ...]}, labels as text, in
-        order.
+        order; without labels if these are not counted.
     """
-    counted = labels is not None and labels.dtype.kind != "f"
+    if labels is None or labels.dtype.kind == "f":
+        return {"shards": [{"rows": len(rows)} for rows in shards]}
     described = []
     for rows in shards:
-        values, counts = np.unique(labels[rows], return_counts=True) if counted and labels is not None else ((), ())
-        pairs = zip(values, counts, strict=True)
+        pairs = zip(*np.unique(labels[rows], return_counts=True), strict=True)
         described.append({"rows": len(rows), "labels": {str(value): int(count) for value, count in pairs}})
     return {"shards": described}
 
@@ -46,9 +46,10 @@ def distribution_table(distribution: dict[str, Any]) -> str:
         shards, those in the middle are left out. The last line has the totals.
     """
     shards = distribution["shards"]
-    names = _label_names(shards)
-    total = sum((Counter(shard["labels"]) for shard in shards), Counter[str]())
-    entries = [(str(i), shard["rows"], shard["labels"]) for i, shard in enumerate(shards)]
+    labels = [shard.get("labels", {}) for shard in shards]
+    names = _label_names(labels)
+    total = sum(map(Counter, labels), Counter[str]())
+    entries = [(str(i), shard["rows"], counts) for i, (shard, counts) in enumerate(zip(shards, labels, strict=True))]
     entries.append(("all", sum(shard["rows"] for shard in shards), total))
     if len(names) <= LABEL_COLUMNS:
         head = ["shard", "rows", *names]
@@ -64,8 +65,8 @@ def distribution_table(distribution: dict[str, Any]) -> str:
     return "\n".join(_table_line(line, widths) for line in [head, rule, *lines])
 
 
-def _label_names(shards: list[dict[str, Any]]) -> list[str]:
-    names = {label for shard in shards for label in shard["labels"]}
+def _label_names(labels: list[dict[str, int]]) -> list[str]:
+    names = {label for counts in labels for label in counts}
     return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdecimal() else (1, 0, name))
 
 

@@ -14,7 +14,6 @@ from pyarrow import fs
 from pisa_ray.data.columns import check_nulls
 from pisa_ray.data.fingerprints import hash_files
 from pisa_ray.data.folders import FolderColumns, parquet_files
-from pisa_ray.data.images import check_images, is_image
 from pisa_ray.data.tables import TableSource
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
@@ -129,11 +128,7 @@ class ParquetSource(TableSource):
         """Read columns that have nulls by a row group's statistics, to name the first; these count empty lists, too."""
         for name in columns:
             if self._nulls(piece, name):
-                column = self.load(piece, [name])[name]
-                if is_image(column.type):
-                    check_images(column, name, where)
-                else:
-                    check_nulls(column, name, where)
+                check_nulls(self.load(piece, [name])[name], name, where)
 
     def has_no_nulls(self, column: str) -> bool:
         """See `TableSource`; the statistics show nulls, and columns from the names of folders were checked before."""

@@ -21,8 +21,9 @@ from pisa_ray.data.columns import (
     numbers,
     partition_values,
     plan_inputs,
+    storage,
 )
-from pisa_ray.data.images import check_images, is_image
+from pisa_ray.data.images import is_image
 from pisa_ray.data.rows import TensorRows
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
@@ -136,17 +137,13 @@ class TableSource(Source):
         """Check columns of numbers in one piece; the errors are those of `check`."""
         table, where = self.load(piece, columns), Where(name, int(self.starts()[piece]))
         for column in columns:
-            if is_list(_storage(table[column].type)):
-                size = self.target_shape[0] if column == self._label else math.prod(self.input_shape)
-                values = equal_lists(table[column], column, size, where)
-            else:
-                values = numbers(table[column], column, where)
+            values = self._numbers(table, column, where)
             if values.dtype.kind == "f" or column == self._label or self._inputs.kind == "list":
                 check_finite(values, column, where)
 
     def _is_doubtful(self, column: str) -> bool:
         """Return whether a column may hold NaN, nulls or lists of other lengths, which the metadata do not show."""
-        kind = _storage(self._schema.field(column).type)
+        kind = storage(self._schema.field(column).type)
         if is_image(kind):  # images are decoded only when they are needed
             return False
         if is_list(kind):
@@ -165,12 +162,15 @@ class TableSource(Source):
             yield self.load(piece, columns), Where(self._place, int(first))
 
     def _targets(self, table: pa.Table, where: Where) -> np.ndarray:
-        column, name = table[self._label], self._label
-        if self.target_shape:
-            values = equal_lists(column, name, self.target_shape[0], where)
-        else:
-            values = numbers(column, name, where)
-        return check_finite(values, name, where).astype(_stored(self.target_dtype), copy=False)
+        values = self._numbers(table, self._label, where)
+        return check_finite(values, self._label, where).astype(_stored(self.target_dtype), copy=False)
+
+    def _numbers(self, table: pa.Table, name: str, where: Where) -> np.ndarray:
+        """Read a column of numbers, or of lists of numbers, as stored."""
+        if not is_list(storage(table[name].type)):
+            return numbers(table[name], name, where)
+        size = math.prod(self.target_shape if name == self._label else self.input_shape)
+        return equal_lists(table[name], name, size, where)
 
     def _by_piece(self, rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield (piece, number of its first row, positions of its rows in `rows`)."""
@@ -209,11 +209,11 @@ class ArrowSource(TableSource):
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
         super().__init__(table.schema, pieces, input=input, label=label, place=place, integers=integers)
         for name in (*self._inputs.columns, self._label):
-            (check_images if is_image(table[name].type) else check_nulls)(table[name], name, Where(place))
+            check_nulls(table[name], name, Where(place))
 
     def has_no_nulls(self, column: str) -> bool:
         """Look at the column itself; see `TableSource.has_no_nulls`."""
-        return self._table[column].null_count == 0 and not is_list(_storage(self._schema.field(column).type))
+        return self._table[column].null_count == 0 and not is_list(storage(self._schema.field(column).type))
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
         """Slice the table, without a copy."""
@@ -249,10 +249,6 @@ def _check_label(kind: pa.DataType, name: str) -> None:
         f"data.label is {name!r}, a column of {kind}, but integers (or floats for regression), or lists of them, are "
         "expected: convert the column, or name another one."
     )
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _stored(kind: torch.dtype) -> type[np.float32] | type[np.int64]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from pisa_ray.data.base import Source
-from pisa_ray.data.item_check import ItemCheck
+from pisa_ray.data.item_check import ItemCheck, check_items
 from pisa_ray.data.keys import undisturbed_generators
 from pisa_ray.data.purity import checked_first_item
 from pisa_ray.data.rows import DatasetRows, Rows, TensorRows, as_targets, collate
@@ -91,7 +92,7 @@ class TorchSource(Source):
 
     def check(self, name: str, *, inputs: bool) -> None:
         """Check a `TensorDataset` or a list; other items are checked when they are fetched. See `Source.check`."""
-        self._check = ItemCheck(name, inputs=inputs)
+        self._check = partial(check_items, name, inputs)
         if isinstance(self._dataset, TensorDataset | list):
             for rows in self.pieces():
                 self._check(rows, *self.read(rows).batch(np.arange(len(rows))))

@@ -115,14 +115,14 @@ class Data(Options):
             pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
                 where it is read.
         """
-        from pisa_ray.data import DTYPES, KeptSource, check_alike, default_preprocess, open_source
+        from pisa_ray.data import DTYPES, check_alike, default_preprocess, kept, open_source
 
         dtype = DTYPES[self.dtype] if self.dtype is not None else None
 
         def source(name: str, spec: Any) -> Source:
             integers = dtype == torch.int64
             opened = open_source(spec, input=self.input, label=self.label, integers=integers, name=f"data.{name}")
-            return KeptSource(opened) if keep else opened
+            return kept(opened) if keep else opened
 
         train = source("train", self.train)
         test = source("test", self.test) if self.test is not None else None

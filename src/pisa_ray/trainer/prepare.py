@@ -224,8 +224,6 @@ def _describe_partition(job: Job) -> dict[str, Any]:
         labels = job.train.labels()
     except ConfigError:
         labels = None
-    if labels is None or labels.dtype.kind != "i":
-        return {"shards": [{"rows": len(rows)} for rows in job.shards]}
     return label_distribution(job.shards, labels)
 
 

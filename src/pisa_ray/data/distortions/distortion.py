@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
 
 from pisa_ray import checks
+from pisa_ray.data.base import Source
 from pisa_ray.errors import ConfigError
 from pisa_ray.kinds import Kind
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from pisa_ray.data.base import Source
+from pisa_ray.later import torch
 
 #: The numbers of some shards.
 Shards = Annotated[tuple[int, ...], checks.sequence(checks.whole(least=0), "a list of shards such as [0, 1]")]
@@ -77,7 +75,7 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
             )
         return self
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: torch.Tensor) -> None:
         """Check some model inputs, shape (b, ...), before anything starts.
 
         Raises:
@@ -90,7 +88,7 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
                 "expected: use images, a data.transform that makes them, or another distortion."
             )
 
-    def __call__(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Distort a batch.
 
         Args:
@@ -106,5 +104,5 @@ class Distortion(Kind, ABC, family="distort", homes=("pisa_ray.data.distortions"
         return self.apply(x, y, origin)
 
     @abstractmethod
-    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Distort a batch of one of `shards`; see `__call__`."""

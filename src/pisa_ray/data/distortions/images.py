@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pisa_ray.data.distortions.distortion import Distortion, Origin
 from pisa_ray.data.keys import generator
 from pisa_ray.later import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Rotate(Distortion):
 
     step: float
 
-    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn images; see `Distortion.__call__`."""
         degrees = self.step * origin.shard % 360
         if not degrees:
@@ -57,7 +54,7 @@ class Recolour(Distortion):
 
     images: ClassVar[bool] = True
 
-    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Recolour images; see `Distortion.__call__`."""
         random = generator(origin.seed, "recolour", origin.shard)
         if x.shape[1] != 3:

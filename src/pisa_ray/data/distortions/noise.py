@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import NotNegative
 from pisa_ray.later import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Noise(Distortion):
 
     level: NotNegative
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: torch.Tensor) -> None:
         """Refuse integers, such as token numbers; see `Distortion.check`."""
         if not (x.is_floating_point() or x.is_complex()):
             raise ConfigError(
@@ -39,7 +36,7 @@ class Noise(Distortion):
                 "would make real numbers: set data.dtype to float32, or use another distortion."
             )
 
-    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Add noise to a training batch; see `Distortion.__call__`."""
         level = self.level * origin.shard / max(1, origin.shards - 1)
         if origin.batch is None or not level:

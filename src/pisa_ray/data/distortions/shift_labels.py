@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.distortions.distortion import Distortion, Origin, Shards
 from pisa_ray.data.keys import uniform
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Count, Share
 from pisa_ray.later import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pisa_ray.data.base import Source
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class ShiftLabels(Distortion):
             )
         return replace(self, classes=self.classes or int(labels.max()) + 1)
 
-    def apply(self, x: Tensor, y: Tensor, origin: Origin) -> tuple[Tensor, Tensor]:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift labels; see `Distortion.__call__`."""
         if self.classes is None:
             raise RuntimeError("ShiftLabels is used without fit()")

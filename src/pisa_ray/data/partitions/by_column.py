@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.partitions.partition import Partition, groups
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
 
 
 @dataclass(frozen=True)

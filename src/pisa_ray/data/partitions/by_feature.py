@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.partitions.partition import Partition, check_rows
 from pisa_ray.fields import Count
 from pisa_ray.later import torch
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
 
 
 @dataclass(frozen=True)

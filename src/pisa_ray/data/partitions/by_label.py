@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.keys import generator
-from pisa_ray.data.partitions.by_size import TRIES, borders, too_uneven
+from pisa_ray.data.partitions.by_size import TRIES, Uneven, borders
 from pisa_ray.data.partitions.partition import Partition, check_rows, groups
 from pisa_ray.errors import ConfigError
-from pisa_ray.fields import Count, Positive
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
+from pisa_ray.fields import Count
 
 
 @dataclass(frozen=True)
@@ -59,23 +57,14 @@ class LabelSkew(Partition):
 
 
 @dataclass(frozen=True)
-class Dirichlet(Partition):
+class Dirichlet(Uneven):
     """The rows of every label, dealt out in shares drawn from a Dirichlet distribution.
 
     A shard that already has an equal share of all rows gets nothing of the labels that follow. The shares are redrawn
     until every shard has min_rows.
-
-    Attributes:
-        shards: The number of shards.
-        alpha: The concentration; a smaller one gives more uneven shares.
-        min_rows: The smallest number of rows of a shard.
     """
 
     kind: ClassVar[str] = "dirichlet"
-
-    shards: Count
-    alpha: Positive = 0.5
-    min_rows: Count = 10
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
         """Cut the data by label; see `Partition.split`."""
@@ -95,7 +84,7 @@ class Dirichlet(Partition):
                 cuts.append(cut)
             if sizes.min() >= self.min_rows:
                 return joined(zip(*(np.split(r, c[1:-1]) for r, c in zip(by_label, cuts, strict=True)), strict=True))
-        raise too_uneven(self.shards, self.alpha, self.min_rows)
+        raise self._too_uneven()
 
 
 def rows_by_label(source: Source, seed: int) -> list[np.ndarray]:

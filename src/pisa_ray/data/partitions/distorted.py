@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.distortions import Distortion
 from pisa_ray.data.partitions.partition import Partition
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
 
 
 @dataclass(frozen=True)

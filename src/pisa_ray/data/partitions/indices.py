@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from pisa_ray import checks
+from pisa_ray.data.base import Source
 from pisa_ray.data.partitions.partition import Partition
 from pisa_ray.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
 
 
 def _row_numbers(name: str, value: Any) -> Any:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from pisa_ray.data.base import Source
 from pisa_ray.data.distortions.distortion import Distortion
 from pisa_ray.data.keys import generator
 from pisa_ray.errors import ConfigError
 from pisa_ray.kinds import Kind
-
-if TYPE_CHECKING:
-    from pisa_ray.data.base import Source
 
 
 class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions",)):
