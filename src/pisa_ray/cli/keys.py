@@ -97,7 +97,7 @@ def _values(hint: Any) -> str:
 
 def text() -> str:
     """The keys of a configuration file, for a terminal."""
-    found = ["keys of CONFIG.yaml, with their defaults (docs/configuration.md has all, and those of each kind):"]
+    found = ["keys of CONFIG.yaml, with their defaults (those of each kind: docs/configuration.md, docs/methods.md):"]
     for group in reversed(Config.__mro__):
         if group in (Config, Options, object):
             continue
