@@ -17,6 +17,7 @@ from common import mnist_job
 from ray._private.worker import global_worker
 
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
+from pisa_ray.engine.reports import RoundSpec
 
 
 def resident(pid: int) -> float:
@@ -60,7 +61,7 @@ def main() -> None:
                     fleet.tend()
                     time.sleep(0.05)
             fleet.tend()
-            fleet.begin(round_, 1.0, diagnose=round_ % 20 == 0)
+            fleet.begin(RoundSpec(round_, 1.0, round_ % 20 == 0))
             fleet.end()
             if round_ % (options.rounds // 10) == 0:
                 gc.collect()

@@ -26,6 +26,7 @@ from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_sessio
 from pisa_ray.engine.fleet import Fleet, LocalFleet
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.models import build_model
 from pisa_ray.trainer.config import Config
@@ -92,7 +93,7 @@ class Rounds:
         for _ in range(rounds):
             self.done += 1
             self.fleet.tend()
-            self.fleet.begin(self.done, 20.0, diagnose=False)
+            self.fleet.begin(RoundSpec(self.done, 20.0, False))
             report = self.fleet.end()
             self.parts.append((report.gradient_seconds, max(report.worker_seconds), report.consensus.seconds))
         return time.perf_counter() - start

@@ -20,6 +20,7 @@ import ray
 
 from pisa_ray import SISA, Data, Indices
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.models import mlp
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -59,7 +60,7 @@ def measure(name: str, rounds: int) -> None:
             taken.clear()
             start = time.perf_counter()
             fleet.tend()
-            fleet.begin(round_, 1.0, diagnose=False)
+            fleet.begin(RoundSpec(round_, 1.0, False))
             fleet.end()
             seconds = time.perf_counter() - start
             if turn:

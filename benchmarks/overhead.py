@@ -22,6 +22,7 @@ from common import mnist_job
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.engine.gradient import gradient
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 
 WORKERS = 2
@@ -63,7 +64,7 @@ def main() -> None:
             for _ in range(count):
                 done += 1
                 fleet.tend()
-                fleet.begin(done, 1.0, diagnose=False)
+                fleet.begin(RoundSpec(done, 1.0, False))
                 report = fleet.end()
                 parts.append((report.gradient_seconds, max(report.worker_seconds), report.consensus.seconds))
             return time.perf_counter() - start

@@ -30,6 +30,7 @@ from common import mnist_job
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, ray_session
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 
 EVERY, ROUNDS = 10, 30
 
@@ -54,7 +55,7 @@ def replay(job: Job, seed: int) -> dict[str, float]:
         for round_ in range(1, when + 1):
             fleet.tend()
             start = time.time()
-            fleet.begin(round_, 1.0, diagnose=False)
+            fleet.begin(RoundSpec(round_, 1.0, False))
             killed = kill(fleet, dice) if round_ == when else 0.0
             report = fleet.end()
             ordinary.append(time.time() - start)
@@ -66,7 +67,7 @@ def replay(job: Job, seed: int) -> dict[str, float]:
         back = time.time()
         while len(fleet.crew.members) < 2 and time.time() - back < 120:
             fleet.tend()
-            fleet.begin(round_ := round_ + 1, 1.0, diagnose=False)
+            fleet.begin(RoundSpec(round_ := round_ + 1, 1.0, False))
             fleet.end()
         return {
             "detection": died - killed,
@@ -94,7 +95,7 @@ def restart(job: Job, seed: int) -> dict[str, float]:
                 fleet.restore(folder / f"r{saved[0]}", saved[1], saved[0])
             for round_ in range(done + 1, when + 1):
                 fleet.tend()
-                fleet.begin(round_, 1.0, diagnose=False)
+                fleet.begin(RoundSpec(round_, 1.0, False))
                 if round_ == when and not attempt:
                     killed = kill(fleet, dice)
                     break

@@ -54,6 +54,7 @@ from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted
 from pisa_ray.engine.asynchrony import Step
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
@@ -142,7 +143,7 @@ def ours(job: Job, folder: Path, workers: int, goal: Goal, *, move: bool) -> Run
         while samples < goal.samples or time.perf_counter() - start < goal.seconds:
             round_ += 1
             fleet.tend()
-            fleet.begin(round_, job.method.sigma, diagnose=False)
+            fleet.begin(RoundSpec(round_, job.method.sigma, False))
             report = fleet.end()
             seconds = time.perf_counter() - start
             samples += sum(shard.samples for shard in report.shards.values())

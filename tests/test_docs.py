@@ -63,3 +63,23 @@ def test_the_glossary_names_what_the_code_has():
                 (package / name).exists() if "/" in name else all(re.search(rf"\b{n}\b", code) for n in name.split("."))
             )
             assert found, name
+
+
+WALKS = (ROOT / "docs" / "architecture.md").read_text().partition("## Where to begin")[2].partition("## Layers")[0]
+SOURCE = ROOT / "src" / "pisa_ray"
+
+
+def named(text: str) -> list[str]:
+    return re.findall(r"`([a-z_/]+\.py)`", text)
+
+
+def test_the_files_of_the_reading_order_and_of_the_walks_exist():
+    assert len(named(WALKS)) > 40
+    assert [name for name in named(WALKS) if not (SOURCE / name).is_file()] == []
+
+
+def test_sigma_is_named_by_the_files_of_its_walk_and_passed_on_by_those_between():
+    walk = WALKS.partition("**A sigma,")[2].partition("**A death,")[0]
+    assert [name for name in named(walk) if "sigma" not in (SOURCE / name).read_text()] == []
+    between = [*SOURCE.glob("actors/*.py"), SOURCE / "engine" / "fleet.py", SOURCE / "engine" / "worker.py"]
+    assert [path.name for path in between if "sigma" in path.read_text()] == []

@@ -9,6 +9,7 @@ import pytest
 from pisa_ray.actors import snapshots
 from pisa_ray.actors.calls import GoneError
 from pisa_ray.actors.snapshots import RoundRecord, Snapshots
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.errors import StatesLostError
 
 HERE, AWAY = "here", "away"
@@ -59,7 +60,7 @@ class Members:
 
 
 def past(number):
-    return RoundRecord(number, 1.0 * number, f"w{number}", {0, 1, 2})
+    return RoundRecord(RoundSpec(number, 1.0 * number), f"w{number}", {0, 1, 2})
 
 
 def after(rounds):
@@ -70,7 +71,7 @@ def after(rounds):
 
 
 def window(it):
-    return [record.number for record in it.window]
+    return [record.spec.number for record in it.window]
 
 
 def test_before_the_first_there_are_initial_states_and_all_rounds():

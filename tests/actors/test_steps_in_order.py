@@ -10,6 +10,7 @@ from simulated import Simulation
 
 from pisa_ray import Asynchronous
 from pisa_ray.actors import Sites
+from pisa_ray.engine.reports import RoundSpec
 
 TAU = 3
 
@@ -25,7 +26,7 @@ def test_no_shard_steps_twice_at_the_same_w(job, monkeypatch, seed):
     run = Simulation(job, Sites(), [None, None, None], monkeypatch, luck)
     for round_ in range(1, 16):
         run.fleet.tend()
-        run.fleet.begin(round_, 10.0, diagnose=False, settle=round_ % 7 == 0)
+        run.fleet.begin(RoundSpec(round_, 10.0, False), settle=round_ % 7 == 0)
         run.fleet.end()
     heard = dict.fromkeys(job.present, 0)
     for round_, steps in run.log:

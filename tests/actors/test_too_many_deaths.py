@@ -10,6 +10,7 @@ from simulated import Simulation
 
 from pisa_ray.actors import Sites, Staffing, Wanted
 from pisa_ray.actors.deaths import Deaths
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.errors import PisaError, WorkerDiedError
 
 
@@ -22,7 +23,7 @@ def play(run, round_, *dying):
     for holder in dying:
         run.kill(holder)
     run.fleet.tend()
-    run.fleet.begin(round_, 10.0, diagnose=False)
+    run.fleet.begin(RoundSpec(round_, 10.0, False))
     run.fleet.end()
 
 
@@ -47,7 +48,7 @@ def test_a_consensus_that_dies_again_and_again_in_one_round_ends_the_run(job, mo
     for round_ in range(1, 7):  # once in a round, it may
         play(run, round_, run.fleet.state.consensus)
     run.fleet.tend()
-    run.fleet.begin(7, 10.0, diagnose=False)
+    run.fleet.begin(RoundSpec(7, 10.0, False))
     for _ in range(2):
         run.kill(run.fleet.state.consensus)
         run.fleet.recover()

@@ -9,6 +9,7 @@ from runs import METHODS, small_job
 
 from pisa_ray import FedAvg
 from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 
 
@@ -20,9 +21,9 @@ def played(job, rounds):
     before = after = consensus.publish().copy()
     for round_ in range(1, rounds + 1):
         before = after
-        messages, _ = worker.step(round_, job.method.sigma * round_, before, diagnose=False)
+        messages, _ = worker.step(RoundSpec(round_, job.method.sigma * round_, False), before)
         assert consensus.add(round_, 0, messages)
-        after = consensus.update(round_, job.method.sigma * round_, diagnose=False)[0].copy()
+        after = consensus.update(RoundSpec(round_, job.method.sigma * round_, False))[0].copy()
     return worker, torch.from_numpy(after), torch.from_numpy(before)
 
 
@@ -51,7 +52,7 @@ def test_a_mean_without_memory_is_over_the_reporters(only):
     alone = Worker(job, process_is_ours=False)
     alone.host([only])
     for round_, published in ((1, alone.model.published()), (2, before.numpy())):
-        messages, _ = alone.step(round_, job.method.sigma * round_, published, diagnose=False)
+        messages, _ = alone.step(RoundSpec(round_, job.method.sigma * round_, False), published)
     ((_, row),) = messages.messages
     message = job.rows(alone.model.layout, 0).split(torch.from_numpy(row))
     np.testing.assert_allclose(w, before + message.N / message.weight, rtol=1e-5, atol=1e-7)

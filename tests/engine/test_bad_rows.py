@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from pisa_ray import IID, ConfigError, Data, PisaError
 from pisa_ray.algorithm import SISA
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -75,7 +76,7 @@ def test_a_bad_item_of_a_torch_data_set_is_found_in_its_round():
         published = worker.model.published()
         refused(
             r"^In data\.train, row 20 of column 'input' holds nan",
-            lambda: [worker.step(round_, 1.0, published, diagnose=False, shards=[home]) for round_ in range(1, 4)],
+            lambda: [worker.step(RoundSpec(round_, 1.0, False), published, shards=[home]) for round_ in range(1, 4)],
         )
 
 
@@ -91,5 +92,5 @@ def test_a_transform_that_leaves_numbers_open_is_named_and_not_sigma():
         worker.host([0, 1])
         published = worker.model.published()
         said = r"^data\.transform returns inputs that are not finite, in row \d+ of a batch of "
-        refused(said, lambda: [worker.step(r, 1.0, published, diagnose=False, shards=[home]) for r in range(1, 4)])
+        refused(said, lambda: [worker.step(RoundSpec(r, 1.0, False), published, shards=[home]) for r in range(1, 4)])
         refused(said + str(ROWS), lambda: worker.evaluate(published, "test", [0]))

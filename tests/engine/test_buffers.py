@@ -13,6 +13,7 @@ from pisa_ray import IID, ConfigError, Data, PisaTrainer
 from pisa_ray.algorithm import SISA, FedAvg, Median
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.fleet import LocalFleet
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -56,7 +57,7 @@ def vectors(module: nn.Module) -> dict[str, torch.Tensor]:
 def test_the_vectors_of_spectral_norm_stay_unit_vectors(model, way):
     fleet = LocalFleet(prepared(model, **WAYS[way]))
     for round_ in range(1, 9):
-        fleet.begin(round_, 1.0, diagnose=False)
+        fleet.begin(RoundSpec(round_, 1.0, False))
         fleet.end()
     module = fleet.worker.model.module
     fleet.worker.model.load(fleet.published())
@@ -80,12 +81,12 @@ def test_whoever_hosts_which_shard_changes_no_bit_of_them(way):
     consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
     published = consensus.publish()
     for round_ in range(1, 6):
-        alone.begin(round_, 1.0, diagnose=False)
+        alone.begin(RoundSpec(round_, 1.0, False))
         alone.end()
         for ticket, worker in enumerate(reversed(workers)):
-            payload, _ = worker.step(round_, 1.0, published.copy(), diagnose=False)
+            payload, _ = worker.step(RoundSpec(round_, 1.0, False), published.copy())
             consensus.add(round_, ticket, payload)
-        published, _ = consensus.update(round_, 1.0, diagnose=False)
+        published, _ = consensus.update(RoundSpec(round_, 1.0, False))
         assert np.array_equal(published, alone.published())
 
 
@@ -110,7 +111,7 @@ def test_running_statistics_of_any_module_are_averaged():
 
     job = prepared(lambda: Keeping("running_peak", write), batch_size=None)
     fleet = LocalFleet(job)
-    fleet.begin(1, 1.0, diagnose=False)
+    fleet.begin(RoundSpec(1, 1.0, False))
     fleet.end()
     peaks = torch.stack([X[torch.tensor(rows)].amax(0) for rows in job.shards])
     assert torch.tensor(fleet.published()[-4:]) == pytest.approx(peaks.mean(0), abs=1e-6)
@@ -126,7 +127,7 @@ def test_constants_keep_their_bits():
 
     fleet = LocalFleet(prepared(make, partition=IID(3)))
     for round_ in range(1, 9):
-        fleet.begin(round_, 1.0, diagnose=False)
+        fleet.begin(RoundSpec(round_, 1.0, False))
         fleet.end()
     assert torch.equal(torch.tensor(fleet.published()[-4:]), value)
 

@@ -12,6 +12,7 @@ from runs import small_job
 
 from pisa_ray import Data
 from pisa_ray.engine.evaluation import means, worst
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 
 
@@ -77,7 +78,7 @@ def test_a_transform_is_told_that_it_does_not_train():
     assert told
     assert not any(told)
     told.clear()
-    worker.step(1, 10.0, w, diagnose=False)
+    worker.step(RoundSpec(1, 10.0, False), w)
     assert told == [True] * len(job.shards)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from pisa_ray import Data
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.flat_model import weights_sha256
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -26,9 +27,9 @@ def test_batchnorms_statistics_are_the_shards_mean_by_their_weights(method):
     consensus = Consensus(job, worker.model.layout, worker.model.published())
     p, b = worker.model.layout.size, len(worker.model.buffers)
     w = consensus.publish().copy()
-    payload, _ = worker.step(1, job.method.sigma, w, diagnose=False)
+    payload, _ = worker.step(RoundSpec(1, job.method.sigma, False), w)
     assert consensus.add(1, 0, payload)
-    published, _ = consensus.update(1, job.method.sigma, diagnose=False)
+    published, _ = consensus.update(RoundSpec(1, job.method.sigma, False))
     left = []
     for i in job.present:
         batch = worker.draw(i, 0, 1, torch.from_numpy(w[p : p + b].copy()))

@@ -11,7 +11,7 @@ from runs import METHODS, Rich, uneven
 
 from pisa_ray import Data
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.reports import PastRound
+from pisa_ray.engine.reports import PastRound, RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -50,9 +50,9 @@ def played(of, workers, between=lambda round_: None):
     made = [consensus.publish().copy()]
     for round_, sigma in enumerate(SIGMAS, start=1):
         for ticket, worker in enumerate(workers):
-            payload, _ = worker.step(round_, sigma, made[-1], diagnose=round_ % 2 == 0)
+            payload, _ = worker.step(RoundSpec(round_, sigma, round_ % 2 == 0), made[-1])
             assert consensus.add(round_, ticket, payload)
-        made.append(consensus.update(round_, sigma, round_ % 2 == 0)[0].copy())
+        made.append(consensus.update(RoundSpec(round_, sigma, round_ % 2 == 0))[0].copy())
         between(round_)
     return made
 
@@ -85,8 +85,10 @@ def test_a_lost_shard_is_rebuilt_from_an_older_state_and_the_rounds_since(kept):
 
     published = played(of, [alone], keep)
     another = worker_of(of, [4])
-    another.step(1, 9.0, published[0], diagnose=True)
-    rounds = [PastRound(r, SIGMAS[r - 1], frozenset(of.reporters(r))) for r in range(kept + 1, len(SIGMAS) + 1)]
+    another.step(RoundSpec(1, 9.0, True), published[0])
+    rounds = [
+        PastRound(RoundSpec(r, SIGMAS[r - 1]), frozenset(of.reporters(r))) for r in range(kept + 1, len(SIGMAS) + 1)
+    ]
     another.host([5, 2])
     for i in (5, 2):
         if safe:
@@ -101,13 +103,13 @@ def test_a_mini_batch_made_ahead_is_used_where_it_is_the_next_and_nowhere_else()
     plain, ahead = worker_of(of, range(7)), worker_of(of, range(7))
     published = plain.model.published()
     for worker in (plain, ahead):
-        worker.step(1, 1.0, published, diagnose=False)
+        worker.step(RoundSpec(1, 1.0, False), published)
     ahead.prefetch(range(7))
-    plain.step(2, 1.0, published, diagnose=False)
-    ahead.step(2, 1.0, published, diagnose=False)
+    plain.step(RoundSpec(2, 1.0, False), published)
+    ahead.step(RoundSpec(2, 1.0, False), published)
     assert states(ahead) == states(plain)
     ahead.prefetch(range(7))
     for worker in (plain, ahead):
         worker.host(range(7))  # at their initial states again
-        worker.step(1, 1.0, published, diagnose=False)
+        worker.step(RoundSpec(1, 1.0, False), published)
     assert states(ahead) == states(plain)

@@ -9,6 +9,7 @@ import torch
 from pisa_ray import NSISA, PISA, SISA, SISAD, Data, Indices, optim
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.numerics import set_numerics
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.optim import optimizer
 from pisa_ray.trainer.config import Config
@@ -63,9 +64,9 @@ def run_of(method, sigmas, shards=1, rows=96):
     consensus = Consensus(job, worker.model.layout, worker.model.published())
     batches = []
     for round_, sigma in enumerate(sigmas, start=1):
-        payload, _ = worker.step(round_, sigma, consensus.publish(), diagnose=False)
+        payload, _ = worker.step(RoundSpec(round_, sigma, False), consensus.publish())
         assert consensus.add(round_, round_, payload)
-        consensus.update(round_, sigma, diagnose=False)
+        consensus.update(RoundSpec(round_, sigma, False))
         here = [worker.shards[i].own_rows for i in range(shards)]
         batches.append([own.training.batch(own.stream.positions(round_ - 1)) for own in here])
     return first, batches, torch.tensor(consensus.publish())

@@ -22,6 +22,7 @@ import ray
 import pisa_ray.actors
 from pisa_ray.actors import RayFleet, RayResources
 from pisa_ray.actors.session import room
+from pisa_ray.engine.reports import RoundSpec
 
 #: What can happen without more than one node.
 KINDS = ("kill", "kill two", "freeze", "slow", "consensus kill", "duplicate", "late", "shrink", "grow")
@@ -74,7 +75,7 @@ class Chaos:
         return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
 
     def strike(self, fleet: RayFleet, moment: str = "begin") -> None:
-        round_ = fleet.state.round.number if fleet.state.round is not None else fleet.state.done
+        round_ = fleet.state.round.spec.number if fleet.state.round is not None else fleet.state.done
         done = {(f["round"], f["kind"], f["moment"]) for f in self.happened()}
         for fault in self.faults:
             if (fault.round, fault.moment) == (round_, moment) and (round_, fault.kind, moment) not in done:
@@ -176,8 +177,8 @@ def _shaken(chaos: Chaos) -> type[RayFleet]:
 
             self.assignment.move = struck
 
-        def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
-            super().begin(round_, sigma, diagnose, settle)
+        def begin(self, spec: RoundSpec, settle: bool = False) -> None:
+            super().begin(spec, settle)
             chaos.strike(self)
 
         def change(self, job: Any) -> None:

@@ -266,6 +266,7 @@ def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
     from pisa_ray.actors.asynchronous import AsynchronousRounds, Flight
     from pisa_ray.actors.crew import Member
     from pisa_ray.actors.snapshots import RoundRecord
+    from pisa_ray.engine.reports import RoundSpec
 
     members = [Member(None, None, id=number) for number in range(3)]
     core = SimpleNamespace(
@@ -275,7 +276,7 @@ def test_who_is_in_a_step_that_a_round_has_ended_without_does_not_evaluate():
     )
     rounds = AsynchronousRounds(core, Asynchronous(), lambda round_, steps: None, None)
     rounds.flights = {
-        ticket: Flight(member, (ticket,), None, None, None, record=RoundRecord(began, 1.0, None))
+        ticket: Flight(member, (ticket,), None, None, None, record=RoundRecord(RoundSpec(began, 1.0), None))
         for ticket, (member, began) in enumerate(zip(members, [6, 5, 3], strict=True))
     }
     assert rounds.evaluators() == members[:1]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pisa_ray import Clip, ConfigError, Data, Median
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.settings import Scaling
 
@@ -90,9 +91,9 @@ def test_a_killed_worker_and_a_resume(tmp_path, monkeypatch):
 
     begin = RayFleet.begin
 
-    def begin_and_kill(self, round_, *rest, **options):
-        begin(self, round_, *rest, **options)
-        if round_ == 7:
+    def begin_and_kill(self, spec, *rest, **options):
+        begin(self, spec, *rest, **options)
+        if spec.number == 7:
             os.kill(self.crew.members[0].info.pid, signal.SIGKILL)
 
     monkeypatch.setattr(RayFleet, "begin", begin_and_kill)
@@ -118,7 +119,7 @@ def test_a_run_goes_on_elsewhere_but_not_as_if_nothing_had_changed(tmp_path):
 def test_where_things_are():
     worker = Worker(small_job(model=plain_net), gpu=True, process_is_ours=False)
     worker.host(worker.job.present)
-    worker.step(1, 60.0, worker.model.published(), diagnose=True)
+    worker.step(RoundSpec(1, 60.0, True), worker.model.published())
     state = worker.shards[0].state
     assert {t.device.type for t in (worker.model.parameters, state.dual, state.moment)} == {"cuda"}
     worker.prefetch([0])

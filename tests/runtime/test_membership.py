@@ -23,7 +23,7 @@ from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.session import RayResources
 from pisa_ray.algorithm import Layout, RowLayout, TreeSum
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.reports import Payload, WorkerInfo
+from pisa_ray.engine.reports import Payload, RoundSpec, WorkerInfo
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import StoppedWaitingError
 from pisa_ray.trainer.config import Config
@@ -172,7 +172,7 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
 
     plain = fresh()
     assert plain.add(1, 0, payload(range(shards)))
-    expected = plain.update(1, 1.0, diagnose=False)[0].tobytes()
+    expected = plain.update(RoundSpec(1, 1.0, False))[0].tobytes()
 
     hosts = [data.draw(st.integers(0, 3)) for _ in range(shards)]
     parts = [[i for i in range(shards) if hosts[i] == k] for k in range(4)]
@@ -189,8 +189,8 @@ def test_messages_count_once_whatever_comes_twice_late_or_in_any_order(shards, s
         assert not disturbed.add(1, 99, payload(part))  # fenced off for good
     assert sorted(accepted) == [k for k, part in enumerate(parts) if part]
     assert all(disturbed.fence(1, ticket) for ticket in accepted)
-    assert disturbed.update(1, 1.0, diagnose=False)[0].tobytes() == expected
-    assert disturbed.update(1, 1.0, diagnose=False)[0].tobytes() == expected  # asked for again, once it has been done
+    assert disturbed.update(RoundSpec(1, 1.0, False))[0].tobytes() == expected
+    assert disturbed.update(RoundSpec(1, 1.0, False))[0].tobytes() == expected  # asked for again, once it has been done
     assert disturbed.fence(1, 99)  # nothing of that round is missing any more
     assert disturbed.add(2, 99, payload(range(shards)))  # a fence is for its round
 
@@ -229,16 +229,16 @@ def test_an_update_that_waited_for_what_is_fenced_off_changes_nothing():
     worker = Worker(job, process_is_ours=False)
     worker.host(range(len(job.shards)))
     consensus = Consensus(job, worker.model.layout, worker.model.published())
-    first, _ = worker.step(1, 0.3, consensus.publish(), False)
+    first, _ = worker.step(RoundSpec(1, 0.3, False), consensus.publish())
     assert consensus.add(1, 0, first)
-    w, _ = consensus.update(1, 0.3, False, [0])
+    w, _ = consensus.update(RoundSpec(1, 0.3, False), [0])
     w = w.copy()
     some, others = job.reporters(2)[:1], job.reporters(2)[1:]
-    late, _ = worker.step(2, 0.3, w, False, some)
+    late, _ = worker.step(RoundSpec(2, 0.3, False), w, some)
     assert not consensus.fence(2, 1)
     assert not consensus.add(2, 1, late)
-    rest, _ = worker.step(2, 0.3, w, False, others)
+    rest, _ = worker.step(RoundSpec(2, 0.3, False), w, others)
     assert consensus.add(2, 2, rest)
     with pytest.raises(ValueError, match="waits for deliveries that are fenced off"):
-        consensus.update(2, 0.3, False, [1, 2])
+        consensus.update(RoundSpec(2, 0.3, False), [1, 2])
     assert consensus.publish().tobytes() == w.tobytes()

@@ -16,6 +16,7 @@ from torch import nn
 from pisa_ray import MOON, PISA, SISAD, ConfigError, Data, FedAvg, PisaError, SyncOptimizer
 from pisa_ray.algorithm import HessianDiagonal, Preconditioner
 from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -42,7 +43,7 @@ def test_what_arrives_is_only_read(method, share):
     sigma = of.method.sigma
     for round_ in (1, 2, 3):
         w = consensus.publish().copy()
-        payload, report = worker.step(round_, sigma * round_, w, diagnose=round_ == 2)
+        payload, report = worker.step(RoundSpec(round_, sigma * round_, round_ == 2), w)
         everything = worker.repeat(range(len(of.shards)), round_ == 2) if of.messages_stand else payload
         successor = Consensus(of, worker.model.layout, worker.model.published())
         successor.restore(w, round_)
@@ -50,7 +51,7 @@ def test_what_arrives_is_only_read(method, share):
         for each, told in ((consensus, payload), (successor, everything)):
             before = deepcopy(told)
             assert each.add(round_, 0, told)
-            results.append(each.update(round_, sigma * round_, round_ == 2)[0].tobytes())
+            results.append(each.update(RoundSpec(round_, sigma * round_, round_ == 2))[0].tobytes())
             for (_, was), (_, is_now) in zip(
                 [*before.messages, *before.duals], [*told.messages, *told.duals], strict=True
             ):
@@ -64,9 +65,9 @@ def test_second_order_information_leaves_no_trace_in_batchnorm():
     def buffers(preconditioner):
         of = job(PISA(sigma=3.0, rho=1.0, preconditioner=preconditioner), model=lambda: Rich(max_norm=None))
         worker, consensus = hosting(of)
-        payload, _ = worker.step(1, 3.0, consensus.publish(), diagnose=True)
+        payload, _ = worker.step(RoundSpec(1, 3.0, True), consensus.publish())
         consensus.add(1, 0, payload)
-        return consensus.update(1, 3.0, True)[0][worker.model.layout.size :].copy()
+        return consensus.update(RoundSpec(1, 3.0, True))[0][worker.model.layout.size :].copy()
 
     plain = buffers(PISA().preconditioner)
     assert len(plain)
@@ -81,9 +82,9 @@ def test_batchnorm_statistics_go_from_local_step_to_local_step():
         of = job(method, model=lambda: Rich(max_norm=None))
         worker, consensus = hosting(of)
         w = consensus.publish().copy()
-        payload, _ = worker.step(1, method.sigma, w, diagnose=True)
+        payload, _ = worker.step(RoundSpec(1, method.sigma, True), w)
         consensus.add(1, 0, payload)
-        return consensus.update(1, method.sigma, True)[0][worker.model.layout.size :].copy()
+        return consensus.update(RoundSpec(1, method.sigma, True))[0][worker.model.layout.size :].copy()
 
     one, three = (buffers(PISA(sigma=1e20, rho=0.0, local_steps=steps)) for steps in (1, 3))
     assert np.array_equal(three, buffers(FedAvg(lr=1e-20, steps=3)))
@@ -113,12 +114,12 @@ def test_errors_name_the_rows_of_the_batch_that_failed(method, number):
     worker, consensus = hosting(of)
     worker.job = of = replace(of, train=_Grouped(of.train, 10))
     w = consensus.publish()
-    worker.step(1, of.method.sigma, w, False, [4])
+    worker.step(RoundSpec(1, of.method.sigma, False), w, [4])
     at[0] = of.steps(4) - 1
     rows = of.shards[4][worker.shards[4].own_rows.stream.positions(number)]
     groups = ", ".join(map(str, sorted({int(row) // 10 for row in rows})))
     with pytest.raises(PisaError, match=rf"shard 4 in round 2 \(rows from row groups? {groups}( and \d+ more)?\)"):
-        worker.step(2, of.method.sigma, w, False, [4])
+        worker.step(RoundSpec(2, of.method.sigma, False), w, [4])
 
 
 class _Grouped:
@@ -148,7 +149,7 @@ def test_a_report_keeps_one_batch_however_many_it_draws(method):
         return batch
 
     worker.draw = watched
-    worker.step(1, 10.0, consensus.publish(), diagnose=False)
+    worker.step(RoundSpec(1, 10.0, False), consensus.publish())
     assert alive
 
 

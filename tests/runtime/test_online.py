@@ -18,6 +18,7 @@ from pisa_ray.algorithm import Auto
 from pisa_ray.engine.consensus import Consensus
 from pisa_ray.engine.evaluation import spaced
 from pisa_ray.engine.fleet import LocalFleet
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.trainer.online import Neighbours, Trials
 
 DATA = Data(train="digits", test="digits:test", validation=0.1)
@@ -146,7 +147,7 @@ def test_a_trial_that_failed_is_no_choice():
 def test_a_consensus_that_goes_back_forgets_what_it_was_told():
     job = small_job(participation=0.5)
     fleet = LocalFleet(job)
-    fleet.begin(1, 10.0, diagnose=False)
+    fleet.begin(RoundSpec(1, 10.0, False))
     fleet.end()
     consensus: Consensus = fleet.consensus
     assert consensus.heard()
@@ -167,7 +168,7 @@ def test_a_fleet_is_where_it_was(method, share):
                 trials = Trials(fleet, job, schedule, round_ - 1, 2 * sigma)
                 assert trials.choose(Neighbours(schedule, round_ - 1, 5, most=3), lambda: False)
                 assert trials.samples > 0
-            fleet.begin(round_, sigma, diagnose=False)
+            fleet.begin(RoundSpec(round_, sigma, False))
             fleet.end()
         vectors.append(fleet.published().copy())
     assert np.array_equal(*vectors)

@@ -22,6 +22,7 @@ from pisa_ray.actors import RayResources, Staffing, Wanted, elastic
 from pisa_ray.actors.elastic import Elastic
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.consensus import Consensus
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.settings import Scaling
 
@@ -148,15 +149,15 @@ def test_a_shard_whose_state_is_kept_elsewhere_is_one_that_does_not_report(away)
         if round_ == 7:
             bonn.host(sorted(away), lyon.release(sorted(away)))
         absent = away if 4 <= round_ < 7 else set()
-        one.add(round_, 0, alone.step(round_, 10.0, one.publish().copy(), True)[0])
+        one.add(round_, 0, alone.step(RoundSpec(round_, 10.0, True), one.publish().copy())[0])
         w = two.publish().copy()
         reports = {}
         for ticket, worker in enumerate((bonn, lyon)):
-            payload, report = worker.step(round_, 10.0, w, True, absent=absent)
+            payload, report = worker.step(RoundSpec(round_, 10.0, True), w, absent=absent)
             two.add(round_, ticket, payload)
             reports |= report.shards
         assert set(reports) == set(range(SHARDS)) - absent
-        ours, theirs = two.update(round_, 10.0, True), one.update(round_, 10.0, True)
+        ours, theirs = two.update(RoundSpec(round_, 10.0, True)), one.update(RoundSpec(round_, 10.0, True))
         assert np.array_equal(ours[0], theirs[0])
         assert ours[1].residual == theirs[1].residual
 
@@ -167,10 +168,10 @@ def test_a_shard_that_has_never_reported_has_no_say():
     worker.host(range(1, SHARDS))
     worker.host([0], rows=False)
     for round_ in (1, 2):
-        payload, _ = worker.step(round_, 10.0, consensus.publish().copy(), False, absent={0}, repeat=True)
+        payload, _ = worker.step(RoundSpec(round_, 10.0, False), consensus.publish().copy(), absent={0}, repeat=True)
         assert [node[1] for node, _ in payload.messages] == list(range(1, SHARDS))
         consensus.add(round_, 0, payload)
-        consensus.update(round_, 10.0, False)
+        consensus.update(RoundSpec(round_, 10.0, False))
     assert np.isfinite(consensus.publish()).all()
 
 
@@ -183,14 +184,14 @@ def test_what_stands_is_told_where_the_state_is_older():
     for round_ in (1, 2):
         w = consensus.publish().copy()
         for ticket, worker in enumerate((bonn, lyon)):
-            consensus.add(round_, ticket, worker.step(round_, 10.0, w, False)[0])
-        consensus.update(round_, 10.0, False)
+            consensus.add(round_, ticket, worker.step(RoundSpec(round_, 10.0, False), w)[0])
+        consensus.update(RoundSpec(round_, 10.0, False))
     lyon.host([0], rows=False)  # no state was safe yet: the initial one
     assert [node[1] for node, _ in lyon.repeat([0, 1], False).messages] == [1]
     lyon.hear(consensus.said([0, 7]))
     other.restore(consensus.publish().copy(), 3)
     other.add(3, 0, lyon.repeat(range(SHARDS), False))
-    ours, theirs = consensus.update(3, 10.0, False), other.update(3, 10.0, False)
+    ours, theirs = consensus.update(RoundSpec(3, 10.0, False)), other.update(RoundSpec(3, 10.0, False))
     assert np.array_equal(ours[0], theirs[0])
 
 
@@ -199,8 +200,10 @@ def test_the_limit_of_clip_is_over_those_that_have_been_heard():
     lyon, consensus = started(of)
     lyon.host(range(SHARDS - 2), rows=False)
     lyon.host(range(SHARDS - 2, SHARDS))
-    consensus.add(1, 0, lyon.step(1, 10.0, consensus.publish().copy(), False, absent=set(range(SHARDS - 2)))[0])
-    published, _ = consensus.update(1, 10.0, False)
+    consensus.add(
+        1, 0, lyon.step(RoundSpec(1, 10.0, False), consensus.publish().copy(), absent=set(range(SHARDS - 2)))[0]
+    )
+    published, _ = consensus.update(RoundSpec(1, 10.0, False))
     assert published[-1] > 0
 
 

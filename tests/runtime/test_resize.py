@@ -21,6 +21,7 @@ from torch import nn
 from pisa_ray import SISAD, ConfigError, Data, Geometric, PisaError, PisaTrainer
 from pisa_ray.actors import RayFleet, RayResources, Staffing, Wanted, core
 from pisa_ray.cli.main import main
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
 
@@ -126,7 +127,7 @@ def test_nothing_is_left_behind_by_rounds_and_resizes():
             if round_ % 10 == 0:
                 it.resize(1 + round_ // 10 % 2)
             it.tend()
-            it.begin(round_, 1.0, diagnose=False)
+            it.begin(RoundSpec(round_, 1.0, False))
             it.end()
             if round_ in (39, 159):
                 gc.collect()

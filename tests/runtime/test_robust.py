@@ -29,7 +29,7 @@ from pisa_ray import (
     TrimmedMean,
 )
 from pisa_ray.engine.consensus import Consensus
-from pisa_ray.engine.reports import PastRound
+from pisa_ray.engine.reports import PastRound, RoundSpec
 from pisa_ray.engine.worker import Worker
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -192,7 +192,7 @@ def test_lost_shards_and_a_lost_consensus_are_rebuilt_with_the_same_bits(method,
     for round_ in (1, 2, 3, 4):
         sigma = of.method.sigma * round_
         published.append(consensus.publish().copy())
-        payloads = [w.step(round_, sigma, published[-1], diagnose=False)[0] for w in (second, first)]
+        payloads = [w.step(RoundSpec(round_, sigma, False), published[-1])[0] for w in (second, first)]
         if round_ == 4:
             successor = Consensus(of, first.model.layout, first.model.published())
             successor.restore(published[-1], round_)
@@ -201,18 +201,18 @@ def test_lost_shards_and_a_lost_consensus_are_rebuilt_with_the_same_bits(method,
                 successor.add(round_, ticket, payload)
         for ticket, payload in enumerate(payloads):
             assert consensus.add(round_, ticket, payload)
-        consensus.update(round_, sigma, diagnose=False)
+        consensus.update(RoundSpec(round_, sigma, False))
         if round_ == 2:
             kept = {i: second.shards[i].state.to("cpu") for i in range(3, 7)}
     rebuilt = Worker(of, process_is_ours=False)
     rebuilt.host(range(3, 7))
     for i, state in kept.items():
         rebuilt.shards[i].state = state
-    past = [PastRound(r, of.method.sigma * r, frozenset(of.reporters(r))) for r in (3, 4)]
+    past = [PastRound(RoundSpec(r, of.method.sigma * r), frozenset(of.reporters(r))) for r in (3, 4)]
     rebuilt.replay(range(3, 7), past, published[2:])
     for i in range(3, 7):
         assert rebuilt.shards[i].state.sha256() == second.shards[i].state.sha256()
-    successor.update(4, of.method.sigma * 4, diagnose=False)
+    successor.update(RoundSpec(4, of.method.sigma * 4, False))
     assert successor.publish().tobytes() == consensus.publish().tobytes()
 
 
@@ -225,9 +225,9 @@ def test_no_dual_moves_farther_than_the_published_limit(share):
     limit, wanted, held = 0.0, [0.0] * 7, 0
     for round_ in (1, 2, 3, 4):
         before = [worker.shards[i].state.dual.clone() for i in range(7)]
-        payload, _ = worker.step(round_, 3.0, consensus.publish(), diagnose=False)
+        payload, _ = worker.step(RoundSpec(round_, 3.0, False), consensus.publish())
         consensus.add(round_, 0, payload)
-        consensus.update(round_, 3.0, diagnose=False)
+        consensus.update(RoundSpec(round_, 3.0, False))
         for i in of.reporters(round_):
             moved = float((worker.shards[i].state.dual - before[i]).norm())
             assert moved <= limit * (1 + 1e-5)

@@ -107,10 +107,10 @@ def ends_right_after_a_change(path, extra, monkeypatch, **changes):
     """The checkpoint that is written at once, before round 4, is what such a run is resumed from."""
     begin = LocalFleet.begin
 
-    def dies(self, round_, *arguments):
-        if round_ == 4:
+    def dies(self, spec, *arguments):
+        if spec.number == 4:
             raise KeyboardInterrupt
-        begin(self, round_, *arguments)
+        begin(self, spec, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalFleet, "begin", dies)

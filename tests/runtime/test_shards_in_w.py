@@ -9,6 +9,7 @@ from runs import METHODS, plain_net
 from pisa_ray import Data, Indices
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.prepare import prepare
@@ -27,7 +28,7 @@ def job_of(**changes):
 
 
 def step(fleet, round_, sigma=0.3):
-    fleet.begin(round_, sigma, diagnose=False)
+    fleet.begin(RoundSpec(round_, sigma, False))
     report = fleet.end()
     return fleet.consensus.publish().copy(), list(report.shards)
 
@@ -55,7 +56,7 @@ def leaves(fleet, round_, w, shards):
     """Each shard's message of a round, by itself."""
     found = {}
     for i in shards:
-        payload, _ = fleet.worker.step(round_, 0.3, w, False, [i])
+        payload, _ = fleet.worker.step(RoundSpec(round_, 0.3, False), w, [i])
         ((_, row),) = payload.messages
         found[i] = torch.tensor(row)
     return found
@@ -130,7 +131,7 @@ def test_with_another_shard_w_has_its_message_at_its_weight(participation, extra
             twin.change(more)
             assert w.tobytes() == consensus_by_hand(more, leaves(twin, 3, before, range(5))).tobytes()
         fresh = LocalFleet(more)  # its first batch and its first dual are those of any shard's first report
-        fresh.worker.step(3, 0.3, before, False, [4])
+        fresh.worker.step(RoundSpec(3, 0.3, False), before, [4])
         assert torch.equal(fresh.worker.shards[4].state.dual, state.dual)
         seen = [4 in step(fleet, round_)[1] for round_ in range(4, 12)]
         assert all(seen) if participation == 1 else 0 < sum(seen) < 8

@@ -17,6 +17,7 @@ from pisa_ray.actors import deaths
 from pisa_ray.actors.sites import Sites
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.numerics import borrowed_process
+from pisa_ray.engine.reports import RoundSpec
 
 SHARDS = len(uneven().shards)
 PLACES = [("bonn", "lyon", None)[i % 3] for i in range(SHARDS)]
@@ -66,7 +67,7 @@ def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
                 run.fleet.elastic.leaving = [live[0]]
             run.fleet.tend()
             run.kill_some(luck, 0.08)
-            run.fleet.begin(round_, 10.0, round_ % 3 == 0, settle=round_ == rounds)
+            run.fleet.begin(RoundSpec(round_, 10.0, round_ % 3 == 0), settle=round_ == rounds)
             run.kill_some(luck, 0.1)
             if run.fleet.state.suspect and luck.random() < 0.7:
                 run.fleet.recover()
@@ -77,7 +78,7 @@ def test_the_bits_are_those_of_a_run_without_faults(free, mode, seed):
     with borrowed_process(1):
         alone = LocalFleet(free[mode], replay=replay)
         for round_ in range(1, rounds + 1):
-            alone.begin(round_, 10.0, round_ % 3 == 0)
+            alone.begin(RoundSpec(round_, 10.0, round_ % 3 == 0))
             alone.end()
         assert np.array_equal(alone.consensus.publish(), w)
 
@@ -98,7 +99,7 @@ def test_what_happened_before_going_back_has_not_happened(free, mode, seed):
         fault(0.05)
         run.fleet.tend()
         fault(0.05)
-        run.fleet.begin(round_, sigma, round_ % 3 == 0)
+        run.fleet.begin(RoundSpec(round_, sigma, round_ % 3 == 0))
         fault(0.05)
         run.fleet.end()
 
@@ -120,7 +121,7 @@ def test_what_happened_before_going_back_has_not_happened(free, mode, seed):
     with borrowed_process(1):
         alone = LocalFleet(free[mode])
         for round_ in range(1, rounds + 1):
-            alone.begin(round_, 10.0, round_ % 3 == 0)
+            alone.begin(RoundSpec(round_, 10.0, round_ % 3 == 0))
             alone.end()
         assert np.array_equal(alone.consensus.publish(), w)
 
@@ -131,7 +132,7 @@ def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
     run = Simulation(free[mode], Sites(), [None, None], monkeypatch)
     play(run, 1)
     fork = run.fleet.fork(1)
-    run.fleet.begin(2, 40.0, diagnose=False)
+    run.fleet.begin(RoundSpec(2, 40.0, False))
     late = [(ticket, get(delivery.payload)) for ticket, delivery in run.fleet.state.round.deliveries.items()]
     run.fleet.end()
     run.fleet.back(fork)
@@ -140,14 +141,14 @@ def test_a_delivery_of_a_trial_does_not_count_after_it(free, mode, monkeypatch):
     play(run, 2)
     alone = LocalFleet(free[mode])
     for round_ in (1, 2):
-        alone.begin(round_, 10.0, diagnose=False)
+        alone.begin(RoundSpec(round_, 10.0, False))
         alone.end()
     assert np.array_equal(alone.consensus.publish(), run.consensus.publish())
 
 
 def play(run, round_, diagnose=False):
     run.fleet.tend()
-    run.fleet.begin(round_, 10.0, diagnose)
+    run.fleet.begin(RoundSpec(round_, 10.0, diagnose))
     return run.fleet.end()
 
 
@@ -170,7 +171,7 @@ def test_whatever_dies_comes_or_leaves(jobs, mode, seed):
                 fleet.elastic.leaving = [live[0]]
             fleet.tend()
             run.kill_some(luck, 0.08)
-            fleet.begin(round_, 10.0, round_ % 3 == 0)
+            fleet.begin(RoundSpec(round_, 10.0, round_ % 3 == 0))
             run.kill_some(luck, 0.1)
             if fleet.state.suspect and luck.random() < 0.7:
                 fleet.recover()
@@ -222,7 +223,7 @@ def test_a_place_and_the_consensus_die_in_one_round(three):
     said = {i: three.hosted()[i].state.said.numpy().copy() for i in BONN}
     three.fleet.tend()
     three.kill(bonn(three))
-    three.fleet.begin(6, 10.0, False)
+    three.fleet.begin(RoundSpec(6, 10.0, False))
     three.kill(three.fleet.state.consensus)
     assert sorted(three.fleet.end().shards) == [i for i in range(SHARDS) if i not in BONN]
     assert three.consensus.heard() == list(range(SHARDS))
@@ -265,7 +266,7 @@ def test_a_round_in_which_all_who_were_to_report_went_away(jobs, monkeypatch):
     run.fleet.tend()
     w = run.consensus.publish().copy()
     run.kill(bonn(run))
-    run.fleet.begin(4, 10.0, True)
+    run.fleet.begin(RoundSpec(4, 10.0, True))
     assert run.fleet.end().shards == {}
     assert np.allclose(run.consensus.publish(), w, atol=1e-2)
     assert sorted(play(run, 5).shards) == [1, 2]

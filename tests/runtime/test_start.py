@@ -31,6 +31,7 @@ from pisa_ray.algorithm import Auto, Groups, number
 from pisa_ray.data import BatchStream
 from pisa_ray.engine.fleet import LocalFleet
 from pisa_ray.engine.gradient import gradient
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.trainer.start import automatic_schedule, default_method, is_automatic, measured, method_for
 
 NOWHERE = Sites("", {})
@@ -244,7 +245,7 @@ def test_deaths_during_the_start_change_nothing(seed, monkeypatch):
         reports = []
         for one in (fleet, alone):
             one.tend()
-            one.begin(round_, number(here.method.sigma), diagnose=False)
+            one.begin(RoundSpec(round_, number(here.method.sigma), False))
             reports.append([shard.loss for shard in one.end().shards.values()])
         assert reports[0] == reports[1]
     assert np.array_equal(get(fleet.published()), alone.published())

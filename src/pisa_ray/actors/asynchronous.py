@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -24,7 +24,7 @@ from pisa_ray.actors.snapshots import RoundRecord
 from pisa_ray.engine.asynchrony import Arrivals, Asynchronous
 from pisa_ray.engine.fleet import Log
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.reports import ConsensusReport, RoundReport, WorkerReport
+from pisa_ray.engine.reports import ConsensusReport, RoundReport, RoundSpec, WorkerReport
 from pisa_ray.errors import PisaError
 
 #: How many times the median pace makes a worker a slow one.
@@ -72,13 +72,13 @@ class AsynchronousRounds:
         self._open = {r for t, steps in (replay or {}).items() for r in range(min((v for _, v in steps), default=t), t)}
         core.snapshots.period = core.snapshots.longest  # what they cost is the wait for the slowest step
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool) -> None:
+    def begin(self, spec: RoundSpec, settle: bool) -> None:
         """See Rounds."""
         state = self._core.state
         self._began = time.monotonic()
-        state.round = Round(round_, sigma, diagnose, deliveries=dict(self.flights))
-        self._current = RoundRecord(round_, sigma, state.published)
-        self._settling = settle or state.moving or state.lacks_standing or self._core.snapshots.due(round_)
+        state.round = Round(spec, deliveries=dict(self.flights))
+        self._current = RoundRecord(spec, state.published)
+        self._settling = settle or state.moving or state.lacks_standing or self._core.snapshots.due(spec.number)
         self._launch(state.round, self._current)
 
     def end(self) -> RoundReport:
@@ -108,7 +108,7 @@ class AsynchronousRounds:
     def evaluators(self) -> list[Member]:
         """See Rounds: those not in a step that began in an earlier round, nor much slower than the others."""
         members, done = self._core.crew.members, self._core.state.done
-        late = {f.member.id for f in self.flights.values() if f.record.number <= done}
+        late = {f.member.id for f in self.flights.values() if f.record.spec.number <= done}
         usual = statistics.median([m.pace for m in members])
         quick = [m for m in members if m.id not in late and m.pace <= SLOW * usual]
         return quick or members
@@ -128,19 +128,19 @@ class AsynchronousRounds:
     def _launch(self, round_: Round, current: RoundRecord) -> None:
         """Have every free shard take a step at the newest w; in a run that is repeated, those that it took."""
         made = self._made()
-        for record, wanted in self._wanted_steps(round_.number, current):
+        for record, wanted in self._wanted_steps(round_.spec.number, current):
             for member in self._core.crew.members:
-                shards = [i for i in member.shards if i in wanted and made[i] < record.number]
+                shards = [i for i in member.shards if i in wanted and made[i] < record.spec.number]
                 if shards:
                     self._fly(round_, record, member, shards)
-                made |= dict.fromkeys(shards, record.number)
+                made |= dict.fromkeys(shards, record.spec.number)
 
     def _made(self) -> dict[int, int]:
         """Return the newest w that each shard has stepped at; of those that are stepping, one out of reach."""
         made = dict(self._versions)
         for flight in self.flights.values():
             for i in flight.shards:
-                made[i] = max(made[i], flight.record.number)
+                made[i] = max(made[i], flight.record.spec.number)
                 if flight.landed is None and self._replay is None:
                     made[i] = self._core.state.done + 1  # one at a time: the next one may be at a newer w
         return made
@@ -151,7 +151,7 @@ class AsynchronousRounds:
             return [(current, set(assignment.shards) - assignment.absent())]
         if round_ not in self._replay:
             raise PisaError(f"the log that is repeated ends before round {round_}: use rounds {round_ - 1}.")
-        known = {record.number: record for record in [*self._core.snapshots.window, current]}
+        known = {record.spec.number: record for record in [*self._core.snapshots.window, current]}
         steps: dict[int, set[int]] = {}
         for shard, version in self._replay[round_]:
             steps.setdefault(version, set()).add(shard)
@@ -163,10 +163,8 @@ class AsynchronousRounds:
         return [(known[version], shards) for version, shards in sorted(steps.items())]
 
     def _fly(self, round_: Round, record: RoundRecord, member: Member, shards: Sequence[int]) -> None:
-        diagnose = round_.diagnose and record is self._current
-        payload, report = member.actor.step.options(num_returns=2).remote(
-            record.number, record.sigma, record.published, diagnose, tuple(shards), False
-        )
+        spec = replace(record.spec, diagnose=round_.spec.diagnose and record is self._current)
+        payload, report = member.actor.step.options(num_returns=2).remote(spec, record.published, tuple(shards), False)
         member.actor.call.remote("prefetch", tuple(shards))  # while its message is on its way
         flight = Flight(member, tuple(shards), payload, report, None, record=record)
         ticket = next(self._core.state.tickets)
@@ -183,7 +181,7 @@ class AsynchronousRounds:
         while not self._may_end(round_):
             flying = {flight.report: flight for flight in self.flights.values() if flight.landed is None}
             if not flying:
-                raise RuntimeError(f"round {round_.number} waits for steps, but none is under way")
+                raise RuntimeError(f"round {round_.spec.number} waits for steps, but none is under way")
             done, _ = self._core.look(list(flying), self._seconds_to_look(), "take a step")
             if done:
                 done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=0, fetch_local=False)
@@ -218,9 +216,9 @@ class AsynchronousRounds:
         versions = {i: version for i, version in self._versions.items() if i not in absent}
         for flight in landed:
             for i in set(flight.shards) & set(versions):
-                versions[i] = max(versions[i], flight.record.number)
+                versions[i] = max(versions[i], flight.record.spec.number)
         arrived = {i for flight in landed for i in flight.shards}
-        return self._rule.ends(round_.number, list(versions.values()), arrived, time.monotonic() - self._began)
+        return self._rule.ends(round_.spec.number, list(versions.values()), arrived, time.monotonic() - self._began)
 
     def _landed(self) -> list[Flight]:
         return sorted((f for f in self.flights.values() if f.landed is not None), key=lambda f: f.order)
@@ -236,9 +234,9 @@ class AsynchronousRounds:
             core.wait(added, "finish the round")
             for flight in landed:
                 self._accept(flight)
-            self._log(round_.number, [(i, flight.record.number) for flight in landed for i in flight.shards])
+            self._log(round_.spec.number, [(i, flight.record.spec.number) for flight in landed for i in flight.shards])
             round_.published, round_.summary = core.state.consensus.actor.update.options(num_returns=2).remote(
-                round_.number, round_.sigma, round_.diagnose, (), *added
+                round_.spec, (), *added
             )
         core.wait([round_.summary], "finish the round")
         summary: ConsensusReport = answer(round_.summary, "finish the round")
@@ -254,7 +252,7 @@ class AsynchronousRounds:
             if flight.landed is not None:
                 before = [last[flight.member.id]] if flight.member.id in last else []
                 flight.added = self._core.state.consensus.actor.add.remote(
-                    round_.number, ticket, flight.payload, *before, duals=flight.record is self._current
+                    round_.spec.number, ticket, flight.payload, *before, duals=flight.record is self._current
                 )
                 last[flight.member.id] = flight.added
         return [flight.added for flight in self._landed()]
@@ -267,8 +265,8 @@ class AsynchronousRounds:
         for member in core.crew.members:
             if member.shards:
                 self._repeats.append(next(core.state.tickets))
-                payload = member.actor.call.remote("repeat", tuple(member.shards), round_.diagnose)
-                added.append(consensus.add.remote(round_.number, self._repeats[-1], payload))
+                payload = member.actor.call.remote("repeat", tuple(member.shards), round_.spec.diagnose)
+                added.append(consensus.add.remote(round_.spec.number, self._repeats[-1], payload))
         return added
 
     def _accept(self, flight: Flight) -> None:
@@ -277,7 +275,7 @@ class AsynchronousRounds:
             flight.accepted = True
             flight.record.reporters.update(flight.shards)
             for i in flight.shards:
-                self._versions[i] = max(self._versions[i], flight.record.number)
+                self._versions[i] = max(self._versions[i], flight.record.spec.number)
 
     # The steps of a recovery
 

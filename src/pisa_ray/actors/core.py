@@ -139,7 +139,12 @@ class Core:
         """Take note of what a round leaves behind."""
         state = self.state
         self.snapshots.remember(record)
-        state.published, state.done, state.round, state.lacks_standing = round_.published, round_.number, None, False
+        state.published, state.done, state.round, state.lacks_standing = (
+            round_.published,
+            round_.spec.number,
+            None,
+            False,
+        )
         self.deaths.end_round()
         try:
             self.assignment.note_arrivals()

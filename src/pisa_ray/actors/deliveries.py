@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pisa_ray.actors.crew import Member
+from pisa_ray.engine.reports import RoundSpec
 
 
 @dataclass
@@ -58,18 +59,14 @@ class Round:
     """A round under way.
 
     Attributes:
-        number: The round.
-        sigma: Its penalty.
-        diagnose: Whether reports have diagnostics.
+        spec: The round.
         undone: Shards whose state has gone back to an earlier round since.
         deliveries: The deliveries by ticket.
         published: Reference to the vector that it makes.
         summary: Reference to the consensus' report; None: the update has not been asked for.
     """
 
-    number: int
-    sigma: float
-    diagnose: bool
+    spec: RoundSpec
     undone: set[int] = field(default_factory=set)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     published: Any = None

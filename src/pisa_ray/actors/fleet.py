@@ -36,7 +36,7 @@ from pisa_ray.engine.consensus import read_published
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.fleet import Fork, Log, Pending, Saving
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.reports import RoundReport, WorkerInfo
+from pisa_ray.engine.reports import RoundReport, RoundSpec, WorkerInfo
 from pisa_ray.engine.states import StoredStates
 from pisa_ray.errors import StatesLostError, WorkerDiedError
 
@@ -145,9 +145,9 @@ class RayFleet:
         if self.snapshots.due(state.done) and self.rounds.may_be_saved():
             self.take_snapshot()
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+    def begin(self, spec: RoundSpec, settle: bool = False) -> None:
         """See Fleet."""
-        self.rounds.begin(round_, sigma, diagnose, settle)
+        self.rounds.begin(spec, settle)
 
     def is_settled(self) -> bool:
         """See Fleet."""

@@ -27,7 +27,7 @@ from pisa_ray.engine.consensus import Consensus, write_published
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import set_numerics
-from pisa_ray.engine.reports import ConsensusReport, PastRound, Payload, WorkerInfo, WorkerReport
+from pisa_ray.engine.reports import ConsensusReport, PastRound, Payload, RoundSpec, WorkerInfo, WorkerReport
 from pisa_ray.engine.states import States, write_states
 from pisa_ray.engine.worker import Worker
 
@@ -71,16 +71,14 @@ class WorkerActor:
 
     def step(
         self,
-        round_: int,
-        sigma: float,
+        spec: RoundSpec,
         published: np.ndarray,
-        diagnose: bool,
         shards: Sequence[int],
         repeat: bool,
         absent: Collection[int] = (),
     ) -> tuple[Payload, WorkerReport]:
         """See Worker.step."""
-        return self._it.step(round_, sigma, published, diagnose, shards, repeat, absent)
+        return self._it.step(spec, published, shards, repeat, absent)
 
     def adopt(
         self,
@@ -181,11 +179,9 @@ class ConsensusActor:
         """See Consensus.fence."""
         return self.consensus.fence(round_, ticket)
 
-    def update(
-        self, round_: int, sigma: float, diagnose: bool, tickets: Sequence[int], *added: bool
-    ) -> tuple[np.ndarray, ConsensusReport]:
+    def update(self, spec: RoundSpec, tickets: Sequence[int], *added: bool) -> tuple[np.ndarray, ConsensusReport]:
         """See Consensus.update; `added` are the adds it waits for."""
-        return self.consensus.update(round_, sigma, diagnose, tickets)
+        return self.consensus.update(spec, tickets)
 
     def copy(self, states: States) -> States:
         """Return the states in an object on this node, which does not need the node that they came from."""

@@ -14,14 +14,14 @@ from pisa_ray.actors.crew import Member
 from pisa_ray.actors.deliveries import Delivery, Round
 from pisa_ray.actors.snapshots import RoundRecord
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.reports import ConsensusReport, RoundReport, WorkerReport
+from pisa_ray.engine.reports import ConsensusReport, RoundReport, RoundSpec, WorkerReport
 from pisa_ray.errors import StatesLostError
 
 
 class Rounds(Protocol):
     """A rule of rounds."""
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool) -> None:
+    def begin(self, spec: RoundSpec, settle: bool) -> None:
         """Start a round; see Fleet.begin."""
 
     def end(self) -> RoundReport:
@@ -79,10 +79,10 @@ class SynchronousRounds:
         self._began = 0.0
         self._seconds: deque[float] = deque(maxlen=20)
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool) -> None:
+    def begin(self, spec: RoundSpec, settle: bool) -> None:
         """See Rounds; at the end of each round all steps have come to their end."""
         self._began = time.monotonic()
-        self._core.state.round = this = Round(round_, sigma, diagnose)
+        self._core.state.round = this = Round(spec)
         for member in self._core.crew.members:
             if member.shards:
                 self._deliver(this, member, member.shards)
@@ -135,8 +135,10 @@ class SynchronousRounds:
         for ticket, delivery in list(round_.deliveries.items()):
             if delivery.member in core.crew.members:
                 if core.state.job.messages_stand:
-                    delivery.payload = delivery.member.actor.call.remote("repeat", delivery.shards, round_.diagnose)
-                delivery.added = core.state.consensus.actor.add.remote(round_.number, ticket, delivery.payload)
+                    delivery.payload = delivery.member.actor.call.remote(
+                        "repeat", delivery.shards, round_.spec.diagnose
+                    )
+                delivery.added = core.state.consensus.actor.add.remote(round_.spec.number, ticket, delivery.payload)
                 continue
             del round_.deliveries[ticket]
             core.assignment.lose(set(delivery.shards) - core.assignment.lost)
@@ -187,27 +189,27 @@ class SynchronousRounds:
         round_ = _under_way(self._core)
         added = [delivery.added for delivery in round_.deliveries.values()]
         round_.published, round_.summary = self._core.state.consensus.actor.update.options(num_returns=2).remote(
-            round_.number, round_.sigma, round_.diagnose, tuple(round_.deliveries), *added
+            round_.spec, tuple(round_.deliveries), *added
         )
 
     def _deliver(self, round_: Round, member: Member, shards: Sequence[int]) -> None:
         state = self._core.state
         ticket, absent = next(state.tickets), self._core.assignment.absent()
         payload, report = member.actor.step.options(num_returns=2).remote(
-            round_.number, round_.sigma, state.published, round_.diagnose, tuple(shards), state.lacks_standing, absent
+            round_.spec, state.published, tuple(shards), state.lacks_standing, absent
         )
-        added = state.consensus.actor.add.remote(round_.number, ticket, payload)
+        added = state.consensus.actor.add.remote(round_.spec.number, ticket, payload)
         round_.deliveries[ticket] = Delivery(member, tuple(shards), payload, report, added, absent=absent)
 
     def _record(self, round_: Round) -> RoundRecord:
         job = self._core.state.job
         if self._core.sites:  # it may have changed during the round which shards were absent
             asked = round_.deliveries.values()
-            reporters = {i for d in asked for i in set(job.reporters(round_.number, d.absent)) & set(d.shards)}
+            reporters = {i for d in asked for i in set(job.reporters(round_.spec.number, d.absent)) & set(d.shards)}
             reporters -= round_.undone
         else:
-            reporters = set(job.reporters(round_.number))
-        return RoundRecord(round_.number, round_.sigma, self._core.state.published, reporters)
+            reporters = set(job.reporters(round_.spec.number))
+        return RoundRecord(round_.spec, self._core.state.published, reporters)
 
 
 def fence_off(core: Core, round_: Round, ticket: int) -> bool:
@@ -216,7 +218,7 @@ def fence_off(core: Core, round_: Round, ticket: int) -> bool:
     Raises:
         GoneError: The consensus is gone.
     """
-    fenced = core.state.consensus.actor.fence.remote(round_.number, ticket)
+    fenced = core.state.consensus.actor.fence.remote(round_.spec.number, ticket)
     core.wait([fenced], "fence off a dead worker")
     return bool(answer(fenced, "fence off a dead worker"))
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pisa_ray.actors.calls import GoneError, answer, is_ready
 from pisa_ray.actors.crew import Member
-from pisa_ray.engine.reports import PastRound
+from pisa_ray.engine.reports import PastRound, RoundSpec
 from pisa_ray.errors import StatesLostError
 
 #: Largest share of the training time that snapshots may cost, and bounds of the rounds between two of them.
@@ -26,20 +26,18 @@ class RoundRecord:
     """A round and all that it takes to step through it again.
 
     Attributes:
-        number: The round.
-        sigma: Its penalty.
+        spec: The round.
         published: Reference to the vector that it began with.
         reporters: The shards whose steps at that vector count: a late one is added, one that was undone is removed.
     """
 
-    number: int
-    sigma: float
+    spec: RoundSpec
     published: Any
     reporters: set[int] = field(default_factory=set)
 
     def past(self) -> PastRound:
         """Return what a worker is sent of it, beside the vector."""
-        return PastRound(self.number, self.sigma, frozenset(self.reporters))
+        return PastRound(replace(self.spec, diagnose=False), frozenset(self.reporters))
 
 
 @dataclass
@@ -151,7 +149,7 @@ class Snapshots:
         self._coming, self.urgent = None, False
         self.round, self.origins = round_, {i: part.states for part in parts for i in part.shards}
         self.joined -= set(self.origins)
-        self.window = [record for record in self.window if record.number > round_]
+        self.window = [record for record in self.window if record.spec.number > round_]
 
     def _measure(self, parts: list[Part], round_seconds: float) -> None:
         """Measure what a snapshot costs: the time from its beginning on a worker to the beginning of the next step."""

@@ -15,7 +15,7 @@ from pisa_ray.algorithm.method import Update
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.reports import ConsensusReport, Payload
+from pisa_ray.engine.reports import ConsensusReport, Payload, RoundSpec
 
 
 class Consensus:
@@ -129,15 +129,11 @@ class Consensus:
         self._fenced.update(tickets)
         self._duals.clear()
 
-    def update(
-        self, round_: int, sigma: float, diagnose: bool, tickets: Collection[int] = ()
-    ) -> tuple[np.ndarray, ConsensusReport]:
+    def update(self, spec: RoundSpec, tickets: Collection[int] = ()) -> tuple[np.ndarray, ConsensusReport]:
         """Make and publish the next w, once all messages of the round are in; a repeated call gives the same again.
 
         Args:
-            round_: The round.
-            sigma: Its penalty.
-            diagnose: Whether payloads carry the duals, and the report diagnostics.
+            spec: The round.
             tickets: Deliveries that must have been counted.
 
         Raises:
@@ -146,10 +142,10 @@ class Consensus:
         Returns:
             What `publish` returns, and the report.
         """
-        if round_ < self._round and self._report is not None:
+        if spec.number < self._round and self._report is not None:
             return self.publish(), self._report
         if not self._accepted.issuperset(tickets):
-            raise ValueError(f"an update of round {round_} waits for deliveries that are fenced off")
+            raise ValueError(f"an update of round {spec.number} waits for deliveries that are fenced off")
         start = time.perf_counter()
         method, p, b, old, new = (
             self._job.method,
@@ -160,7 +156,7 @@ class Consensus:
         )
         total = self._total()
         residual = None
-        if diagnose and method.duals and self._duals.is_complete():  # in an asynchronous round it may not be
+        if spec.diagnose and method.duals and self._duals.is_complete():  # in an asynchronous round it may not be
             residual = _norm(self._duals.total() / total.weight - method.shrinkage(old[:p], self._layout))
         w = new[:p]
         torch.div(total.buffers, total.weight, out=new[p : p + b])
@@ -168,12 +164,12 @@ class Consensus:
             new[p + b - self._unaveraged : p + b] = self._first_shard(total).buffers[-self._unaveraged :]
         new[p + b :] = old[p + b :]
         memory, limit = new[p + b :].tensor_split([self._memory])
-        method.update(Update(total, old[:p], sigma, self._layout, w), memory)
+        method.update(Update(total, old[:p], spec.sigma, self._layout, w), memory)
         if (robust := self._job.robust) is not None and robust.clips:
             norms = (total.norms / torch.tensor(self._job.alpha)).tolist()
             limit.fill_(robust.limit([norms[i] for i in self.heard() or self._job.present]))
         numbers = {}
-        if diagnose:
+        if spec.diagnose:
             numbers = {"move": _norm(w - old[:p]), "residual": residual, "regulariser": self._regulariser(old[:p])}
         self._begin(self._round + 1)
         self._published, self._next = new, old

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from pisa_ray.engine.evaluation import Sums
 from pisa_ray.engine.files import Folder
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor
-from pisa_ray.engine.reports import RoundReport, WorkerInfo
+from pisa_ray.engine.reports import RoundReport, RoundSpec, WorkerInfo
 from pisa_ray.engine.states import StoredStates, write_states
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import PisaError
@@ -96,13 +96,11 @@ class Fleet(Protocol):
     def start(self, job: Job) -> None:
         """Begin, before round 1, with another job, which differs in numbers of its method that have been set now."""
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+    def begin(self, spec: RoundSpec, settle: bool = False) -> None:
         """Start a round at the published w; this returns at once where workers are other processes.
 
         Args:
-            round_: The round, from 1.
-            sigma: Its penalty.
-            diagnose: Whether its report carries diagnostics.
+            spec: The round.
             settle: Whether no step may be under way at its end, so that the state after it can be saved.
         """
 
@@ -149,9 +147,7 @@ Log = Callable[[int, Sequence[Step]], None]
 
 @dataclass(frozen=True)
 class _Begun:
-    round: int
-    sigma: float
-    diagnose: bool
+    spec: RoundSpec
     published: np.ndarray
 
 
@@ -225,10 +221,10 @@ class LocalFleet:
         model = job.build_model()
         self.consensus = Consensus(job, model.layout, model.published(), model.unaveraged)
 
-    def begin(self, round_: int, sigma: float, diagnose: bool, settle: bool = False) -> None:
+    def begin(self, spec: RoundSpec, settle: bool = False) -> None:
         """See Fleet."""
         published = self.consensus.publish()
-        self._begun = _Begun(round_, sigma, diagnose, published.copy() if self._replay else published)
+        self._begun = _Begun(spec, published.copy() if self._replay else published)
         self._past.append(self._begun)
 
     def is_settled(self) -> bool:
@@ -241,24 +237,25 @@ class LocalFleet:
             raise RuntimeError("end() without begin()")
         this, self._begun = self._begun, None
         if self._lacks_standing and self._job.messages_stand:
-            self.consensus.add(this.round, -1, self.worker.repeat(self._job.present, diagnose=False))
+            self.consensus.add(this.spec.number, -1, self.worker.repeat(self._job.present, diagnose=False))
         self._lacks_standing = False
         reports = []
-        for ticket, (version, shards) in enumerate(self._steps(this.round)):
-            begun = next((past for past in self._past if past.round == version), None)
+        for ticket, (version, shards) in enumerate(self._steps(this.spec.number)):
+            begun = next((past for past in self._past if past.spec.number == version), None)
             if begun is None:
                 raise PisaError(
-                    f"round {this.round} of the log has a step at w of round {version}, which is before the checkpoint "
-                    "that this run was resumed from: start the repetition anew."
+                    f"round {this.spec.number} of the log has a step at w of round {version}, which is before the "
+                    "checkpoint that this run was resumed from: start the repetition anew."
                 )
-            payload, report = self.worker.step(
-                version, begun.sigma, begun.published, this.diagnose and begun is this, shards
-            )
-            self.consensus.add(this.round, ticket, payload)
+            diagnose = this.spec.diagnose and begun is this
+            payload, report = self.worker.step(replace(begun.spec, diagnose=diagnose), begun.published, shards)
+            self.consensus.add(this.spec.number, ticket, payload)
             reports.append(report)
         if self._job.asynchronous:
-            self._log(this.round, [(i, version) for version, shards in self._steps(this.round) for i in shards])
-        _, consensus = self.consensus.update(this.round, this.sigma, this.diagnose)
+            self._log(
+                this.spec.number, [(i, version) for version, shards in self._steps(this.spec.number) for i in shards]
+            )
+        _, consensus = self.consensus.update(this.spec)
         return RoundReport.of(reports, consensus, bytes_sent=0)
 
     def _steps(self, round_: int) -> list[tuple[int, list[int]]]:

@@ -34,17 +34,30 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True)
-class PastRound:
-    """A round that a worker is asked to step through again.
+class RoundSpec:
+    """What the round loop says of a round; it is passed on as it is to workers and consensus.
 
     Attributes:
-        number: The round.
+        number: The round, from 1.
         sigma: Its penalty.
-        reporters: The shards that took a step at its w, and whose messages counted, then or later.
+        diagnose: Whether reports have diagnostics and payloads the duals.
     """
 
     number: int
     sigma: float
+    diagnose: bool = False
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """A round that a worker is asked to step through again.
+
+    Attributes:
+        spec: The round.
+        reporters: The shards that took a step at its w, and whose messages counted, then or later.
+    """
+
+    spec: RoundSpec
     reporters: frozenset[int]
 
 

@@ -16,7 +16,7 @@ from pisa_ray.algorithm.message import keep_buffers
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.flat_model import FlatModel
 from pisa_ray.engine.job import Job
-from pisa_ray.engine.reports import ShardReport
+from pisa_ray.engine.reports import RoundSpec, ShardReport
 
 #: Makes a mini-batch: (its number in the shard's stream, the buffers before it) -> the mini-batch.
 Draw = Callable[[int, torch.Tensor], ShardBatch]
@@ -30,38 +30,24 @@ class ShardSteps:
         job: What is trained.
         model: The replica, which has w.
         rows: The layout of messages.
-        number: The round.
-        sigma: Its penalty.
+        spec: The round.
         buffers: The published floating buffers, [b].
         memory: The method's memory, [e].
-        diagnose: Whether reports have diagnostics.
     """
 
     job: Job
     model: FlatModel
     rows: RowLayout
-    number: int
-    sigma: float
+    spec: RoundSpec
     buffers: torch.Tensor
     memory: torch.Tensor
-    diagnose: bool
 
     @classmethod
-    def at(
-        cls,
-        job: Job,
-        model: FlatModel,
-        rows: RowLayout,
-        number: int,
-        sigma: float,
-        published: np.ndarray,
-        *,
-        diagnose: bool,
-    ) -> ShardSteps:
+    def at(cls, job: Job, model: FlatModel, rows: RowLayout, spec: RoundSpec, published: np.ndarray) -> ShardSteps:
         """Load a published vector, [p + b + e], into the model."""
         memory = model.load(published)
         model.module.train()
-        return cls(job, model, rows, number, sigma, model.buffers.clone(), memory, diagnose)
+        return cls(job, model, rows, spec, model.buffers.clone(), memory)
 
     def step(self, i: int, state: ShardState, draw: Draw, row: torch.Tensor) -> tuple[ShardReport, float]:
         """Take the step of one shard.
@@ -76,15 +62,15 @@ class ShardSteps:
             The shard's report, and the seconds in gradients.
         """
         job, model = self.job, self.model
-        gap = torch.empty_like(model.parameters) if self.diagnose else None
+        gap = torch.empty_like(model.parameters) if self.spec.diagnose else None
         message, steps = self.rows.split(row), job.steps(i)
         drawn = _Drawn(draw, state.reports * steps, self.buffers)
         weighed = job.method.weighs and gap is None and not job.clips
         alpha = job.alpha[i] if weighed else 1.0
-        task = Task(model.w, drawn.draw, self.sigma, model.layout, gap, self.memory, steps, alpha)
+        task = Task(model.w, drawn.draw, self.spec.sigma, model.layout, gap, self.memory, steps, alpha)
         step = partial(self._clipped_step, i) if job.clips else job.method.step
         momentum = step(state, task, message)
-        state.version = self.number
+        state.version = self.spec.number
         loss, samples, seconds = drawn.settle()
         dual = state.dual if isinstance(state, DualState) else None
         penalty = (
@@ -94,7 +80,7 @@ class ShardSteps:
         )
         self.rows.complete(row, job.alpha[i], drawn.last.left, weighed=weighed)
         if model.unaveraged:  # of messages that stand by themselves, the consensus knows the first shard's
-            first = job.messages_stand or i == job.reporters(self.number)[0]
+            first = job.messages_stand or i == job.reporters(self.spec.number)[0]
             keep_buffers(message, drawn.last.left[-model.unaveraged :], speaks=first)
         diagnostics = None
         if gap is not None and dual is not None:

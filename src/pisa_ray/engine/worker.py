@@ -21,7 +21,7 @@ from pisa_ray.engine.evaluation import SplitRows, Sums, evaluate_block, evaluate
 from pisa_ray.engine.hosted import HostedShard, ShardRows, make_batch, read_rows, row_groups
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_tensor, environment, seed_all, set_numerics
-from pisa_ray.engine.reports import Nodes, PastRound, Payload, ShardReport, WorkerInfo, WorkerReport
+from pisa_ray.engine.reports import Nodes, PastRound, Payload, RoundSpec, ShardReport, WorkerInfo, WorkerReport
 from pisa_ray.engine.shard_step import ShardSteps
 from pisa_ray.engine.states import States, StateValue, StoredStates
 from pisa_ray.engine.user_code import user_error
@@ -136,10 +136,8 @@ class Worker:
 
     def step(
         self,
-        round_: int,
-        sigma: float,
+        spec: RoundSpec,
         published: np.ndarray,
-        diagnose: bool,
         shards: Sequence[int] | None = None,
         repeat: bool = False,
         absent: Collection[int] = (),
@@ -147,10 +145,8 @@ class Worker:
         """Go through a round with hosted shards; of those, the round's reporters take a step at the published w.
 
         Args:
-            round_: The round, from 1.
-            sigma: Its penalty.
+            spec: The round.
             published: w, the floating buffers and the method's memory, [p + b + e]; only read.
-            diagnose: Whether reports have diagnostics and payloads the duals.
             shards: The shards; None: all that are hosted.
             repeat: Whether the absent shards' last messages are sent too, to a consensus that does not know them.
             absent: Shards of the job, here or elsewhere, that cannot report.
@@ -159,9 +155,9 @@ class Worker:
             What the consensus gets (views of buffers that the next step overwrites), and the report.
         """
         began, start = time.monotonic(), time.perf_counter()
-        steps = self._begin(round_, sigma, published, diagnose=diagnose)
+        steps = self._begin(spec, published)
         here = sorted(self.shards if shards is None else shards)
-        reporters = self.job.reporters(round_, absent)
+        reporters = self.job.reporters(spec.number, absent)
         reports, gradient_seconds = {}, 0.0
         self._tree.clear()
         self._tree.expect(reporters)
@@ -172,9 +168,9 @@ class Worker:
             if not self.job.messages_stand:
                 self._tree.add((0, i), row, owned=True)
         if self.job.messages_stand:
-            payload = self._standing(here if repeat else reports, here, diagnose=diagnose)
+            payload = self._standing(here if repeat else reports, here, diagnose=spec.diagnose)
         else:
-            payload = Payload(_on_host(self._tree.nodes()), self._dual_sums(here, diagnose=diagnose))
+            payload = Payload(_on_host(self._tree.nodes()), self._dual_sums(here, diagnose=spec.diagnose))
         return payload, WorkerReport(reports, payload.nbytes, gradient_seconds, time.perf_counter() - start, began)
 
     def replay(self, shards: Sequence[int], rounds: Sequence[PastRound], published: Sequence[np.ndarray]) -> None:
@@ -182,7 +178,7 @@ class Worker:
         for past, w in zip(rounds, published, strict=True):
             again = sorted(set(shards) & past.reporters)
             if again:
-                steps = self._begin(past.number, past.sigma, w, diagnose=False)
+                steps = self._begin(past.spec, w)
             for i in again:
                 self._step(i, steps, self._row(i))
 
@@ -190,17 +186,17 @@ class Worker:
         """Return the last messages of hosted shards, and with `diagnose` their duals, for a new consensus."""
         return self._standing(shards, shards, diagnose=diagnose)
 
-    def _begin(self, number: int, sigma: float, published: np.ndarray, *, diagnose: bool) -> ShardSteps:
-        return ShardSteps.at(self.job, self.model, self._rows, number, sigma, published, diagnose=diagnose)
+    def _begin(self, spec: RoundSpec, published: np.ndarray) -> ShardSteps:
+        return ShardSteps.at(self.job, self.model, self._rows, spec, published)
 
     def _step(self, i: int, steps: ShardSteps, row: torch.Tensor) -> tuple[ShardReport, float]:
         def draw(count: int, buffers: torch.Tensor) -> ShardBatch:
-            return self.draw(i, count, steps.number, buffers)
+            return self.draw(i, count, steps.spec.number, buffers)
 
         try:
             return steps.step(i, self.shards[i].state, draw, row)
         except Exception as error:
-            raise user_error(error, f"shard {i} in round {steps.number}{self._row_groups(i)}") from error
+            raise user_error(error, f"shard {i} in round {steps.spec.number}{self._row_groups(i)}") from error
 
     def _row(self, i: int) -> torch.Tensor:
         """Return where a shard's next message goes."""
@@ -235,7 +231,7 @@ class Worker:
         Returns:
             As far as these shards allow, by tree node, [3 p + 1] each.
         """
-        steps = self._begin(1, 0.0, published, diagnose=False)
+        steps = self._begin(RoundSpec(1, 0.0), published)
         tree = TreeSum(len(self.job.shards))
         tree.expect(speakers)
         for i in sorted(shards):

@@ -12,6 +12,7 @@ from typing import Any, cast
 from pisa_ray.engine.evaluation import means, worst
 from pisa_ray.engine.fleet import Fleet, Pending
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.errors import ExplodedError, PisaError
 from pisa_ray.schedulers import OnlineK0, Seen, SigmaSchedule
 from pisa_ray.trainer.changes import Changes
@@ -120,7 +121,8 @@ class Loop:
                 self._change()
             settle = status is not None or round_ == self._last or self._is_saved(round_)
             settle = settle or bool(self.changes.waiting)
-            self.fleet.begin(round_, sigma, self._is_evaluated(round_) or self._is_measured(round_), settle)
+            diagnose = self._is_evaluated(round_) or self._is_measured(round_)
+            self.fleet.begin(RoundSpec(round_, sigma, diagnose), settle)
             self._evaluate()  # the round before, at the w that this round begins with, while it goes on
             self._finish_round(round_, sigma)
         if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:

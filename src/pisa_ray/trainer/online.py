@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from pisa_ray.engine.evaluation import means
 from pisa_ray.engine.fleet import Fleet
 from pisa_ray.engine.job import Job
+from pisa_ray.engine.reports import RoundSpec
 from pisa_ray.schedulers import LARGEST, OnlineK0
 from pisa_ray.trainer.events import Events
 from pisa_ray.trainer.manifest import Progress
@@ -132,7 +133,7 @@ class Trials:
         for number in range(1, length + 1):
             sigma = min(sigma * pace, LARGEST)
             self._fleet.tend()
-            self._fleet.begin(self._round + number, sigma, diagnose=False, settle=number == length)
+            self._fleet.begin(RoundSpec(self._round + number, sigma), settle=number == length)
             report = self._fleet.end()
             shards.append(set(report.shards))
             samples = sum(shard.samples for shard in report.shards.values())
