@@ -1,7 +1,7 @@
-"""What arguments must be: rules that give a value back as plain Python, or refuse it in one sentence.
+"""Rules for arguments: each returns a value as a plain Python object, or refuses it in one sentence.
 
-Whatever a number comes as (a NumPy scalar, a tensor without dimensions), the rest of the library sees an int or a
-float, so results, hashes and config.yaml are those of the plain number.
+A number may come as a NumPy scalar or a tensor without dimensions. The rest of the library sees an int or a float, so
+results, hashes and config.yaml are those of the plain number.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from typing import Any
 
 from pisa_ray.errors import ConfigError
 
-#: What a rule's `take` returns for a value that is nothing of its kind.
+#: Returned by a rule's `take` for a value of the wrong kind.
 NOT = object()
 
-#: Whole numbers lie below this; hashes, files and tensors hold no larger ones.
+#: Whole numbers must be below this, as hashes, files and tensors hold no larger ones.
 _LARGEST = 2**63
-#: Bytes of one name in a path, and letters of a whole one, that file systems take.
+#: The most bytes of one name in a path, and the most letters of a whole path, that file systems accept.
 _LONGEST_PART, _LONGEST_PATH = 255, 4000
 
-#: Bytes of a folder's name on most file systems, without room for what is put around it.
+#: The most bytes of a folder's name, which leaves room for a prefix and a suffix on most file systems.
 LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be; `a | b` is a rule for either.
+    """A rule for a value; `a | b` accepts what either rule accepts.
 
     Attributes:
-        text: It, as it goes on after "must be".
-        take: (name, value) -> the value to be used, or NOT.
+        text: What the value must be, as a sentence goes on after "must be".
+        take: (name, value) -> the value to use, or NOT.
     """
 
     text: str
     take: Callable[[str, Any], Any]
 
     def __call__(self, name: str, value: Any) -> Any:
-        """The value to be used.
+        """Return the value to use.
 
         Args:
-            name: What the user calls it.
-            value: What the user gave.
+            name: The user's name for it.
+            value: The value that the user gave.
 
         Raises:
-            ConfigError: It is not what it must be.
+            ConfigError: If it is not what it must be.
         """
         taken = self.take(name, plain(value))
         if taken is NOT:
@@ -65,7 +65,7 @@ class Rule:
         return Rule(f"{self.text} or {other.text}", take)
 
     def then(self, make: Callable[[Any], Any]) -> Rule:
-        """The same rule, with something made of the value."""
+        """Return a rule that accepts the same and passes the value on to `make`."""
 
         def take(name: str, value: Any) -> Any:
             taken = self.take(name, value)
@@ -82,13 +82,13 @@ def number(
     most: float | None = None,
     infinite: bool = False,
 ) -> Rule:
-    """A float between bounds; truth values are none.
+    """Return a rule for a float between bounds; truth values are refused.
 
     Args:
-        above: It is larger than this.
-        least: It is this or larger.
-        below: It is smaller than this.
-        most: It is this or smaller.
+        above: The number must be larger than this.
+        least: The number must be at least this.
+        below: The number must be smaller than this.
+        most: The number must be at most this.
         infinite: Whether it may be infinite.
     """
 
@@ -108,7 +108,7 @@ def number(
 
 
 def whole(*, least: int | None = None, most: int | None = None) -> Rule:
-    """An int between bounds; a float without a fraction is one, such as 1e3, a truth value is none."""
+    """Return a rule for an int between bounds; a float such as 1e3 is accepted, a truth value is not."""
 
     def take(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -128,10 +128,10 @@ def whole(*, least: int | None = None, most: int | None = None) -> Rule:
 
 
 def instance(text: str, *kinds: Any) -> Rule:
-    """An object of some classes or protocols, and not a class itself.
+    """Return a rule for an object of some classes or protocols, which is not a class itself.
 
     Args:
-        text: What it is, with an example: "a partition such as IID(shards=10)".
+        text: A description with an example: "a partition such as IID(shards=10)".
         kinds: The classes.
     """
 
@@ -142,7 +142,7 @@ def instance(text: str, *kinds: Any) -> Rule:
 
 
 def choice(*names: str) -> Rule:
-    """One of some texts."""
+    """Return a rule for one of some texts."""
     *others, last = map(repr, names)
     return Rule(
         f"{', '.join(others)} or {last}" if others else last,
@@ -151,12 +151,12 @@ def choice(*names: str) -> Rule:
 
 
 def sequence(of: Rule, text: str, *, least: int = 0) -> Rule:
-    """A tuple of what a list, a tuple, an array or a tensor holds, each checked.
+    """Return a rule that checks each item of a list, a tuple, an array or a tensor, and makes a tuple of them.
 
     Args:
-        of: The rule for each.
-        text: What it is all together: "a list of numbers, one a channel".
-        least: How many there are at least.
+        of: The rule for each item.
+        text: A description of the whole: "a list of numbers, one per channel".
+        least: The smallest number of items.
     """
 
     def take(name: str, value: Any) -> Any:
@@ -164,7 +164,7 @@ def sequence(of: Rule, text: str, *, least: int = 0) -> Rule:
             return NOT
         try:
             items = list(value)
-        except Exception:  # whatever the iteration of somebody's object raises
+        except Exception:  # the user's object may raise anything when it is iterated over
             return NOT
         if len(items) < least:
             return NOT
@@ -174,11 +174,11 @@ def sequence(of: Rule, text: str, *, least: int = 0) -> Rule:
 
 
 def mapping(of: Rule, text: str) -> Rule:
-    """A dictionary with texts as keys, its values checked.
+    """Return a rule for a dictionary with texts as keys, which checks its values.
 
     Args:
         of: The rule for each value.
-        text: What it is all together: "a dictionary of labels".
+        text: A description of the whole: "a dictionary of labels".
     """
 
     def take(name: str, value: Any) -> Any:
@@ -229,19 +229,19 @@ within = Rule("a value", lambda name, value: plain_within(value))
 
 
 def plain(value: Any) -> Any:
-    """A number or text of NumPy's or torch's as Python's own; anything else as it is."""
+    """Return a number or a text of NumPy or torch as a plain Python object, and anything else unchanged."""
     if value is None or type(value) in (bool, int, float, str) or isinstance(value, type):
         return value
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         try:
             return value.item()
-        except Exception:  # a tensor that has no value, such as one on the meta device
+        except Exception:  # a tensor may have no value, such as one on the meta device
             return value
     return value
 
 
 def plain_within(value: Any) -> Any:
-    """The same, also for what lists, tuples and dictionaries hold."""
+    """Return the same as `plain`, also for the items of lists, tuples and dictionaries."""
     if isinstance(value, Mapping):
         return {key: plain_within(item) for key, item in value.items()}
     if type(value) in (list, tuple):
@@ -250,16 +250,16 @@ def plain_within(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence: short ones as they are written, objects by their class."""
+    """Return a value as it appears in a sentence: a short one as it is written, an object by its class."""
     value = plain(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if isinstance(value, datetime.date):  # which YAML makes of what looks like one
+    if isinstance(value, datetime.date):  # YAML makes dates of texts that look like one
         return str(value)
     if value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | os.PathLike):
         try:
             found = _SHORT.repr(value)
-        except Exception:  # digits without end, or an object whose repr fails
+        except Exception:  # a number may have too many digits, and an object's repr may fail
             found = ""
         if found and "\n" not in found:
             return found
@@ -267,7 +267,7 @@ def shown(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """An object by its class: "a Tensor"."""
+    """Return the class of an object with an article: "a Tensor"."""
     kind = type(value).__name__
     return f"{'an' if kind[:1] in 'AEIOUaeiou' else 'a'} {kind}"
 

@@ -1,8 +1,8 @@
-"""What can go wrong, by whose fault it is."""
+"""The errors that the library raises on purpose."""
 
 
 class PisaError(Exception):
-    """Base of every error that pisa_ray raises on purpose; its text is one sentence for people."""
+    """The base class of all errors that pisa_ray raises on purpose; the text is one sentence for people."""
 
 
 class ConfigError(PisaError, ValueError):
@@ -10,24 +10,24 @@ class ConfigError(PisaError, ValueError):
 
 
 class NonFiniteError(PisaError):
-    """Training produced a NaN or an infinity. The last good checkpoint is kept."""
+    """Training produced a NaN or an infinity; the last good checkpoint is kept."""
 
 
 class ExplodedError(NonFiniteError):
-    """The loss has risen far above the first round's: sigma is too small."""
+    """The loss has risen far above that of the first round, because sigma is too small."""
 
 
 class WorkerDiedError(PisaError):
-    """A process of the run is gone; the run can go on from its last checkpoint."""
+    """A process of the run has died; the run can be resumed from its last checkpoint."""
 
 
 class StatesLostError(WorkerDiedError):
-    """Shards' states cannot be rebuilt from what is in memory; the whole run goes on from its last checkpoint."""
+    """Shards' states cannot be rebuilt from memory, so the whole run goes on from its last checkpoint."""
 
 
 class RayLostError(PisaError):
-    """Ray's own processes on this machine are gone; the run can go on from its last checkpoint in a new process."""
+    """Ray's own processes on this machine have died; a new process can resume the run from its last checkpoint."""
 
 
 class StoppedWaitingError(PisaError):
-    """The user asked to stop while the run waited for workers; its last checkpoint is kept."""
+    """The user stopped the run while it waited for workers; its last checkpoint is kept."""

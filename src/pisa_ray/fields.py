@@ -1,4 +1,4 @@
-"""What the annotations of options say: what a field may be, its key in a file, and whether a resume may change it."""
+"""Reads the annotations of options: a field's type and range, its key in a file, and whether a resume may change it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Limit = Annotated[
 
 
 class Key(str):
-    """In an annotation: the field's key in the file, where that is not its name.
+    """An annotation that gives the field's key in the file, where that is not its name.
 
-    "lambda" is no name of Python's, "stop.seconds" lies in a section, and "" is no key at all.
+    "lambda" cannot be a name in Python, "stop.seconds" lies in a section, and "" means that the field has no key.
     """
 
     __slots__ = ()
 
 
 class Free:
-    """In an annotation: a run that is resumed may have another value, which does not enter its result.
+    """An annotation that lets a resume change the value, as the result of the run does not depend on it.
 
     Args:
-        but: Types of values that must stay all the same.
+        but: Types of values that must not change.
     """
 
     def __init__(self, *but: type) -> None:
@@ -47,7 +47,7 @@ class Free:
 
 
 class Inline:
-    """In an annotation of options: their keys stand beside the others in the file, and not in a section."""
+    """An annotation of options whose keys stand beside the others in the file, instead of in a section."""
 
 
 FREE, INLINE = Free(), Inline()
@@ -55,30 +55,30 @@ Mark = TypeVar("Mark", Key, Free, Inline)
 
 
 def under(path: str, key: str) -> str:
-    """The path of a key in a section; the whole file has the path ""."""
+    """Return the path of a key in a section; the whole file has the path ""."""
     return f"{path}.{key}" if path else key
 
 
 def all_of(names: Iterable[str]) -> str:
-    """Names in a sentence: "a, b and c"."""
+    """Return names as they appear in a sentence: "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def any_of(names: Sequence[str]) -> str:
-    """Names in a sentence: "one of a, b"."""
+    """Return names as they appear in a sentence: "one of a, b"."""
     return names[0] if len(names) == 1 else f"one of {', '.join(names)}" if names else "none"
 
 
 @functools.cache
 def annotated(cls: Any) -> dict[str, Any]:
-    """The annotation of each field of a dataclass, by name; a class that is none has no fields."""
+    """Return the annotation of each field of a dataclass, by name; another class has no fields."""
     if not is_dataclass(cls):
         return {}
     names = {field.name for field in fields(cls) if field.init}
     found: dict[str, Any] = {}
     bases: tuple[type, ...] = cls.__mro__  # type: ignore[union-attr]
-    for base in reversed(bases):  # of fields alone: what else is annotated may need torch
+    for base in reversed(bases):  # only fields are looked at, as other annotations may need torch
         own = {name: text for name, text in vars(base).get("__annotations__", {}).items() if name in names}
         where = types.SimpleNamespace(__annotations__=own)
         found |= get_type_hints(where, _names_of(base), include_extras=True)
@@ -86,7 +86,7 @@ def annotated(cls: Any) -> dict[str, Any]:
 
 
 def _names_of(cls: type) -> dict[str, Any]:
-    """The names that a class's module knows, also where that is none that could be imported."""
+    """Return the names in a class's module, even if that is no module that can be imported."""
     if cls.__module__ in sys.modules:
         return vars(sys.modules[cls.__module__])
     return next((part.__globals__ for part in vars(cls).values() if hasattr(part, "__globals__")), {})
@@ -94,42 +94,42 @@ def _names_of(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def rules(cls: Any) -> dict[str, checks.Rule]:
-    """What each field of a dataclass must be, by name."""
+    """Return the rule of each field of a dataclass, by name."""
     return {name: rule(annotation) for name, annotation in annotated(cls).items()}
 
 
 def marks(annotation: Any, kind: type[Mark]) -> list[Mark]:
-    """What of some kind an annotation says beside the type."""
+    """Return the marks of one class in an annotation."""
     return [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, kind)]
 
 
 def key_of(name: str, annotation: Any) -> str:
-    """The key of a field."""
+    """Return the key of a field in a file."""
     return str(next(iter(marks(annotation, Key)), name))
 
 
 def inline(annotation: Any) -> Any:
-    """The options whose keys stand beside the others, if a field has such."""
+    """Return a field's class of options if their keys stand beside the others, else None."""
     return members(annotation)[0] if marks(annotation, Inline) else None
 
 
 @functools.cache
 def keys(cls: Any) -> dict[str, str]:
-    """The names of the fields by their keys in the file, without those of options that stand beside them."""
+    """Return the names of the fields by their keys in the file, without inline options."""
     hints = annotated(cls).items()
     return {key: name for name, hint in hints if inline(hint) is None and (key := key_of(name, hint))}
 
 
 @functools.cache
 def every_key(cls: Any) -> tuple[str, ...]:
-    """All dotted keys of a section."""
+    """Return all dotted keys of a section."""
     groups = [group for hint in annotated(cls).values() if (group := inline(hint)) is not None]
     return (*keys(cls), *cls.beside, *(key for group in groups for key in every_key(group)))
 
 
 @functools.cache
 def free(cls: Any) -> dict[str, tuple[type, ...]]:
-    """The dotted keys that a resume may change, with the types of values that it may not."""
+    """Return the dotted keys that a resume may change, each with the types of values that it may not."""
     found: dict[str, tuple[type, ...]] = {}
     for name, hint in annotated(cls).items():
         mine = next(iter(marks(hint, Free)), None)
@@ -151,12 +151,12 @@ def fields_of(cls: Any) -> dict[str, Field[Any]]:
 
 
 def needed(field: Field[Any]) -> bool:
-    """Whether a field has no default."""
+    """Return whether a field has no default."""
     return field.default is MISSING and field.default_factory is MISSING
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """What an annotation allows: the members of a union, without what is said about them."""
+    """Return the members of a union, or the one type of another annotation, without what is annotated."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return members(get_args(annotation)[0])
@@ -166,11 +166,11 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def rule(annotation: Any, *, in_file: bool = False) -> checks.Rule:
-    """The rule that an annotation is, which for options speaks of sections where it is of a file."""
+    """Return the rule that an annotation stands for; for a file, the rule of options speaks of sections."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     found: checks.Rule | None = _RULES.get(annotation)
     if origin is Annotated:
-        own = [one for one in arguments[1:] if isinstance(one, checks.Rule)]  # the second of two is for a file
+        own = [one for one in arguments[1:] if isinstance(one, checks.Rule)]  # the second of two is for files
         found = own[-1 if in_file else 0] if own else None
         found = found or _bounded(arguments[0], arguments[1:], in_file=in_file)
         sections = [member.section() for member in members(annotation) if in_file and hasattr(member, "section")]
@@ -206,7 +206,7 @@ _RULES: dict[Any, checks.Rule] = {
 
 
 def _bounded(annotation: Any, metadata: Iterable[Any], *, in_file: bool) -> checks.Rule:
-    """A number between bounds."""
+    """Return the rule for a number between bounds."""
     bounds: dict[str, Any] = {}
     for one in metadata:
         match one:

@@ -1,4 +1,4 @@
-"""Kinds: options of which a file chooses one of several classes, this library's or others, by name."""
+"""Kinds: options whose class a file chooses by name, among those of this library and others."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pisa_ray.options import Options
 
 
 class Kind(Options):
-    """Options of which a file chooses one of several classes: by its `kind`, or as "package.module:Class".
+    """Options whose class a file chooses: by its `kind`, or as "package.module:Class".
 
-    A direct subclass that names its family, such as Partition, is what fields are annotated with. Whatever is derived
-    from it and has a `kind` is one of the family, wherever it is defined, and needs to be named nowhere else: modules
-    of the family's homes, and those of entry points in the group "pisa_ray." + family, are looked through for it.
+    Fields are annotated with a direct subclass that names its family, such as Partition. Every class that is derived
+    from it and has a `kind` is one of the family, wherever it is defined. It is named nowhere else: the modules of the
+    family's homes, and those of entry points in the group "pisa_ray." + family, are searched for it.
 
     Attributes:
         kind: The name in a file.
-        usual: A kind that is an example of the family.
+        usual: A kind that serves as an example of the family.
         family: The key in the file.
         homes: Modules and packages of this library that define kinds of the family.
-        kinds: The classes by kind, as far as they are imported.
+        kinds: The classes that have been imported, by kind.
     """
 
     beside: ClassVar[Mapping[str, Any]] = {"kind": str}
@@ -47,26 +47,26 @@ class Kind(Options):
 
     @classmethod
     def section(cls) -> str:
-        """See Options."""
+        """Override `Options.section` with an example of a kind."""
         return f"a section such as {{kind: {cls.usual}}}"
 
     @classmethod
     def known(cls) -> dict[str, type[Any]]:
-        """All of the family that are of this class, by kind."""
+        """Import the whole family, and return those that derive from this class, by kind."""
         for entry in look_through(cls.homes, f"pisa_ray.{cls.family}"):
             entry.load()
         return {kind: cls.kinds[kind] for kind in sorted(cls.kinds) if issubclass(cls.kinds[kind], cls)}
 
     @classmethod
     def chosen(cls, kind: Any, path: str) -> type[Any]:
-        """The class of a kind.
+        """Return the class of a kind.
 
         Args:
-            kind: Its name, or "package.module:Class".
-            path: What the user calls it: "algorithm.kind".
+            kind: The name of the kind, or "package.module:Class".
+            path: The user's name for the setting: "algorithm.kind".
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: If there is no such class.
         """
         if isinstance(kind, str) and ":" in kind:
             named = imported(kind, path)
@@ -85,7 +85,7 @@ class Kind(Options):
 
     @classmethod
     def read(cls, values: Any, path: str) -> Any:
-        """See Options; a kind alone stands for a section with nothing set."""
+        """Override `Options.read`: the name of a kind stands for a section that sets nothing else."""
         if isinstance(values, str):
             values = {"kind": values}
         if not isinstance(values, Mapping):
@@ -96,12 +96,12 @@ class Kind(Options):
         return chosen.read_fields({key: value for key, value in values.items() if key != "kind"}, path)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """As a process takes it that has not imported the user's module, and may have to look for it where we did."""
+        """Let another process, which may not have imported the user's module, find it where this one did."""
         named = _OWN.get(type(self))
         return super().__reduce_ex__(protocol) if named is None else (_made_again, (named, self.__dict__))
 
     def written(self) -> Any:
-        """See Options."""
+        """Override `Options.written`: add the kind."""
         mine = "kind" in vars(type(self))
         kind = self.kind if mine else f"{type(self).__module__}:{type(self).__qualname__}"
         return {"kind": kind, **super().written()}
@@ -121,7 +121,7 @@ def _made_again(named: Named, fields: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def look_through(homes: tuple[str, ...], group: str) -> EntryPoints:
-    """Import all of this library that may have something of a family, and find the entry points that may have more."""
+    """Import all modules of this library that may add to a family, and return the entry points that may add more."""
     for home in homes:
         package = importlib.import_module(home)
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):

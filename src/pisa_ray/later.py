@@ -1,4 +1,4 @@
-"""torch, imported when it is first used: a file of settings that are refused needs none of it."""
+"""torch, which is imported when it is first used, so that bad settings are refused without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 else:
 
     class _Later:
-        """Stands for a module that is imported with the first of its names that is asked for."""
+        """A stand-in for a module, which is imported when the first of its names is used."""
 
         def __init__(self, name: str) -> None:
             self._name = name

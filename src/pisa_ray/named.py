@@ -1,7 +1,7 @@
-"""Functions that a configuration names, such as model.factory: where they are looked for, and whose may be run.
+"""Functions that a configuration names, such as model.factory: where they are found, and which ones may be run.
 
-The folder that a command is given in comes last on the path, so that a file in it shadows nothing that is installed,
-and only while such a function is imported or called.
+The folder in which a command is run comes last on the path, so that a file in it shadows no installed module. It is on
+the path only while such a function is imported or called.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ _given_in: str | None = None
 
 
 def given_in(folder: str) -> None:
-    """Tell a process that works for a command in which folder that was given; else it is this process's own."""
-    global _given_in  # noqa: PLW0603  (of the process, as sys.path is)
+    """Set the folder in which the command was run, for a process that works for it; the default is its own folder."""
+    global _given_in  # noqa: PLW0603  (the process has one, as it has one sys.path)
     _given_in = folder
 
 
 @dataclass(frozen=True)
 class Named:
-    """A function by its name, which another process imports for itself.
+    """A function by its name, which each process imports for itself.
 
     Attributes:
         reference: "package.module:function".
-        folder: Where its module may lie, if it is not installed; None: it is.
+        folder: The folder in which its module may lie; None if the module is installed.
     """
 
     reference: str
     folder: str | None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it."""
+        """Call the function."""
         with _importing_from(self.folder):
             return self.find()(*args, **kwargs)
 
     def find(self) -> Any:
-        """What has that name."""
+        """Import and return the function."""
         module, _, name = self.reference.partition(":")
         with _importing_from(self.folder):
             return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def name_of(value: Any) -> str:
-    """The name by which a file has a function or class, or in brackets what was given that has none.
+    """Return the name of a function or class in a file, or a description in brackets if it has none.
 
     >>> name_of(Path.exists), name_of(lambda: None)[:22]
     ('pathlib:Path.exists', '<the function <lambda>')
@@ -71,24 +71,24 @@ def name_of(value: Any) -> str:
 
 
 def is_unnamed(text: Any) -> bool:
-    """Whether a recorded text stands for something that was given in Python and has no name."""
+    """Return whether a recorded text is such a description of an object without a name."""
     return isinstance(text, str) and text.startswith("<") and text.endswith(">")
 
 
 def current_folder() -> str:
-    """The folder that the command was given in."""
+    """Return the folder in which the command was run."""
     return _given_in or str(Path.cwd())
 
 
 def imported(reference: str, key: str) -> Named:
-    """The function or class that "package.module:name" names.
+    """Import the function or class that "package.module:name" names.
 
     Args:
         reference: The name.
         key: The key of the configuration that names it.
 
     Raises:
-        ConfigError: There is no such function, or it is one of Python's own library.
+        ConfigError: If there is no such function, or it is in Python's standard library.
     """
     if is_unnamed(reference):
         raise ConfigError(f"{key} was {reference[1:-1]}, which no file can name: give 'package.module:function'.")
@@ -98,7 +98,7 @@ def imported(reference: str, key: str) -> Named:
     named = Named(reference, None if is_installed(top) else current_folder())
     try:
         function = named.find()
-    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # the user's module may raise anything when it is imported
         found = getattr(sys.modules.get(module), "__file__", None)
         where = f"; that is {found}" if found and isinstance(error, AttributeError) else ""
         raise ConfigError(
@@ -113,7 +113,7 @@ def imported(reference: str, key: str) -> Named:
 
 
 def is_installed(top: str) -> bool:
-    """Whether a top-level module is found among installed packages, before it is imported."""
+    """Return whether a top-level module is one of an installed package, without importing it."""
     if top == "pisa_ray":
         return True
     try:
@@ -134,17 +134,21 @@ def _is_in_packages(place: Path) -> bool:
 
 
 def check_no_standard(top: str, reference: str, key: str) -> None:
-    """Refuse a name in Python's own library."""
+    """Refuse a name in Python's standard library.
+
+    Raises:
+        ConfigError: If the module is in it.
+    """
     if top in sys.stdlib_module_names or top == "__main__":
         raise ConfigError(
             f"{key} is {reference!r}, but {top} is a part of Python, not a module of yours or of an installed package: "
-            "name a function of such a one, and rename a file of yours that has that name."
+            "name a function of such a module, and rename your file if it has that name."
         )
 
 
 @contextmanager
 def _importing_from(folder: str | None) -> Iterator[None]:
-    """Import from a folder, too, after all others."""
+    """Put a folder at the end of the import path for a while."""
     if folder is None or folder in sys.path:
         yield
         return

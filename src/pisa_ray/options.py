@@ -1,10 +1,10 @@
-"""Options: dataclasses whose annotations say what each field may be, for Python and for the configuration file alike.
+"""Options: dataclasses whose annotations give each field's type and range, in Python and in the configuration file.
 
 A field is declared once, as in
 
     k0: Annotated[int, Ge(1)] = 10
 
-and a line of the docstring. Its check, what a file may say, and what is written to config.yaml are derived from that.
+and a line of the docstring. Its check, its form in a file and what is written to config.yaml are derived from that.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pisa_ray.named import name_of
 
 
 class Options:
-    """A dataclass that checks its fields when it is made, and can be read from a file and written to one."""
+    """The base class of dataclasses that check their fields, and can be read from a file and written to one."""
 
-    #: Keys of its section that are no fields, each with the annotation of its value.
+    #: Keys of the section that are not fields, each with the annotation of its value.
     beside: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
@@ -49,40 +49,40 @@ class Options:
 
     @classmethod
     def prefix(cls) -> str:
-        """Return what messages put before a field's name."""
+        """Return the prefix of a field's name in messages."""
         return f"{cls.__name__}."
 
     @classmethod
     def section(cls) -> str:
-        """What stands for one in a file, as it goes on after "must be"."""
+        """Return a description of the section in a file, as a sentence goes on after "must be"."""
         own: Any = cls
         return f"a section with {all_of(keys(own))}"
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """What a file says in the words of the fields, where it has others; the values as they are, unless overridden.
+        """Return a section's values in the terms of the fields; a class overrides this if its section has other terms.
 
         Args:
-            values: By key.
-            path: Where in the file they are.
+            values: The values by key.
+            path: The path of the section in the file.
         """
         return values
 
     @classmethod
     def read(cls, values: Any, path: str) -> Any:
-        """Make one of what a file says, as `read_fields` does."""
+        """Make options of a value in a file, as `read_fields` does."""
         return cls.read_fields(values, path)
 
     @classmethod
     def read_fields(cls, values: Any, path: str) -> Self:
-        """Make one of what a file says.
+        """Make options of a section of a file.
 
         Args:
             values: A mapping of keys to values.
-            path: Where in the file it is, for messages: "sigma_schedule".
+            path: The path of the section in the file, for messages: "sigma_schedule".
 
         Raises:
-            ConfigError: A key is unknown, missing or not what it must be.
+            ConfigError: If a key is unknown, missing or not what it must be.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{path} is {checks.shown(values)}, but it must be {cls.section()}.")
@@ -91,7 +91,7 @@ class Options:
 
     @classmethod
     def _read_flat(cls, values: Mapping[str, Any], path: str) -> Self:
-        """Make one of values by dotted key."""
+        """Make options of values by dotted key."""
         own: Any = cls
         known, hints, given = keys(own), annotated(own), dict[str, Any]()
         for name, hint in hints.items():
@@ -105,7 +105,7 @@ class Options:
             remedy = f"add it, such as {missing[0]}: {example}" if example else "add it"
             raise ConfigError(f"{under(path, missing[0])} is missing and has no default: {remedy}.")
         for key, value in values.items():
-            name = known.get(key, key)  # what spelled has made of other keys is a field's value already
+            name = known.get(key, key)  # a key that `spelled` has made has the value of a field already
             given[name] = read(hints[name], value, under(path, key)) if key in known else value
         try:
             return cls(**given)
@@ -114,7 +114,7 @@ class Options:
             raise ConfigError(str(error).replace(prefix, under(path, "")) if prefix else str(error)) from error
 
     def written(self) -> Any:
-        """What a file says to have it: all fields by key."""
+        """Return the section of a file that stands for these options: all fields by key."""
         found: dict[str, Any] = {}
         for key, value in self.by_key().items():
             *above, last = key.split(".")
@@ -125,7 +125,7 @@ class Options:
         return found
 
     def by_key(self) -> dict[str, Any]:
-        """The same, by dotted key."""
+        """Return the same as `written`, by dotted key."""
         cls: Any = type(self)
         found: dict[str, Any] = {}
         for name, hint in annotated(cls).items():
@@ -138,19 +138,17 @@ class Options:
 
 
 def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
-    """Refuse keys that there are not, of a section whose dotted keys are given.
+    """Refuse unknown keys of a section whose dotted keys are given.
 
     Raises:
-        ConfigError: Names the first, and the nearest that there is.
+        ConfigError: If a key is unknown; it names the first and the nearest known key.
     """
     every = list(keys)
     known = list(dict.fromkeys(key.partition(".")[0] for key in every))
     for key in values:
         if not isinstance(key, str):
             where = f" in {path}" if path else ""
-            raise ConfigError(
-                f"the key {checks.shown(key)}{where} is no text: write it in quotes if it is meant, or leave it out."
-            )
+            raise ConfigError(f"the key {checks.shown(key)}{where} is not text: write it in quotes, or leave it out.")
         if key not in known:
             near = difflib.get_close_matches(key, dict.fromkeys((*known, *every)), n=1)
             remedy = f"the nearest one is {near[0]}" if near else f"use {any_of(known)}"
@@ -159,10 +157,10 @@ def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
 
 
 def _flat(values: Mapping[str, Any], known: Sequence[str], path: str) -> dict[str, Any]:
-    """What a section says, by dotted key.
+    """Return the values of a section by dotted key.
 
     Raises:
-        ConfigError: A key is unknown, or stands for a section and is none.
+        ConfigError: If a key is unknown, or its value must be a section and is not.
     """
     check_known(values, known, path)
     found = {}
@@ -180,10 +178,10 @@ def _flat(values: Mapping[str, Any], known: Sequence[str], path: str) -> dict[st
 
 
 def read(annotation: Any, value: Any, path: str) -> Any:
-    """A value of a file as a field with some annotation takes it: sections become options, what else there is stays.
+    """Return a value of a file as a field with an annotation holds it: sections become options.
 
     Raises:
-        ConfigError: It is not what it must be.
+        ConfigError: If it is not what it must be.
     """
     for member in members(annotation):
         origin = get_origin(member)
@@ -196,12 +194,12 @@ def read(annotation: Any, value: Any, path: str) -> Any:
     return rule(annotation, in_file=True)(path, value)
 
 
-#: Values of the longest list that is written.
+#: The length of the longest list that is written to a file.
 LISTED = 10_000
 
 
 def written(value: Any) -> Any:
-    """A field's value as a file says it; what no file can say, such as a data set in memory, in angle brackets."""
+    """Return a field's value as it is written to a file; a data set in memory, for example, is only described."""
     value = checks.plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -1,4 +1,4 @@
-"""Functions that have a name in a file: this library's own, and those that installed packages give by entry points."""
+"""Functions that a file chooses by name: those of this library, and those of installed packages' entry points."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry:
-    """The functions of one key of the file, by name, as Kind has classes.
+    """The functions that a file can choose for one key, by name, as a Kind is a class that it chooses.
 
-    An entry point in the group "pisa_ray." + key gives a function the entry point's name, and is imported when it is
-    chosen; no such name takes the place of one of this library's.
+    An entry point in the group "pisa_ray." + key adds a function under its own name, which is imported when it is
+    chosen. It cannot replace a function of this library.
 
     Attributes:
         key: The key, such as "loss".
-        homes: Modules and packages of this library that add functions to it, beside the one where it is defined.
+        homes: Modules and packages of this library that add functions, beside the module in which it is defined.
     """
 
     def __init__(self, key: str, homes: tuple[str, ...] = ()) -> None:
@@ -29,24 +29,24 @@ class Registry:
         self._ours: dict[str, Callable[..., Any]] = {}
 
     def add(self, function: F, name: str = "") -> F:
-        """Give a function a name, its own if no other is said; to be used as a decorator, too."""
+        """Add a function, under its own name unless another is given. It is returned, so this can be a decorator."""
         self._ours[name or function.__name__] = function
         return function
 
     def known(self) -> dict[str, Callable[..., Any] | str]:
-        """This library's functions, and the others as "package.module:function", by name."""
+        """Return the functions of this library, and the others as "package.module:function", by name."""
         entries = look_through(self.homes, f"pisa_ray.{self.key}")
         return self._ours | {entry.name: entry.value for entry in entries if entry.name not in self._ours}
 
     def chosen(self, name: str, path: str) -> Callable[..., Any]:
-        """The function of a name, or the one that "package.module:function" names.
+        """Return the function with a name, or the one that "package.module:function" names.
 
         Args:
             name: The name.
-            path: What the user calls it: "model.kind".
+            path: The user's name for the setting: "model.kind".
 
         Raises:
-            ConfigError: There is none, or it cannot be imported.
+            ConfigError: If there is no such function, or it cannot be imported.
         """
         if ":" in name:
             return imported(name, path)

@@ -39,7 +39,7 @@ def test_a_group_is_reached_or_added_before_the_rest(tmp_path, setting, name, ru
     ("setting", "sentence"),
     [
         ("algorithm.groups.matrices=", "algorithm.groups.matrices is empty: give it a rule, or frozen."),
-        ("algorithm.groups={1: sisa_d}", "the key 1 in algorithm.groups is no text: write it in quotes."),
+        ("algorithm.groups={1: sisa_d}", "the key 1 in algorithm.groups is not text: write it in quotes."),
         (
             "algorithm.kind=sisa_d",
             "algorithm.kind is 'sisa_d', but algorithm has groups, each with a kind: leave it out.",

@@ -87,7 +87,7 @@ def parse(text: str) -> Any:
     """What YAML says.
 
     Raises:
-        ValueError: It is not YAML, or more than plain values; says what is wrong, and in which line.
+        ValueError: If it is not YAML, or more than plain values; says what is wrong, and in which line.
 
     Example:
         >>> parse("rounds: 3")
@@ -104,7 +104,7 @@ def parse(text: str) -> Any:
         ) from error
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        problem = str(error.problem or error.context).replace("found unhashable key", "a key is no text")
+        problem = str(error.problem or error.context).replace("found unhashable key", "a key is not text")
         raise ValueError(f"{problem}{where}") from error
     except Exception as error:  # whatever else is raised below
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -69,7 +69,7 @@ class Groups(Admm):
             return values
         for name, rule in groups.items():
             if not isinstance(name, str):
-                raise ConfigError(f"the key {name} in {path}.groups is no text: write it in quotes.")
+                raise ConfigError(f"the key {name} in {path}.groups is not text: write it in quotes.")
             if rule is None:
                 raise ConfigError(f"{path}.groups.{name} is empty: give it a rule, or frozen.")
         stay = ("frozen", {"kind": "frozen"})
