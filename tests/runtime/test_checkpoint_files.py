@@ -60,7 +60,7 @@ def test_files_that_the_driver_does_not_see_make_no_checkpoint(tmp_path):
     draft = checkpoint.begin(tmp_path, Progress(round=1, sigma=1.0), {}, {})
     entry = draft.folder.write_tensors("consensus.safetensors", {"published": torch.ones(3)})
     draft.folder.remove("consensus.safetensors")
-    with pytest.raises(PisaError, match=r"not to be seen by the driver: use a folder that all machines share"):
+    with pytest.raises(PisaError, match=r"the driver cannot see it: use a folder that all machines share"):
         draft.finish({"consensus": entry, "shards": []})
     assert checkpoint.latest(tmp_path) is None
 

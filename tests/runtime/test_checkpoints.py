@@ -134,8 +134,8 @@ def test_an_older_checkpoint_is_taken_once_the_damaged_one_is_removed(copy, whol
     [
         ("not JSON", r"manifest.json is damaged: it is not JSON"),
         ("[" * 100_000, r"manifest.json is damaged: it is not JSON"),
-        ("[1]", r"manifest.json is damaged: it is no manifest"),
-        ("{}", "manifest.json is damaged: it is no manifest"),
+        ("[1]", r"manifest.json is damaged: it is not a manifest"),
+        ("{}", "manifest.json is damaged: it is not a manifest"),
         ('{"format": 1}', rf"has format 1, but this version reads format {checkpoint.FORMAT}"),
         (f'{{"format": {checkpoint.FORMAT}}}', r"manifest.json has been altered"),
         (b"\xff\xfe", r"manifest.json is damaged: it is not JSON"),
@@ -152,10 +152,10 @@ def test_what_is_no_manifest_is_refused(copy, text, sentence):
 def test_a_manifest_without_a_part_is_refused(copy, key):
     folder = last(copy)
     rewrite(folder, lambda m: m.update({key: 3}))
-    with pytest.raises(ConfigError, match=r"it is no manifest"):
+    with pytest.raises(ConfigError, match=r"it is not a manifest"):
         run(copy, rounds=6, resume=True)
     rewrite(folder, lambda m: m.pop(key))
-    with pytest.raises(ConfigError, match=r"it is no manifest"):
+    with pytest.raises(ConfigError, match=r"it is not a manifest"):
         run(copy, rounds=6, resume=True)
 
 
@@ -165,7 +165,7 @@ def test_a_manifest_may_not_name_files_outside_its_folder(copy, name):
     if isinstance(name, str):
         name = name.format(other=other.name)
     rewrite(last(copy), lambda m: m["files"]["consensus"].update(file=name))
-    with pytest.raises(ConfigError, match=r"its files must lie in the folder itself|it is no manifest"):
+    with pytest.raises(ConfigError, match=r"its files must lie in the folder itself|it is not a manifest"):
         run(copy, rounds=6, resume=True)
 
 

@@ -183,7 +183,7 @@ def test_states_of_another_problem_are_refused(tmp_path, trial):
 
     one = trial()
     one.save_checkpoint(str(tmp_path / "saved"))
-    with pytest.raises(ConfigError, match="is of other data, or another model"):
+    with pytest.raises(ConfigError, match="is of other data or another model"):
         trial(other).load_checkpoint(str(tmp_path / "saved"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no complete checkpoint"):

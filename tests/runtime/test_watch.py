@@ -77,7 +77,7 @@ def test_the_way_is_counted_by_the_sigmas_between_two_evaluations():
     assert watch._way == pytest.approx(1 + 1 / 2 + 1 / 4 + 1 / 8)
     text = watch.frozen({"round": 8, "sigma": 128.0, "consensus_move": 1.0})
     assert text == (
-        "w is freezing: sigma, now 128, lets it go 0.0078 in the 22 rounds that are left, and it has gone 2; raise k0 "
+        "w is freezing: sigma, now 128, lets it move 0.0078 in the 22 rounds that are left, after 2 so far; raise k0 "
         "or gamma, or plan less growth."
     )
     assert watch.frozen({"round": 12, "sigma": 2048.0, "consensus_move": 1.0}) is None

@@ -53,20 +53,20 @@ def test_models_get_the_type_that_they_are_made_for(x, model, settings):
 @pytest.mark.parametrize(
     ("x", "model", "settings", "sentence"),
     [
-        (TOKENS, linear, {}, "inputs of type int64 .*, but to float32 it can: set data.dtype to float32"),
+        (TOKENS, linear, {}, "inputs of type int64 .*, but it can be applied to float32: set data.dtype to float32"),
         (
             TOKENS,
             embedding,
             {"dtype": "float32"},
-            "inputs of type float32 .*, but to int64 it can: set data.dtype to int",
+            "inputs of type float32 .*, but it can be applied to int64: set data.dtype to int",
         ),
-        (TOKENS.float(), embedding, {}, "but to int64 it can: store integers and set data.dtype to int64"),
-        (PIXELS, lambda: nn.Sequential(nn.Flatten(), embedding()), {}, "to int64 it can: set data.dtype to int64"),
+        (TOKENS.float(), embedding, {}, "but it can be applied to int64: store integers and set data.dtype to int64"),
+        (PIXELS, lambda: nn.Sequential(nn.Flatten(), embedding()), {}, "be applied to int64: set data.dtype to int64"),
         (
             TOKENS,
             linear,
             {"transform": lambda x, training: x},
-            "but to float32 it can: return float32 from data.transf",
+            "but it can be applied to float32: return float32 from data.transf",
         ),
     ],
 )

@@ -82,7 +82,7 @@ class Spec:
         """The comparison that a file's values are.
 
         Raises:
-            ConfigError: The first thing that is wrong, in one sentence.
+            ConfigError: If the first thing that is wrong, in one sentence.
         """
         given = deepcopy(dict(values))
         for key in ("algorithms", "partitions"):
@@ -105,7 +105,7 @@ class Spec:
         """The training configuration of a cell, at the base's rounds; without an algorithm, what rows are measured by.
 
         Raises:
-            ConfigError: The first thing that is wrong in it, named as in the comparison file.
+            ConfigError: If the first thing that is wrong in it, named as in the comparison file.
         """
         from pisa_ray.trainer.start import method_of
 
@@ -124,7 +124,7 @@ class Spec:
         """Look at the keys and values of all rows, and for files that they name, before anything is imported.
 
         Raises:
-            ConfigError: The first thing that is wrong, named as in the comparison file.
+            ConfigError: If the first thing that is wrong, named as in the comparison file.
         """
         for partition in self.file.partitions:
             for algorithm in (None, *self.file.algorithms):
@@ -153,7 +153,7 @@ class Spec:
         return ConfigError(f"algorithms.{algorithm} on partitions.{partition}: {text}")
 
     def explicit(self, key: str, algorithm: str) -> bool:
-        """Whether a row says a key itself, so that it is not fitted to the row's rounds."""
+        """Return whether a row says a key itself, so that it is not fitted to the row's rounds."""
         return key in self.file.algorithms[algorithm]
 
     def _check_places(self) -> None:

@@ -28,7 +28,7 @@ def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -
         The configuration, with data paths made absolute.
 
     Raises:
-        ConfigError: The first thing that is wrong, in one sentence.
+        ConfigError: If the first thing that is wrong, in one sentence.
     """
     return checked(read(path, settings), path.resolve().parent, look=look)
 
@@ -37,7 +37,7 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
     """What a YAML file says, with overrides as in `load`; whether it makes sense is not looked at.
 
     Raises:
-        ConfigError: There is no such file, it is not YAML, or an override is not one.
+        ConfigError: If there is no such file, it is not YAML, or an override is not one.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config
         The configuration, with data paths made absolute.
 
     Raises:
-        ConfigError: The first thing that is wrong, in one sentence.
+        ConfigError: If the first thing that is wrong, in one sentence.
     """
     config: Config = Config.read(values, "")
     changes: dict[str, Any] = {
@@ -87,10 +87,10 @@ def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config
 
 
 def check_places(config: Config) -> None:
-    """Whether the files that a configuration names are there.
+    """Return whether the files that a configuration names are there.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: If one is not.
     """
     for name in SPLITS:
         given = getattr(config.data, name)
@@ -110,7 +110,7 @@ def section(config: Config) -> ModelSection:
 
 
 def there(path: str) -> bool:
-    """Whether there is a file or folder that can be looked at; no name is too long or too odd to ask."""
+    """Return whether there is a file or folder that can be looked at; no name is too long or too odd to ask."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def override(values: dict[str, Any], setting: str) -> None:
     """Override a file's values by a setting as `--set` has it.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: If it is none.
     """
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
@@ -143,7 +143,7 @@ def put(values: dict[str, Any], key: str, value: Any, said: str) -> None:
         said: How a message begins.
 
     Raises:
-        ConfigError: What is to hold it is no section.
+        ConfigError: If what is to hold it is no section.
     """
     above: list[str] = []
     while True:

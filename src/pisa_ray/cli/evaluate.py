@@ -44,8 +44,8 @@ def evaluate(
         that was part of the problem at the end.
 
     Raises:
-        ConfigError: It is no run, has no saved model yet, or has another one than its result.json says, or names what
-            is not there or has no name, or the data do not hold what they did.
+        ConfigError: If the folder is not a run, has no saved model or one that its result.json does not name, or its
+            configuration names something that is missing or has no name, or the data have changed.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config()
@@ -73,7 +73,7 @@ def evaluate(
 
 
 def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
-    """Whether the data are those of the run, where partition.json tells."""
+    """Return whether the data are those of the run, where partition.json tells."""
     file = directory.path / "partition.json"
     if not os.path.lexists(file):
         return
@@ -87,7 +87,7 @@ def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
 
 
 def _check_same(directory: RunDirectory, digest: str) -> None:
-    """Whether the model is the one that the run ended with, where result.json tells."""
+    """Return whether the model is the one that the run ended with, where result.json tells."""
     file = directory.path / "result.json"
     if not os.path.lexists(file):
         return

@@ -66,7 +66,7 @@ def prepared(
         settings: What else is said in place of config.yaml, as "key.path=value".
 
     Raises:
-        ConfigError: It names such code, or something that it names is not there, or has no name.
+        ConfigError: If it names such code, or something that it names is not there, or has no name.
     """
     values = _said(recorded, {"--data": ("train", train), "--test": ("test", test)}, model, settings)
     for key, what in unnamed(values):

@@ -132,7 +132,7 @@ class Search:
         """Read a file; overrides are as in `pisa-ray train`.
 
         Raises:
-            ConfigError: The first thing that is wrong, in one sentence.
+            ConfigError: If the first thing that is wrong, in one sentence.
         """
         return cls(Tuning.read(read(path, settings), ""), path.resolve().parent)
 
@@ -144,7 +144,7 @@ class Search:
         """Look at keys and values of one of the training files, and for files that it names, before Tune is imported.
 
         Raises:
-            ConfigError: The first thing that is wrong in it.
+            ConfigError: If the first thing that is wrong in it.
         """
         check_places(checked(self._values(self.first()), self.folder))
 
@@ -152,7 +152,7 @@ class Search:
         """The training file with some values chosen.
 
         Raises:
-            ConfigError: The first thing that is wrong in it.
+            ConfigError: If the first thing that is wrong in it.
         """
         from pisa_ray.trainer.start import settled
 

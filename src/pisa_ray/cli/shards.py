@@ -24,7 +24,7 @@ def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
         The run directory.
 
     Raises:
-        ConfigError: No run is going on there, or it cannot be changed in this way.
+        ConfigError: If no run is going on there, or it cannot be changed in this way.
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config_while_running()

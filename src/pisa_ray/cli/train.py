@@ -35,8 +35,8 @@ def train(
         The result.
 
     Raises:
-        ConfigError: Something in it cannot be used; nothing has been started.
-        PisaError: The run failed.
+        ConfigError: If something in it cannot be used; nothing has been started.
+        PisaError: If the run failed.
     """
     arguments = config.changed(run_config=replace(config.run, path=out)).arguments()
     again: dict[str, Any] = {"resume": resume, "overwrite": overwrite}

@@ -37,7 +37,7 @@ def check(spec: Search) -> None:
     """Try one of the settings, so that what does not fit shows before anything is started.
 
     Raises:
-        ConfigError: It does not; or the metric is not measured.
+        ConfigError: If it does not; or the metric is not measured.
     """
     with tempfile.TemporaryDirectory() as folder:
         arguments = _arguments(spec, spec.first()) | {"run_config": Path(folder) / "run"}
@@ -72,7 +72,7 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
         "finished" or "interrupted".
 
     Raises:
-        ConfigError: Something cannot be used; nothing has been started.
+        ConfigError: If something cannot be used; nothing has been started.
     """
     out, file = out.resolve(), spec.file
     if resume and not (out / "tuner.pkl").exists():

@@ -1,4 +1,4 @@
-"""A run from its first attempt to its end: what is begun, resumed, gone back, and written down of how it ended."""
+"""A run from its first attempt to its end: begins, resumes, goes back to checkpoints, and records how it ended."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from pisa_ray.trainer.steps import Steps
 from pisa_ray.trainer.storage import check_storage
 from pisa_ray.trainer.watch import Watch, below_the_edge
 
-#: Losses of states, and doublings of sigma, in a row without a newer checkpoint after which a run is given up (and a
-#: loss that has only risen is let be).
-PATIENCE, DOUBLINGS = 3, 10
+#: A run fails after so many losses of states without a newer checkpoint in between, or so many doublings of sigma.
+#: After the last doubling, a loss that has only risen no longer ends an attempt.
+MOST_LOSSES, MOST_DOUBLINGS = 3, 10
 
 
 class Attempts:
     """Runs a plan in a run directory.
 
     Args:
-        plan: What is run.
-        directory: Where; its lock is held.
+        plan: The plan.
+        directory: The run directory, whose lock is held.
         changes: Shards that are to join or leave.
-        sizes: Numbers of workers that the user asks for.
-        resume: Whether the run that is in the directory is gone on with.
-        quiet: Whether no progress is shown.
-        warn: Whether it is told when sigma is far too small, or grows too fast.
+        sizes: Receives the numbers of workers that the user asks for.
+        resume: Whether to resume the run in the directory.
+        quiet: Whether to show no progress.
+        warn: Whether to warn when sigma is far too small, or grows too fast.
 
     Raises:
-        ConfigError: The directory is taken, or holds a run that this plan cannot go on with.
+        ConfigError: If the directory is taken, or holds a run that this plan cannot resume.
     """
 
     def __init__(
@@ -75,29 +75,29 @@ class Attempts:
 
         log = self._directory.records.add_arrivals
         with StopRequests() as stop_requests, self._plan.places.session(log, stop_requests, hanging) as make_fleet:
-            self._directory.requests.take_resize()  # one that an earlier run did not live to see
+            self._directory.requests.take_resize()  # drop a request that an earlier run did not read
             try:
                 return self._attempts(make_fleet, stop_requests, events)
             except BaseException as error:
-                if events.accepted:  # else nothing has happened
+                if events.accepted:  # else the run has not begun
                     self._fail(error, "interrupted" if isinstance(error, StoppedWaitingError) else "failed")
                 if isinstance(error, OSError):
                     raise PisaError(
                         f"the run directory cannot be written: {error}; resume=True goes on from the last checkpoint."
                     ) from error
                 if isinstance(error, ConfigError) and events.accepted:
-                    raise PisaError(str(error)) from error  # too late for a refusal
+                    raise PisaError(str(error)) from error  # a refusal may only come before the run begins
                 raise
 
     def _take(self, events: Events) -> None:
-        """Have the folder be this run's, once, when a round is about to begin; a refusal before changes nothing."""
+        """Take the folder, once, when the first round is about to begin, so that a refusal before changes nothing."""
         if not events.accepted:
             take = self._directory.go_on if self._directory.has_begun() else self._directory.take
             take(self._plan.recorded, self._plan.prepared.partition)
 
     @contextmanager
     def steps(self) -> Iterator[Steps]:
-        """The run at its start; see `PisaTrainer.steps`."""
+        """Start the run; see `PisaTrainer.steps`."""
         with self._plan.places.session(self._directory.records.add_arrivals) as make_fleet:
             events = Events(self._directory, quiet=True)
             with make_fleet(self._changes.job, events, lambda: False) as fleet:
@@ -122,7 +122,7 @@ class Attempts:
                 yield Steps(loop, rounds)
 
     def _check_directory(self) -> None:
-        """Whether the folder is free, or holds a run that these options can go on with."""
+        """Refuse a folder that is taken, or holds a run that these options cannot resume."""
         if not self._resume:
             self._directory.check_free()
         if self._directory.storage is not None:
@@ -137,7 +137,7 @@ class Attempts:
             last = checkpoint.latest(self._directory.checkpoints)
             if last:
                 last.check_fits(self._plan.identity)
-                self._changes.again(last.progress.changes)  # before anything is started
+                self._changes.again(last.progress.changes)  # refuses before anything is started
 
     def _attempts(
         self,
@@ -145,7 +145,7 @@ class Attempts:
         stop_requested: Callable[[], bool],
         events: Events,
     ) -> Result:
-        """Run; where states are lost beyond repair, run on from the last checkpoint, unless that happens too often."""
+        """Run, and go back to the last checkpoint when states are lost or the loss explodes, if not too often."""
         stuck, reached = 0, -1
         doublings, diverged = 0, -1
         resuming = self._resume and self._directory.has_begun()
@@ -169,7 +169,7 @@ class Attempts:
                 progress = last.progress.round if last else 0
                 stuck, reached = (stuck + 1, reached) if progress <= reached else (1, progress)
                 events("states_lost", message=f"{error} Going on from round {progress}.")
-                if stuck == PATIENCE:
+                if stuck == MOST_LOSSES:
                     raise PisaError(
                         f"states were lost {stuck} times after round {reached} without a newer checkpoint: look for a "
                         "crash in the model or for too little memory; resume=True tries again."
@@ -179,7 +179,7 @@ class Attempts:
                 last = self._directory.latest()
                 progress = last.progress.round if last else 0
                 doublings, diverged = (doublings + 1, diverged) if progress <= diverged else (1, progress)
-                if not is_automatic(self._plan.prepared.job.method) or doublings > DOUBLINGS:
+                if not is_automatic(self._plan.prepared.job.method) or doublings > MOST_DOUBLINGS:
                     raise
                 where = f"round {progress}" if progress else "the start"
                 reason = str(error).partition(": ")[0]
@@ -196,7 +196,7 @@ class Attempts:
         resuming: bool,
         doublings: int,
     ) -> Result:
-        """Run the loop on a fleet, from a checkpoint where there is one, with sigma doubled so many times."""
+        """Run the loop on a fleet, from a checkpoint if there is one, with sigma doubled so many times."""
         rounds, sigma = self._plan.config.rounds, self._plan.sigma
         now = fleet.workers()[0].environment
         differing = check_environment(last.manifest["environment"], now, exact=self._plan.config.exact) if last else []
@@ -237,7 +237,7 @@ class Attempts:
             self._changes,
             progress,
             Watch(sigma, rounds, progress.sigma, progress.round) if self._warn else None,
-            may_explode=found_sigma(progress.start) and doublings < DOUBLINGS,
+            may_explode=found_sigma(progress.start) and doublings < MOST_DOUBLINGS,
             may_turn=found_sigma(progress.start) and sigma.planned,
             last_row=self._directory.records.last_row(),
         )
@@ -272,8 +272,8 @@ class Attempts:
         )
 
     def _start(self, fleet: Fleet, events: Events) -> Progress:
-        """Before round 1: set what is still to be set."""
-        fleet.tend()  # so that every shard is hosted
+        """Set the numbers that are still to be set before round 1."""
+        fleet.tend()  # so that every shard has a host
         planned = getattr(self._plan.sigma, "rounds", None) or self._plan.config.rounds
         job, found, samples = measured(fleet, self._changes.job, self._plan.prepared.layout, planned)
         if found:
@@ -286,7 +286,7 @@ class Attempts:
         return Progress(sigma=number(job.method.sigma), start=found, sample_gradients=samples)
 
     def _asked_size(self) -> int | None:
-        """The size asked for since the last time, by `resize` or `pisa-ray resize`."""
+        """Return the number of workers that `resize` or `pisa-ray resize` asked for since the last call, if any."""
         asked = self._directory.requests.take_resize() if self._sizes.empty() else None
         with suppress(Empty):
             while True:
@@ -301,7 +301,7 @@ class Attempts:
         return metrics
 
     def _fail(self, error: BaseException, status: str = "failed") -> None:
-        """Record how the run ended, as far as the disk lets us."""
+        """Record how the run ended, unless the disk fails too."""
         kind = type(error).__name__
         message = str(error) if isinstance(error, PisaError | OSError) else kind
         with suppress(OSError, PisaError):

@@ -1,6 +1,6 @@
-"""Shards that join or leave the problem while a run goes on: what may be asked for, and what it makes of a job.
+"""Shards that join or leave the problem while a run goes on: which changes are possible, and how they change a job.
 
-A change is a plain dict, in events.jsonl and, to be made again on a resume, in every checkpoint since.
+A change is a plain dict. It is in events.jsonl, and in every checkpoint since, so that a resume can make it again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REMOVED, ADDED = "shard_removed", "shard_added"
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks for: one of the first two.
+    """A request of the user: one of the first two attributes is set.
 
     Attributes:
         remove: The id of a shard that is to leave.
         add: The path or URI of Parquet data that are to join as a shard.
-        name: Its own, where it was asked for by another process.
+        name: The name of the request, if another process made it.
     """
 
     remove: int | None = None
@@ -41,16 +41,16 @@ class Asked:
 
     @classmethod
     def to_add(cls, train: Path | str) -> Asked:
-        """Data are to join; a path is that of this process, whoever opens it."""
+        """Make a request for data to join; a relative path is relative to this process's folder."""
         return cls(add=train if isinstance(train, str) and "://" in train else str(Path(train).absolute()))
 
 
 def present(founders: int, changes: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The ids of the shards that are part of the problem, ascending.
+    """Return the ids of the shards that are part of the problem, ascending.
 
     Args:
-        founders: How many there were at first.
-        changes: What has happened since.
+        founders: The number of founders.
+        changes: The changes since.
     """
     ids = set(range(founders))
     for change in changes:
@@ -59,15 +59,15 @@ def present(founders: int, changes: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 class Changes:
-    """Makes changes of a job, and keeps what has been asked for until it is saved.
+    """Makes changes of a job, and keeps requests until they are saved.
 
     Args:
         prepared: The job that the run began with, and what is known of its model and data.
         replaying: Whether the run repeats a log.
 
     Attributes:
-        job: The job as it is now.
-        waiting: What has been asked for and is not done yet.
+        job: The present job.
+        waiting: The requests that are not done yet.
     """
 
     def __init__(self, prepared: Prepared, *, replaying: bool = False) -> None:
@@ -80,7 +80,7 @@ class Changes:
         """Ask for a change, from any thread.
 
         Raises:
-            ConfigError: It cannot be made of the job as it will be after all that is waiting.
+            ConfigError: If the job cannot have it after all changes that wait.
         """
         with self._lock:
             job = self.job
@@ -89,27 +89,27 @@ class Changes:
             self.waiting.append(asked)
 
     def receive(self, asked: Iterable[Asked]) -> None:
-        """Take in what other processes have asked for; that has a name, and is taken in once."""
+        """Take in the requests of other processes, each once, as they have names."""
         with self._lock:
             self.waiting += [one for one in asked if one not in self.waiting]
 
     def settle(self, job: Job, done: Iterable[Asked]) -> None:
-        """Some of it is done, or refused, and the job is another one now."""
+        """Set the present job, and drop requests that are done or refused."""
         with self._lock:
             self.job = job
             for one in done:
                 self.waiting.remove(one)
 
     def made(self, job: Job, asked: Asked, round_: int) -> tuple[Job, dict[str, Any]]:
-        """The job that a change makes of another, and the change as it is written down.
+        """Return the job after a change, and the record of the change.
 
         Args:
             job: The job before.
-            asked: What is asked for.
+            asked: The request.
             round_: Rounds done.
 
         Raises:
-            ConfigError: It cannot be made; says why.
+            ConfigError: If the change cannot be made.
         """
         self._check_kind(job)
         if asked.remove is not None:
@@ -128,12 +128,12 @@ class Changes:
     def all_made(
         self, job: Job, waiting: Iterable[Asked], progress: Progress
     ) -> tuple[Job, list[dict[str, Any]], list[str]]:
-        """Make all that is waiting; return the job then, the changes as they are written down, and what was refused.
+        """Make all changes that wait; return the job after them, their records, and a sentence for each refusal.
 
         Args:
             job: The job before.
-            waiting: What is asked for; what is saved already, as the run ended before it was crossed off, is left out.
-            progress: How far the run is.
+            waiting: The requests; those that are saved already, as the run ended before it dropped them, are left out.
+            progress: The progress of the run.
         """
         known = {change.get("name") for change in progress.changes} - {None}
         changes: list[dict[str, Any]] = []
@@ -150,17 +150,17 @@ class Changes:
         return job, changes, refused
 
     def again(self, changes: Iterable[Mapping[str, Any]]) -> Job:
-        """The job that a run has after some changes.
+        """Return the job that a run has after some changes.
 
         Raises:
-            ConfigError: Data that have joined are not there any more, or are others now.
+            ConfigError: If data that have joined are missing now, or have changed.
         """
         job = self._prepared.job
         for change in changes:
             here = job.present if change["kind"] == REMOVED else [len(job.shards)]
             if change["shard"] not in here:
                 raise ConfigError(
-                    f"the record of {change['kind']} {change['shard']} cannot be: it is damaged, or another run's."
+                    f"the record of {change['kind']} {change['shard']} is damaged, or another run's: put a copy back."
                 )
             if change["kind"] == REMOVED:
                 job = job.without(int(change["shard"]))
@@ -175,12 +175,12 @@ class Changes:
         return job
 
     def _with(self, job: Job, source: Source, round_: int) -> Job:
-        """Its weight is to the first shards' as its rows are to theirs, or as that of one of them."""
+        """Add a shard, whose weight is its rows over those of all founders, or that of one founder."""
         rows = sum(len(job.shards[i]) for i in range(job.founders))
         alpha = 1 / job.founders if self._prepared.shard_weights == "uniform" else source.rows / rows
         return job.together_with(source, alpha, round_ + 1)
 
-    # What cannot be
+    # Refusals
 
     def _check_kind(self, job: Job) -> None:
         if self._replaying:
@@ -220,20 +220,20 @@ class Changes:
                     )
 
     def _opened(self, job: Job, train: str) -> Source:
-        """Data that are to join."""
+        """Open and check the data that are to join."""
         if isinstance(job.participation, tuple):
             raise ConfigError(
                 "participation lists the shards of each round and cannot name one that joins: use a share, such as 0.5."
             )
         if job.distortions:
             raise ConfigError(
-                "the partition distorts its shards, each in a way of its own, and has none for one that joins: leave "
+                "the partition distorts each shard in its own way, and has no distortion for one that joins: leave "
                 "the distortions out."
             )
         columns, label = self._prepared.columns
         if columns is None or label is None:
             raise ConfigError(
-                "data.train is no table, so there are no columns to look for in what is to join: train on Parquet, "
+                "data.train is not a table, so no columns are known for data that join: train on Parquet, "
                 "with data.input and data.label."
             )
         try:
@@ -244,7 +244,7 @@ class Changes:
             self._check_fits(job.train, source, train)
         except PisaError:
             raise
-        except Exception as error:  # whatever the libraries below raise
+        except Exception as error:  # the libraries below may raise anything
             raise ConfigError(f"{train} cannot be read ({error}): check its address and access rights.") from error
         return source
 
@@ -253,7 +253,7 @@ class Changes:
         found, ours = label_range(source), label_range(train)
         if found is None or ours is None:
             return
-        # Where the number of classes is not plain, what the loss makes of other labels is not known.
+        # Where the number of classes is unknown, so is what the loss would make of other labels.
         classes = self._prepared.classes
         least, most = (ours.least, ours.most) if classes is None else (0, classes - 1)
         if found.least < least or found.most > most:

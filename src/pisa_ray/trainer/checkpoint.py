@@ -1,4 +1,4 @@
-"""Complete checkpoints: safetensors by their owners, a JSON manifest last. A folder without one is no checkpoint."""
+"""Checkpoints: each process writes its safetensors, and the driver last a JSON manifest that makes it complete."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _NAME = re.compile(r"round-(\d{6,})-[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class Keep(Options):
-    """Which checkpoints stay: the newest, or the best by a metric and the newest, from which a run is resumed.
+    """Which checkpoints stay: the newest, or the best by a metric together with the newest, so that a run can resume.
 
     Attributes:
-        count: How many; None: all.
-        best_by: A metric's name in metrics.jsonl; None: the newest stay.
+        count: The number of checkpoints that stay; None: all.
+        best_by: The name of a metric in metrics.jsonl; None: the newest stay.
         order: Whether the best value is the largest, "max", or the smallest, "min".
     """
 
@@ -47,17 +47,17 @@ class Keep(Options):
     order: Literal["max", "min"] = "max"
 
     def score(self, metrics: Mapping[str, Any]) -> float:
-        """How good a checkpoint is; one without the metric is worse than any."""
+        """Return how good a checkpoint is; one without the metric is worse than any."""
         value = metrics.get(self.best_by) if self.best_by is not None else None
         if not isinstance(value, int | float) or not math.isfinite(value):
             return -math.inf
         return value if self.order == "max" else -value
 
     def chosen(self, scores: Sequence[float]) -> set[int]:
-        """Which of some checkpoints stay.
+        """Choose the checkpoints that stay.
 
         Args:
-            scores: Of each, from the oldest to the newest; not looked at where the newest stay.
+            scores: The score of each, from the oldest to the newest; not read if the newest stay.
 
         Returns:
             Their positions.
@@ -70,7 +70,7 @@ class Keep(Options):
         order = list(range(len(scores)))
         if self.count is None:
             return set(order)
-        if self.best_by is not None:  # of equals the newer
+        if self.best_by is not None:  # of equals the newer stays
             order.sort(key=lambda i: (scores[i], i))
         return {*order[-self.count :], *range(len(scores))[-1:]}
 
@@ -84,24 +84,24 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """Its folder, where that is on a local disk."""
+        """The folder, if it is on a local disk."""
         return Path(self.folder.path)
 
     @property
     def place(self) -> Path | str:
-        """Its folder: a path, or a URI."""
+        """The folder: a path, or a URI."""
         return self.path if self.folder.is_local else str(self.folder)
 
     @property
     def progress(self) -> Progress:
-        """How far the run was."""
+        """The progress of the run when it was made."""
         return Progress(**deepcopy(self.manifest["progress"]))
 
     def restore(self, fleet: Fleet) -> Progress:
-        """Load it into a fleet of any size.
+        """Load the checkpoint into a fleet of any size, and return its progress.
 
         Raises:
-            ConfigError: A file is damaged, or not what the job needs.
+            ConfigError: If a file is damaged, or not what the job needs.
         """
         for entry in _entries(self.manifest["files"]):
             self.folder.check(entry)
@@ -116,7 +116,7 @@ class Checkpoint:
         return vector
 
     def _check_finite(self) -> None:
-        """A w that is not finite was never saved by a run; what follows it may be bits of other things."""
+        """Refuse a w that is not finite, which no run saves; entries after w need not be numbers."""
         entry = self.manifest["files"]["consensus"]
         size = sum(math.prod(shape) for _, shape in self.manifest["identity"].get("parameters") or [])
         w = self.published()[:size]
@@ -127,7 +127,7 @@ class Checkpoint:
         """Refuse other data, another model or other settings than the checkpoint's, before anything is started.
 
         Raises:
-            ConfigError: Says which differs.
+            ConfigError: If one differs; it says which.
         """
         mine, theirs = _plain(identity), self.manifest["identity"]
         remedy = "resume with what the run was started with."
@@ -159,11 +159,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Draft:
-    """A checkpoint that is being written, in a folder of its own; what fails on the way leaves no checkpoint.
+    """A checkpoint that is being written, in its own folder; it is no checkpoint until it is finished.
 
     Attributes:
-        folder: Where the states go.
-        manifest: All but the files' entries.
+        folder: The folder of its files.
+        manifest: The manifest without the entries of the files.
         keep: Which checkpoints stay once it is complete.
     """
 
@@ -172,18 +172,18 @@ class Draft:
     keep: Keep
 
     def finish(self, files: Mapping[str, Any]) -> Checkpoint:
-        """Make it a checkpoint, once all files are written, and remove those that need not stay.
+        """Complete the checkpoint, once all files are written, and remove those that need not stay.
 
         Args:
-            files: What Fleet.save returned.
+            files: The entries that Fleet.save returned.
 
         Raises:
-            PisaError: It cannot be written, or a file is not to be seen from here.
+            PisaError: If it cannot be written, or the driver cannot see a file.
         """
         for entry in _entries(files):
             if self.folder.size(entry["file"]) != entry["bytes"]:
                 raise PisaError(
-                    f"{self.folder}/{entry['file']} was written by a worker, but is not to be seen by the driver: use "
+                    f"{self.folder}/{entry['file']} was written by a worker, but the driver cannot see it: use "
                     "a folder that all machines share, or an object store."
                 )
         raw = _render(_plain({**self.manifest, "files": files}))
@@ -208,13 +208,13 @@ def begin(
     metrics: Mapping[str, Any] | None = None,
     keep: Keep | None = None,
 ) -> Draft:
-    """Begin a checkpoint: make its folder and note how far the run is now, whatever goes on meanwhile.
+    """Begin a checkpoint: make its folder and note the present progress, as training goes on meanwhile.
 
     Args:
-        folder: Of all checkpoints of the run.
-        progress: How far the run is.
-        identity: What a run that goes on from it must have in common with this one.
-        environment: What can change the last bits of a gradient.
+        folder: The folder of all checkpoints of the run.
+        progress: The progress of the run.
+        identity: What a run that resumes from it must have in common with this one.
+        environment: Whatever can change the last bits of a gradient.
         metrics: The last row.
         keep: Which checkpoints stay; None: the two newest.
     """
@@ -238,17 +238,17 @@ def begin(
 
 
 def latest(folder: Folder | Path) -> Checkpoint | None:
-    """The newest complete checkpoint of a run, or None.
+    """Read the newest complete checkpoint of a run, if there is one.
 
     Raises:
-        ConfigError: It is damaged; an older one is not taken in its place without being asked for.
+        ConfigError: If it is damaged; an older one is never taken in its place unasked.
     """
     complete = _complete(Folder.of(folder))
     return _read(complete[-1]) if complete else None
 
 
 def best(folder: Folder | Path, metric: str, order: Literal["max", "min"] = "max") -> Checkpoint | None:
-    """The best complete checkpoint of those that stayed, the newer of equals; None where none has the metric."""
+    """Read the best complete checkpoint, the newer of equals, if one has the metric."""
     complete = _complete(Folder.of(folder))
     scores = _scores(complete, Keep(None, metric, order))
     score, position = max(((score, i) for i, score in enumerate(scores)), default=(-math.inf, 0))
@@ -256,30 +256,30 @@ def best(folder: Folder | Path, metric: str, order: Literal["max", "min"] = "max
 
 
 def any_complete(folder: Folder) -> bool:
-    """Whether there is a complete checkpoint; it may be damaged."""
+    """Return whether there is a complete checkpoint; it may be damaged."""
     return bool(_complete(folder))
 
 
 def clear_unfinished(folder: Folder, *, and_complete: bool = False) -> None:
-    """Remove what was never finished, or all checkpoints; to be called while nobody saves."""
+    """Remove unfinished checkpoints, or all; to be called while none is being written."""
     for name in folder.folders():
         if _NAME.fullmatch(name) and (and_complete or not (folder / name).has(MANIFEST)):
             (folder / name).delete()
 
 
 def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact: bool = True) -> list[str]:
-    """Compare what can change the last bits of a gradient.
+    """Compare environments, which can change the last bits of a gradient.
 
     Args:
-        saved: As it was when a checkpoint was made.
-        now: As it is.
+        saved: The environment in which a checkpoint was made.
+        now: The present environment.
         exact: Whether a difference is refused.
 
     Returns:
         A sentence per difference.
 
     Raises:
-        ConfigError: The first difference, where `exact`.
+        ConfigError: If they differ and `exact` is set.
     """
     found = differences(saved, now)
     told = [
@@ -287,8 +287,7 @@ def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact
     ]
     if exact and told:
         raise ConfigError(
-            f"{told[0]}, which may change its last bits: use the same as before, or set exact=False to go on all the "
-            "same."
+            f"{told[0]}, which may change its last bits: use the same as before, or set exact=False to go on anyway."
         )
     return [f"{text}: the result may differ in its last bits." for text in told]
 
@@ -298,13 +297,13 @@ def _entries(files: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _complete(folder: Folder) -> list[Folder]:
-    """The folders of complete checkpoints, oldest first."""
+    """Return the folders of complete checkpoints, oldest first."""
     found = [(int(match[1]), name) for name in folder.folders() if (match := _NAME.fullmatch(name))]
     return [folder / name for _, name in sorted(found) if (folder / name).has(MANIFEST)]
 
 
 def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:
-    """What their metrics say; those that cannot be read count as the worst."""
+    """Return the scores of checkpoints; one that cannot be read counts as the worst."""
     scores = []
     for folder in folders:
         try:
@@ -315,7 +314,7 @@ def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:
 
 
 def _prune(folder: Folder, newest: str, keep: Keep) -> None:
-    """Remove what need not stay: checkpoints beyond `keep`, older attempts at this round, and unfinished ones."""
+    """Remove checkpoints beyond `keep`, older attempts at this round, and unfinished checkpoints."""
     round_ = _round(newest)
     names = [name for name in folder.folders() if _NAME.fullmatch(name) and _round(name) <= round_ and name != newest]
     complete = [name for name in names if (folder / name).has(MANIFEST)]
@@ -325,7 +324,7 @@ def _prune(folder: Folder, newest: str, keep: Keep) -> None:
     kept = {candidates[i].name for i in stays}
     for name in names:
         if name not in kept:
-            if name in complete:  # first, so that it is no checkpoint any more when its files begin to go
+            if name in complete:  # the manifest goes first, so that what is left does not count as a checkpoint
                 (folder / name).remove(MANIFEST)
             (folder / name).delete()
 
@@ -335,14 +334,14 @@ def _round(name: str) -> int:
 
 
 def _read(folder: Folder) -> Checkpoint:
-    """A checkpoint's manifest, if it is whole and as it was written."""
+    """Read and check the manifest of a checkpoint."""
     raw = folder.read(MANIFEST)
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is not JSON; {_OLDER}") from error
     if not isinstance(manifest, dict) or not is_count(manifest.get("format")):
-        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest; {_OLDER}")
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is not a manifest; {_OLDER}")
     if manifest.get("format") != FORMAT:
         raise ConfigError(
             f"{folder} has format {manifest.get('format')!r}, but this version reads format {FORMAT}: use the version "
@@ -351,19 +350,19 @@ def _read(folder: Folder) -> Checkpoint:
     if _render(manifest) != raw:
         raise ConfigError(f"{folder}/{MANIFEST} has been altered: {_OLDER}")
     if (wrong := fault(raw)) is not None:
-        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is no manifest ({wrong}); {_OLDER}")
+        raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is not a manifest ({wrong}); {_OLDER}")
     if manifest["progress"]["round"] != _round(folder.name):
         raise ConfigError(f"{folder}/{MANIFEST} is damaged: it is of another round than its folder; {_OLDER}")
     return Checkpoint(folder, manifest)
 
 
 def _render(manifest: Mapping[str, Any]) -> bytes:
-    """The one way in which a manifest is written, with a hash of the rest of it."""
+    """Return the bytes of a manifest, with a hash of the rest of it; no other bytes are accepted."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**body, "sha256": digest}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back; a copy."""
+    """Return a copy as JSON reads it back."""
     return json.loads(json.dumps(value, default=str))

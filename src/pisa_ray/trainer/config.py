@@ -1,7 +1,7 @@
-"""The options of a run: what PisaTrainer takes as arguments, and what a configuration file says by key.
+"""The options of a run: the arguments of PisaTrainer, which a configuration file gives by key.
 
-Each field is declared once: its type and range are its annotation, what it means is a sentence in its group's
-docstring. Checks, keys, config.yaml, tables of the documentation and what a resume may change are derived from that.
+Each field is declared once: its type and range are in its annotation, its meaning is in its group's docstring. Checks,
+keys, config.yaml, tables of the documentation and what a resume may change are derived from that.
 """
 
 from __future__ import annotations
@@ -144,12 +144,12 @@ class Config(Saving, Workers, Schedule, Membership, Batching, Problem):
 
     @classmethod
     def prefix(cls) -> str:
-        """See Options."""
+        """Override `Options.prefix`: messages name the field alone."""
         return ""
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: `algorithm` may be auto, or groups without a kind."""
+        """Override `Options.spelled`: `algorithm` may be auto, or groups without a kind."""
         algorithm = values.get("algorithm")
         if isinstance(algorithm, dict) and "groups" in algorithm:
             if (kind := algorithm.get("kind", "grouped")) != "grouped":
@@ -160,7 +160,7 @@ class Config(Saving, Workers, Schedule, Membership, Batching, Problem):
         return values | {"algorithm": None} if algorithm in ("auto", {"kind": "auto"}) else values
 
     def by_key(self) -> dict[str, Any]:
-        """See Options."""
+        """Override `Options.by_key`: add the model and an automatic algorithm."""
         found = super().by_key() | {"model": written(ModelSection.of(self.model))}
         return found if self.algorithm is not None else found | {"algorithm": {"kind": "auto"}}
 
@@ -169,15 +169,15 @@ class Config(Saving, Workers, Schedule, Membership, Batching, Problem):
         return {one.name: getattr(self, one.name) for one in fields(Config)}
 
     def changed(self, **changes: Any) -> Config:
-        """Return the options with other values of some."""
+        """Return a copy of the options with other values for some."""
         return Config(**{**self.arguments(), **changes})
 
     @property
     def scaling(self) -> Scaling:
-        """How wide the run is."""
+        """The number of workers and their resources."""
         return cast("Scaling", self.scaling_config)
 
     @property
     def run(self) -> Run:
-        """Where the run is, and what is kept of it."""
+        """The run directory, and what is kept in it."""
         return cast("Run", self.run_config)

@@ -1,4 +1,4 @@
-"""What a run is trained and tested on, as the user says it, and opened."""
+"""The data of a run: the user's description of them, and the opened sources."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pisa_ray.options import Options
 if TYPE_CHECKING:
     from pisa_ray.data import Preprocess, Source
 
-#: The fields that say where rows are.
+#: The fields that name data.
 SPLITS = ("train", "test", "validation")
 
-#: Whatever data can be opened from.
+#: Anything that data can be opened from.
 DataSource = Annotated[Any, checks.as_it_is, checks.Rule("a path, a URI or a list of them", checks.as_it_is.take)]
 
 _COLUMNS = checks.sequence(checks.text, "a list of columns")
@@ -37,8 +37,8 @@ _DTYPE = checks.Rule(
 
 
 def _channels(of: checks.Rule) -> checks.Rule:
-    """One number a channel, or one for all: a tuple of them."""
-    return of.then(lambda value: (value,)) | checks.sequence(of, "a list of numbers, one a channel")
+    """Return a rule for a tuple of numbers, one per channel, or for one number."""
+    return of.then(lambda value: (value,)) | checks.sequence(of, "a list of numbers, one per channel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Data(Options):
     text: ClassVar[str] = "data such as Data(train='rows.parquet', input='x', label='y')"
     beside: ClassVar[Mapping[str, Any]] = {"dataset": Literal["digits"] | None}
 
-    train: Annotated[DataSource, FREE]  # what they are is known by their content, wherever they lie
+    train: Annotated[DataSource, FREE]  # data are known by their content, wherever they lie
     test: Annotated[DataSource, FREE] = None
     input: Annotated[str | tuple[str, ...], checks.text | _COLUMNS] | None = None
     label: str | None = None
@@ -87,7 +87,7 @@ class Data(Options):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: `dataset: digits` in place of train and test."""
+        """Override `Options.spelled`: `dataset: digits` stands for train and test."""
         dataset = values.pop("dataset", None)
         if (dataset is None) == (values.get("train") is None):
             raise ConfigError(f"{path} needs either train (a Parquet file or folder) or dataset: digits, and not both.")
@@ -100,7 +100,7 @@ class Data(Options):
         return values | {"train": "digits", "test": "digits:test"}
 
     def by_key(self) -> dict[str, Any]:
-        """See Options: paths are absolute, so that they are found from anywhere."""
+        """Override `Options.by_key`: paths are absolute, so that they are found from anywhere."""
         digits = isinstance(self.train, str) and self.train == "digits"
         found = {"dataset": "digits" if digits else None, **super().by_key()}
         for name in SPLITS:
@@ -108,12 +108,12 @@ class Data(Options):
         return found
 
     def open(self, *, keep: bool = False, pinned: bool = False) -> Opened:
-        """Open the sources; data that cannot be used are refused here.
+        """Open the sources, and refuse data that cannot be used.
 
         Args:
             keep: Decode each source once and keep it in memory, for several runs of one process.
-            pinned: Whether shards are pinned: then this process looks at no inputs, and what is wrong with one shows
-                where it is read.
+            pinned: Whether shards are pinned. Then this process looks at no inputs, and a bad one is found where it is
+                read.
         """
         from pisa_ray.data import DTYPES, check_alike, default_preprocess, kept, open_source
 
@@ -145,11 +145,11 @@ class Data(Options):
 
 
 def absolute(place: Any, base: Path) -> Any:
-    """Return where data are, with local paths relative to a folder made absolute.
+    """Return the place of data, with local paths made absolute.
 
     Args:
-        place: A path, a URI or a name, or a list of such; whatever else it is is returned as it is.
-        base: The folder.
+        place: A path, a URI or a name, or a list of such; anything else is returned unchanged.
+        base: The folder that paths are relative to.
     """
     if isinstance(place, list | tuple):
         return [absolute(one, base) for one in place]
@@ -157,7 +157,7 @@ def absolute(place: Any, base: Path) -> Any:
 
 
 def is_local(place: Any) -> bool:
-    """Whether it is a path on this machine."""
+    """Return whether data are in a path on this machine."""
     return isinstance(place, str | Path) and "://" not in str(place) and place not in ("digits", "digits:test")
 
 
@@ -170,7 +170,7 @@ def _recorded(place: Any) -> Any:
 
 @dataclass(frozen=True)
 class Opened:
-    """Data that have been looked at."""
+    """Data that have been opened and checked."""
 
     train: Source
     test: Source | None
@@ -181,10 +181,10 @@ class Opened:
     label: str | None = None
 
     def outputs(self) -> int:
-        """Outputs a model for these data needs: the classes of the training data, or 1 for regression.
+        """Return the number of outputs that a model needs: the classes of the training data, or 1 for regression.
 
         Raises:
-            ConfigError: Their labels do not say.
+            ConfigError: If the labels do not determine it.
         """
         from pisa_ray.trainer.labels import classes_of
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar on a terminal, one line per evaluation elsewhere, nothing if unwanted."""
+"""Shows the progress of a run: a bar on a terminal, one line per evaluation elsewhere, nothing if unwanted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Bar:
     """A progress bar on standard error, if that is a terminal.
 
     Args:
-        total: How much there is to do.
-        done: How much was done before.
-        unit: What is counted.
-        quiet: Show nothing.
+        total: The number of units at the end.
+        done: The number that was done before.
+        unit: The name of the unit.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, total: int, done: int, unit: str, *, quiet: bool) -> None:
@@ -34,7 +34,7 @@ class Bar:
         )
 
     def say(self, text: str) -> None:
-        """One line, above the bar where there is one."""
+        """Write a line, above the bar if there is one."""
         if self._quiet:
             return
         if self._bar.disable:
@@ -49,20 +49,20 @@ class Bar:
             self._bar.close()
 
     def _advance(self, text: str) -> None:
-        """One more is done; the text stands behind the bar."""
-        with suppress(*LOST):  # a terminal may be gone
+        """Count one more unit, and show a text behind the bar."""
+        with suppress(*LOST):  # the terminal may be gone
             self._bar.set_postfix_str(escaped(text), refresh=False)
             self._bar.update()
 
 
 class Display(Bar):
-    """Shows how far a run is.
+    """Shows the progress of a run.
 
     Args:
-        rounds: The run's length.
-        start: Rounds done before (a resumed run).
-        quiet: Show nothing.
-        penalty: Whether the method has a penalty sigma; else 1/sigma is shown, its learning rate.
+        rounds: The length of the run.
+        start: The rounds that were done before, if the run is resumed.
+        quiet: Whether to show nothing.
+        penalty: Whether the method has a penalty sigma; if not, 1/sigma is its learning rate and is shown.
     """
 
     def __init__(self, rounds: int, start: int = 0, *, quiet: bool = False, penalty: bool = True) -> None:
@@ -71,13 +71,13 @@ class Display(Bar):
         self._last: dict[str, str] = {}
 
     def round(self, sigma: float, loss: float) -> None:
-        """A round is done."""
+        """Show that a round is done."""
         name, _, value = self._strength(sigma).partition(" ")
         self._last |= {"loss": f"{loss:.3f}", name: value}
         self._advance(" ".join(f"{name} {value}" for name, value in self._last.items()))
 
     def row(self, row: Mapping[str, Any], rate: float) -> None:
-        """A round has been evaluated; `rate` is in rounds per second."""
+        """Show the row of an evaluated round; `rate` is in rounds per second."""
         names = {"test_accuracy": "acc", "test_loss": "test", "primal_residual": "prim", "consensus_residual": "cons"}
         self._last |= {short: f"{row[name]:.3g}" for name, short in names.items() if row.get(name) is not None}
         if not self._quiet and self._bar.disable:

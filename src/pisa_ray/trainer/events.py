@@ -1,4 +1,4 @@
-"""What happens to a run's processes and files: written to events.jsonl, and told to the user where it matters."""
+"""Events of a run's processes and files, which are written to events.jsonl and shown to the user if they matter."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pisa_ray.trainer.terminal import say
 
 
 class Events:
-    """Takes note of events; see pisa_ray.actors.crew.Tell.
+    """Records events; see pisa_ray.actors.crew.Tell.
 
     Args:
-        directory: The run's.
-        quiet: Tell the user nothing.
+        directory: The run directory.
+        quiet: Whether to show nothing.
 
     Attributes:
         round: Rounds done, recorded with each event.
-        display: Who shows progress, once there is any.
-        inexact: Whether some of the run is computed in another numeric environment.
+        display: Shows progress, once there is any.
+        inexact: Whether a part of the run is computed in another numeric environment.
     """
 
     def __init__(self, directory: RunDirectory, *, quiet: bool = False) -> None:
@@ -31,17 +31,17 @@ class Events:
 
     @property
     def accepted(self) -> bool:
-        """Whether they are written down."""
+        """Whether events are written, as the run has begun."""
         return self._held is None
 
     def accept(self, round_: int) -> None:
-        """Write down what has happened so far: only now is it sure that the run goes on here, after a round."""
+        """Write the events so far: only now is it certain that the run goes on here, after the given round."""
         self.round, held, self._held = round_, self._held or [], None
         for kind, fields in held:
             self._directory.records.add_event(kind, round_, **fields)
 
     def __call__(self, kind: str, **fields: Any) -> None:
-        """Record an event, and say what it means if the user would want to know."""
+        """Record an event, and show its sentence if it has one."""
         self.inexact = self.inexact or kind == "inexact"
         if kind == "shards_away" and self._directory.records.has_arrivals():
             self._directory.records.end_arrivals(self.round)
@@ -54,14 +54,14 @@ class Events:
             self.say(f"after round {self.round}: {text}" if self.round else text)
 
     def say(self, text: str) -> None:
-        """One line to the user."""
+        """Show a line to the user."""
         if self.display is not None:
             self.display.say(text)
         elif not self._quiet:
             say(text)
 
 
-#: What an event means to the user, for those that the user would want to know.
+#: A sentence for each event that matters to the user.
 _SENTENCES = {
     "worker_died": "worker {worker} with {shards} is {message}",
     "start_failed": "worker {worker} died while starting ({message})",
@@ -82,7 +82,7 @@ _SENTENCES = {
     "checkpoint_failed": "{message}",
     "shard_removed": "shard {shard} with {rows} rows has left: the problem is another one now",
     "shard_added": "shard {shard} with {rows} rows of {train} has joined: the problem is another one now",
-    "shards_away": "{shards} cannot report, as no worker is at their place; kept as after round {state}",
+    "shards_away": "{shards} cannot report, as no worker is at their site; their states are those of round {state}",
     "shards_back": "{shards} can report again",
     "shards_refused": "{message}",
     "request_refused": "{message}",

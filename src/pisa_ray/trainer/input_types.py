@@ -1,4 +1,4 @@
-"""Whether a model that refuses its inputs refuses their type, and takes another one."""
+"""Finds out whether a model fails on its inputs because of their type."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pisa_ray.errors import ConfigError, PisaError
 
 @contextmanager
 def type_named(model: nn.Module, preprocess: Preprocess, stored: torch.Tensor) -> Iterator[None]:
-    """Say what sets the type of the inputs where the model fails on them but not on the same ones of another type.
+    """Name the option that sets the inputs' type if the model fails on them, but not on inputs of another type.
 
     Args:
         model: The model, which is called in this context.
-        preprocess: What makes the model's inputs.
-        stored: Some inputs as stored, [b, ...].
+        preprocess: Makes the model's inputs.
+        stored: Some inputs as they are stored, [b, ...].
 
     Raises:
-        ConfigError: That is so; what else the model raises passes.
+        ConfigError: If that is so; other errors of the model pass through.
     """
     try:
         yield
@@ -38,18 +38,18 @@ def type_named(model: nn.Module, preprocess: Preprocess, stored: torch.Tensor) -
                     remedy = f"return {name} from data.transform"
                 raise ConfigError(
                     f"model cannot be applied to inputs of type {str(x.dtype).removeprefix('torch.')} "
-                    f"({type(error).__name__}: {error}), but to {name} it can: {remedy}."
+                    f"({type(error).__name__}: {error}), but it can be applied to {name}: {remedy}."
                 ) from error
         raise
 
 
 def _takes(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether it can be applied to inputs that are converted, unless they lose by it."""
+    """Return whether the model can be applied to converted inputs, and the conversion loses nothing."""
     if x.is_complex() or (not dtype.is_floating_point and not (x == x.to(dtype)).all()):
         return False
     try:
         with torch.no_grad():
             model.eval()(x.to(dtype))
-    except Exception:  # it cannot; why does not matter
+    except Exception:  # the reason does not matter
         return False
     return True

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: the first one after the round under way, the second at once."""
+"""Signals that stop a run: the first one after the present round, the second one at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-#: Ctrl-C and the request to end; and what closed terminals and schedulers send, which others may have a use for.
+#: Signals that are always caught, and those of closed terminals and schedulers, which others may use.
 _OURS, _SHARED = (signal.SIGINT, signal.SIGTERM), (signal.SIGHUP, signal.SIGUSR1)
 
-#: Seconds within which a signal that comes twice is one: `timeout`, for one, sends it to a process and to its group.
+#: A signal that is repeated within so many seconds counts once: `timeout` sends it to a process and to its group.
 TWICE = 0.5
 
 
 class StopRequests:
-    """Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1 while a run is going; calling it tells whether one came.
+    """Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1 during a run; a call returns whether one came.
 
-    SIGHUP and SIGUSR1 are left alone where they are ignored (`nohup`) or handled already. Outside the main thread
-    signals cannot be caught, and none will be seen.
+    SIGHUP and SIGUSR1 are left alone if they are ignored (`nohup`) or handled already. Outside the main thread no
+    signal can be caught.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StopRequests:
         self._old: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether the user asked to stop."""
+        """Return whether the user asked to stop."""
         return self._asked.is_set()
 
     def __enter__(self) -> Self:
@@ -53,5 +53,5 @@ class StopRequests:
 
 
 def _is_free(handler: Any) -> bool:
-    """Whether nobody handles a signal, or we do."""
+    """Return whether a signal has its default handler, or that of this module."""
     return handler == signal.SIG_DFL or getattr(handler, "__func__", None) is StopRequests._handle

@@ -1,4 +1,4 @@
-"""Whether the labels of all splits are classes that the model can tell apart."""
+"""Checks that the labels of all splits are classes that the model can tell apart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pisa_ray.data import Source, Where
 from pisa_ray.engine.job import Job
 from pisa_ray.errors import ConfigError
 
-#: So many classes a model is made for at most, where the labels say how many there are.
+#: The most classes for which a model is made when the labels determine their number.
 MOST_CLASSES = 100_000
 
 #: The label that torch leaves out of a mean of cross-entropies.
@@ -25,14 +25,14 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class LabelRange:
-    """The labels of a source, but for `IGNORED`.
+    """The range of the labels of a source, without `IGNORED`.
 
     Attributes:
-        least: The least, 0 where there are none.
-        most: The largest.
-        least_row: A row that has it.
-        most_row: A row that has it.
-        ignored_row: The first row that is `IGNORED` altogether, if there is one.
+        least: The smallest label, 0 if there are none.
+        most: The largest label, 0 if there are none.
+        least_row: A row with the smallest label.
+        most_row: A row with the largest label.
+        ignored_row: The first row whose labels are all `IGNORED`, if there is one.
     """
 
     least: int = 0
@@ -43,7 +43,7 @@ class LabelRange:
 
 
 def label_range(source: Source, ignored: int = IGNORED) -> LabelRange | None:
-    """Looks at all labels, piece by piece; None where they are real numbers, or known with the inputs only."""
+    """Return the range of all labels; None if they are real numbers, or cannot be read without the inputs."""
     if source.target_dtype.is_floating_point:
         return None
     found: list[LabelRange] = []
@@ -68,15 +68,15 @@ def _joined(found: list[LabelRange]) -> LabelRange:
 
 
 def classes_of(train: Source) -> int:
-    """How many classes a model for some data needs, 1 for regression.
+    """Return the number of classes that a model for some data needs, 1 for regression.
 
     Raises:
-        ConfigError: If the labels do not say so, are not numbered from 0, or make more classes than there are rows, or
-            than `MOST_CLASSES`.
+        ConfigError: If the labels do not determine it, are not numbered from 0, or make more classes than there are
+            rows, or than `MOST_CLASSES`.
     """
     if train.target_dtype.is_floating_point:
         return 1
-    train.labels()  # says what to do where a row has no label of its own, or none that is known
+    train.labels()  # refuses rows that have no label, or an unknown one
     found = label_range(train)
     if found is None:
         return 1
@@ -97,14 +97,14 @@ def classes_of(train: Source) -> int:
 
 
 def check_classes(job: Job, output: Any) -> None:
-    """Looks at the labels of all splits, where the loss is a cross-entropy.
+    """Check the labels of all splits, if the loss is a cross-entropy.
 
     Args:
-        job: Loss and data.
-        output: What the model has returned for some rows, [rows, classes, ...].
+        job: The loss and the data.
+        output: The output of the model for some rows, [rows, classes, ...].
 
     Raises:
-        ConfigError: If a label is none of the model's classes; names row and column.
+        ConfigError: If a label is not one of the model's classes; it names row and column.
     """
     loss, ignored = _cross_entropy(job.objective.loss)
     if loss is None or job.train.target_dtype.is_floating_point or not isinstance(output, torch.Tensor):
@@ -118,7 +118,7 @@ def check_classes(job: Job, output: Any) -> None:
             "and give a loss for them."
         )
     if output.dim() < 2 or tuple(output.shape[2:]) != places:
-        return  # the loss itself will say more
+        return  # the loss itself will raise
     classes = output.shape[1]
     if classes == 1:
         raise ConfigError(
@@ -156,7 +156,7 @@ def _label(source: Source, name: str, row: int) -> str:
 
 
 def _cross_entropy(loss: Callable[..., Any]) -> tuple[Callable[..., Any] | None, int]:
-    """The loss, if it is one of torch's cross-entropies, and the label that it leaves out."""
+    """Return the loss, if it is one of torch's cross-entropies, and the label that it leaves out."""
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
         return loss, loss.ignore_index
     inner = loss.func if isinstance(loss, partial) else loss

@@ -1,4 +1,4 @@
-"""The round loop: the driver's half of the algorithm."""
+"""The round loop, which the driver runs."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.saving import CheckpointWriter
 from pisa_ray.trainer.watch import Watch
 
-#: How often the last checkpoint is written if its writers die.
+#: How often the last checkpoint is tried if workers die while they write it.
 LAST_TRIES = 3
 
 
 @dataclass
 class Loop:
-    """Runs rounds on a fleet until the end or a reason to stop; writes rows, events and checkpoints.
+    """Runs rounds on a fleet until the end or a reason to stop, and writes rows, events and checkpoints.
 
     Attributes:
-        job: What is trained, as it is now: shards may join and leave.
-        fleet: Who computes.
-        config: The run's options.
-        sigma: How the penalty grows.
-        directory: Where it is written.
-        identity: What a checkpoint must fit to be resumed: a hash of the data and the parameters' shapes.
-        display: Who is told.
-        events: Takes note of what happens.
-        stop_requested: Whether the user asked to stop.
-        resize_requested: The number of workers the user asked for since it was last called, or None.
+        job: The present job, which changes when shards join and leave.
+        fleet: The fleet.
+        config: The options of the run.
+        sigma: The sigma schedule.
+        directory: The run directory.
+        identity: What a checkpoint must have in common with the run: a hash of the data, the parameters' shapes.
+        display: Shows progress.
+        events: Records events.
+        stop_requested: Returns whether the user asked to stop.
+        resize_requested: Returns the number of workers the user asked for since the last call, or None.
         changes: Shards that the user wants to join or leave.
-        progress: How far it is; start with a checkpoint's to resume.
+        progress: The progress of the run; it starts with a checkpoint's if the run is resumed.
         watch: Warns of a w that freezes, or None.
         may_explode: Whether a loss far above the first round's ends the run with ExplodedError.
-        may_turn: Whether sigma is raised where the loss has turned.
+        may_turn: Whether sigma is raised when the loss has turned.
     """
 
     job: Job
@@ -72,8 +72,8 @@ class Loop:
     def __post_init__(self) -> None:
         self._since, self._before, self._start = time.perf_counter(), self.progress.seconds, self.progress.round
         self._last = self.config.rounds  # the round to run to
-        self._due: dict[str, Any] | None = None  # the row whose evaluation has not been asked for yet
-        self._latest: dict[str, Any] | None = None  # the last round's row
+        self._due: dict[str, Any] | None = None  # a row that is still to be evaluated
+        self._latest: dict[str, Any] | None = None  # the row of the last round
         self._writer = CheckpointWriter(
             self.fleet, self.directory, self.identity, self.config.run.kept, self.events, self.progress
         )
@@ -85,7 +85,7 @@ class Loop:
             "finished", "stopped" or "interrupted".
 
         Raises:
-            NonFiniteError: A loss, message or w is not finite, or the loss has exploded; that is not saved.
+            NonFiniteError: If a loss, message or w is not finite, or the loss has exploded; that round is not saved.
         """
         try:
             status = self.advance()
@@ -95,18 +95,18 @@ class Loop:
                 self._save(LAST_TRIES)
         except PisaError:
             with suppress(PisaError, OSError):
-                self._writer.finish()  # what was good stays good
+                self._writer.finish()  # a good checkpoint that is under way is not lost
             raise
         self._writer.finish(LAST_TRIES)
         return status
 
     def advance(self, until: int | None = None) -> str:
-        """Run to a round, or to the end, without the checkpoint that `run` writes there; return what it does."""
+        """Run to a round, or to the end, but write no last checkpoint; return the status as `run` does."""
         self._last = self.config.rounds if until is None else until
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
             if status is None and self._is_rung() and not self._choose_k0():
-                continue  # it is as if there had been no trial
+                continue  # the trials were interrupted and have changed nothing
             schedule, progress = self.sigma, self.progress
             round_ = progress.round + 1
             sigma = schedule.grow(progress.sigma, round_, progress.memory)
@@ -123,7 +123,7 @@ class Loop:
             settle = settle or bool(self.changes.waiting)
             diagnose = self._is_evaluated(round_) or self._is_measured(round_)
             self.fleet.begin(RoundSpec(round_, sigma, diagnose), settle)
-            self._evaluate()  # the round before, at the w that this round begins with, while it goes on
+            self._evaluate()  # the row of the last round, at the w that this round begins with, while this one goes on
             self._finish_round(round_, sigma)
         if self._latest is not None and self._due is None and self.last_row.get("round") != self.progress.round:
             self._due = self._latest  # the last round is always evaluated
@@ -134,15 +134,15 @@ class Loop:
         return self.sigma.chooses(self.progress.round, self.progress.memory)
 
     def _choose_k0(self) -> bool:
-        from pisa_ray.trainer.online import choose_k0  # noqa: PLC0415 - Tune takes its time
+        from pisa_ray.trainer.online import choose_k0  # noqa: PLC0415  (Tune takes long to import)
 
-        self._evaluate()  # the round before
+        self._evaluate()  # the row of the last round
         schedule = cast("OnlineK0", self.sigma)
         return choose_k0(self.fleet, self.job, schedule, self.progress, self.events, self.stop_requested)
 
     def _change(self) -> None:
-        """Let shards join and leave, as the user has asked, and save that at once."""
-        self._evaluate()  # the round before, on the shards that there were
+        """Let shards join and leave, as the user has asked, and save a checkpoint at once."""
+        self._evaluate()  # the row of the last round, on the shards of that round
         waiting = list(self.changes.waiting)
         job, made, refused = self.changes.all_made(self.job, waiting, self.progress)
         for message in refused:
@@ -165,7 +165,7 @@ class Loop:
         return round_ % self.config.evaluate_every == 0 or round_ == self._last
 
     def _is_measured(self, round_: int) -> bool:
-        """Whether the sigma schedule needs a round's residuals."""
+        """Return whether the sigma schedule needs a round's residuals."""
         schedule = self.sigma
         return schedule.measures and schedule.looks(round_)
 
@@ -176,7 +176,7 @@ class Loop:
     def _stop_reason(self) -> str | None:
         config, progress = self.config, self.progress
         if config.stop_test_accuracy is not None:
-            self._evaluate()  # the decision must not depend on what is still under way
+            self._evaluate()  # the decision must not depend on when evaluations end
             if self.last_row.get("test_accuracy", 0.0) >= config.stop_test_accuracy:
                 return "stopped"
         if progress.round >= self._last:
@@ -224,7 +224,7 @@ class Loop:
             return
         row, self._due, fleet, job = self._due, None, self.fleet, self.job
         pending: dict[str, Pending] = {}
-        partial = False  # whether the held-out rows of some shards could not be reached
+        partial = False  # whether the held-out rows of some shards are missing
         if job.test is not None:
             pending["test"] = fleet.evaluate("test")
         if job.validation is not None:
@@ -234,11 +234,11 @@ class Loop:
         for split, sums in pending.items():
             found = sums().values()
             row |= {f"{split}_{name}": value for name, value in means(found).items()}
-            if split == "validation" and job.validation is None:  # one sum a shard
+            if split == "validation" and job.validation is None:  # one sum per shard
                 partial = len(found) < len(job.present)
                 row |= {f"{split}_worst_shard_{name}": value for name, value in worst(found).items()}
         best = self.progress.best
-        for name, value in row.items():  # an interruption's row is not part of the trajectory
+        for name, value in row.items():  # the extra row of an interrupted run sets no best value
             scheduled = self._is_evaluated(row["round"])
             measured = ("test_",) if partial else ("test_", "validation_")
             if scheduled and name.startswith(measured) and math.isfinite(value):
@@ -252,6 +252,6 @@ class Loop:
         self.display.row(row, (self.progress.round - self._start) / seconds if seconds else 0.0)
 
     def _save(self, tries: int = 0) -> None:
-        """Begin to write a checkpoint of this round."""
-        self._evaluate()  # so that metrics and best values belong to the round that is saved
+        """Begin to write a checkpoint of the last round."""
+        self._evaluate()  # so that metrics and best values are those of the round that is saved
         self._writer.save(self.last_row, tries)

@@ -1,4 +1,4 @@
-"""What a checkpoint's manifest must be: every field with its type and range; what is not so is refused."""
+"""The manifest of a checkpoint: the type and the range of every field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Removed(BaseModel):
-    """A shard has left."""
+    """The record of a shard that has left."""
 
     model_config = ConfigDict(strict=True)
 
@@ -29,7 +29,7 @@ class Removed(BaseModel):
 
 
 class Added(BaseModel):
-    """Data have joined as a shard."""
+    """The record of data that have joined as a shard."""
 
     model_config = ConfigDict(strict=True)
 
@@ -47,22 +47,22 @@ _CHANGE: TypeAdapter[Removed | Added] = TypeAdapter(Annotated[Removed | Added, F
 
 @dataclass
 class Progress:
-    """How far a run is: what the driver must know to go on, saved in each checkpoint.
+    """The progress of a run: what the driver needs to resume it, saved in each checkpoint.
 
     Attributes:
         round: Rounds done.
         sigma: Penalty after the last round, from which the next one's grows (sigma^0 before the first).
-        memory: What the sigma schedule remembers.
+        memory: The memory of the sigma schedule.
         start: Numbers of the method that the automatic start has set.
         first_loss: The mean training loss of round 1.
-        losses: What is remembered of later ones; see pisa_ray.trainer.misled.
+        losses: Statistics of later losses; see pisa_ray.trainer.misled.
         sample_gradients: Sample gradients computed so far, over all shards.
         bytes_sent: Bytes of messages that workers sent to the consensus so far.
         seconds: Wall time of training so far.
-        gradient_seconds: Time spent in gradients so far, summed over workers.
+        gradient_seconds: Time spent on gradients so far, summed over workers.
         best: Best value so far of every metric.
-        exact: Whether all of it was computed in one numeric environment.
-        changes: Shards that have joined or left the problem, in this order; see pisa_ray.trainer.changes.
+        exact: Whether the whole run was computed in one numeric environment.
+        changes: Records of shards that have joined or left, in order; see pisa_ray.trainer.changes.
     """
 
     __pydantic_config__ = _STRICT
@@ -83,7 +83,7 @@ class Progress:
 
 
 class Entry(BaseModel):
-    """A file."""
+    """A file of the checkpoint."""
 
     model_config = _STRICT
 
@@ -118,7 +118,7 @@ class Files(BaseModel):
 
 
 class Identity(BaseModel):
-    """What a run that goes on must have in common with the one that was saved; what is missing differs."""
+    """What a run must have in common with the saved one to resume it; a missing value counts as different."""
 
     model_config = ConfigDict(strict=True)
 
@@ -154,7 +154,7 @@ class Manifest(BaseModel):
 
 
 def is_change(value: object) -> bool:
-    """Whether it tells of a shard that joined or left."""
+    """Return whether a value is the record of a shard that joined or left."""
     try:
         _CHANGE.validate_python(value)
     except ValidationError:
@@ -163,7 +163,7 @@ def is_change(value: object) -> bool:
 
 
 def fault(raw: bytes) -> str | None:
-    """What is wrong with a manifest, in a few words: where and what; None: nothing."""
+    """Return the first fault of a manifest in a few words, or None if it has none."""
     try:
         Manifest.model_validate_json(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Signs in a run's losses that the automatic start was misled: an explosion, and a loss that has turned."""
+"""Signs in the losses of a run that the automatic start set a wrong sigma: an explosion, and a loss that has turned."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import math
 
 from pisa_ray.trainer.manifest import Progress
 
-#: A rise of the loss by so many times the first round's size, or so much where that is less than 1, is an explosion.
+#: A loss has exploded if it has risen by so many times the first round's, or by so much if that is less than 1.
 EXPLODED = 9.0
 
-#: Losses are compared by their means over so many rounds, or this share of the run where that is more.
+#: Losses are compared by their means over a window of so many rounds, or this share of the run if that is more.
 WINDOW, SHARE = 10, 0.05
 
-#: A mean has turned if it is above the lowest by more than this share of it, and by so many standard errors.
+#: A loss has turned if its mean is above the lowest by more than this share of it and by so many standard errors.
 RISE, ERRORS = 0.1, 4.0
 
-#: By what sigma is multiplied then, and how often: a loss that rises at any sigma is not a matter of sigma.
+#: Sigma is multiplied by this factor then, at most so often: a loss that keeps rising has another cause.
 FACTOR, MOST = 2.0, 4
 
 
 def has_exploded(progress: Progress, loss: float) -> bool:
-    """Whether the loss is far above the first round's.
+    """Return whether the loss is far above that of the first round.
 
     Args:
-        progress: Before the round.
-        loss: Its mean training loss.
+        progress: The progress before the round.
+        loss: The mean training loss of the round.
     """
     first = progress.first_loss
     return progress.round > 0 and loss - first > EXPLODED * max(abs(first), 1.0)
 
 
 def has_turned(losses: dict[str, float], loss: float, rounds: int) -> bool:
-    """Whether the mean training loss has clearly risen, at the end of a window of rounds.
+    """Return whether the mean training loss has clearly risen, at the end of a window of rounds.
 
-    A window that has turned is what later ones are compared with, so each rise is told once.
+    Later windows are compared with the one that has turned, so each rise counts once.
 
     Args:
-        losses: What to remember of the rounds before; changed in place, empty at first.
-        loss: The mean training loss of the round; not finite where nobody reported, which is passed over.
+        losses: Statistics of the rounds before, empty at first; they are changed in place.
+        loss: The mean training loss of the round; one that is not finite, as no shard reported, is skipped.
         rounds: Length of the run.
     """
     if not math.isfinite(loss):

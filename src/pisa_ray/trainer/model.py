@@ -1,4 +1,4 @@
-"""The model that a file names: a kind of this library, or a factory of the user's own."""
+"""The model that a file chooses: one of this library, or the user's own factory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ModelSection(Options):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: a kind with a colon is a factory."""
+        """Override `Options.spelled`: a kind with a colon is a factory."""
         if isinstance(kind := values.get("kind"), str) and ":" in kind and values.get("factory") is None:
             return values | {"kind": None, "factory": kind}
         return values
@@ -66,14 +66,14 @@ class ModelSection(Options):
 
     @classmethod
     def of(cls, model: Any) -> ModelSection:
-        """Return what a file says of a model that was given in Python."""
+        """Return the section of a file that stands for a model given in Python."""
         return model if isinstance(model, ModelSection) else cls(factory=name_of(model))
 
     def check_place(self) -> None:
-        """Whether weights that it names are there.
+        """Refuse weights that do not exist.
 
         Raises:
-            ConfigError: They are not.
+            ConfigError: If there is no such file.
         """
         if self.weights is not None and not os.path.isfile(self.weights):
             raise ConfigError(
@@ -81,14 +81,14 @@ class ModelSection(Options):
             )
 
     def fed(self, data: Opened, dtype: str | None) -> Opened:
-        """Return the data as the model takes them: one of this library's takes real numbers.
+        """Return the data with inputs of the type that the model takes; a model of this library takes real numbers.
 
         Args:
-            data: What the user names, opened.
+            data: The opened data.
             dtype: The type that the user asks for.
 
         Raises:
-            ConfigError: The model does not take that type.
+            ConfigError: If the model does not take that type.
         """
         if self.kind is None:
             return data
@@ -104,10 +104,10 @@ class ModelSection(Options):
 
         Args:
             input_shape: The shape of one input.
-            outputs: Tells how many outputs a model of this library should have.
+            outputs: Returns the number of outputs of a model of this library.
 
         Raises:
-            ConfigError: The factory cannot be imported, or weights are not there.
+            ConfigError: If the factory cannot be imported, or the weights do not exist.
         """
         self.check_place()
         make = self.called() if self.factory is not None else self._of_kind(input_shape, outputs())
@@ -140,7 +140,11 @@ class ModelSection(Options):
         return make
 
     def called(self) -> Callable[[], nn.Module]:
-        """It raises ConfigError where the factory raises: whoever writes a file gives arguments, not functions."""
+        """Return a function that calls the factory, and raises ConfigError if the factory raises.
+
+        Raises:
+            ConfigError: If the factory cannot be imported.
+        """
         factory, arguments = imported(str(self.factory), "model.factory"), dict(self.args)
 
         def make() -> nn.Module:
@@ -154,7 +158,7 @@ class ModelSection(Options):
 
 
 if TYPE_CHECKING:
-    #: What a run trains.
+    #: The model that a run trains.
     Model = nn.Module | Callable[[], nn.Module] | ModelSection
 else:
     Model = Annotated[ModelSection | Any, checks.Rule("a torch.nn.Module or a function", _model)]

@@ -1,4 +1,4 @@
-"""From what a user gives as the model to a function that makes the same new one each time, or says why it cannot."""
+"""Makes a function of the user's model that returns a new, equal model each time, or refuses the model."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _GIVE = "give a torch.nn.Module, or a function without arguments that makes one"
 
 
 def model_factory(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Make models from what the user gives: copies of a module, or what a function returns.
+    """Return a function that makes models: copies of a module, or the results of the user's function.
 
     Args:
         model: A module, or a function without arguments that makes one.
 
     Returns:
-        A function that makes the model. It raises ConfigError where the user's function raises, or returns anything
-        else, and where the module cannot be copied.
+        A function that makes the model. It raises ConfigError if the user's function raises or returns anything but a
+        module, or the module cannot be copied.
     """
     return partial(_copied, model) if isinstance(model, nn.Module) else partial(_made, model)
 
 
 def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Module], tuple[str, ...]]:
-    """See that a model factory gives equal models from one seed; to be called in a borrowed process.
+    """Check that a model factory makes equal models from one seed; to be called in a borrowed process.
 
     Args:
-        make: What model_factory returned.
-        seed: The run's.
+        make: A function that model_factory returned.
+        seed: The seed of the run.
 
     Returns:
-        A function that does; and what to tell of the model.
+        A function that makes equal models, and notes on the model for the user.
 
     Raises:
-        ConfigError: It does not, or its models cannot be trained.
+        ConfigError: If the models are not equal, or cannot be trained.
     """
     seed_globals(seed)
     first = make()
@@ -51,7 +51,7 @@ def steady(make: Callable[[], nn.Module], seed: int) -> tuple[Callable[[], nn.Mo
     again = make()
     others = {str(p.dtype).removeprefix("torch.") for p in first.parameters() if p.requires_grad} - {"float32"}
     note = f"the model's parameters of type {', '.join(sorted(others))} are trained and saved as float32"
-    if again is first:  # each worker needs one of its own
+    if again is first:  # each worker needs its own model
         return partial(_copied, first), (note,) * bool(others)
     now = _tensors(again)
     for name, tensor in _tensors(first).items():
@@ -88,7 +88,7 @@ def _made(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _computed(module: nn.Module) -> str | None:
-    """Where a module keeps a tensor that torch cannot copy: a cached activation, the weight of the old weight_norm."""
+    """Return the place of a tensor that torch cannot copy, such as a cached activation, if a module has one."""
     for name, part in module.named_modules():
         for attribute, value in vars(part).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
@@ -102,5 +102,5 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are the same, NaNs included."""
+    """Return whether two tensors are the same, NaNs included."""
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,4 +1,4 @@
-"""What is minimised and what is measured, as the user names it: a function, a name of ours, or "module:function"."""
+"""The loss and the metrics, which the user gives as functions, as names, or as "package.module:function"."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _entry_by_entry(
     return loss(output.view_as(target), target.to(output.dtype))
 
 
-#: Losses by name, means over rows and entries.
+#: Losses by name; each is a mean over rows and entries.
 LOSSES = Registry("loss")
 
 LOSSES.add(functional.cross_entropy)
@@ -39,19 +39,19 @@ METRICS.add(classification_metrics, "accuracy")
 
 @dataclass(frozen=True)
 class Together:
-    """Several metrics as one.
+    """Several metrics as one function.
 
     Attributes:
-        metrics: Each gives values by names of its own.
+        metrics: The metrics, each with names of its own.
     """
 
     metrics: tuple[Metrics, ...]
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """All of them.
+        """Return the values of all metrics by name.
 
         Raises:
-            ConfigError: Two have a name in common.
+            ConfigError: If two metrics have a name in common.
         """
         found: dict[str, torch.Tensor] = {}
         for metric in self.metrics:
@@ -65,15 +65,15 @@ class Together:
 def objective_of(
     loss: Loss | str | None, metrics: Metrics | str | Sequence[Metrics | str] | None, train: Source
 ) -> Objective:
-    """Cross-entropy and accuracy for integer labels, mean squared error for others, where the user names nothing.
+    """Return the loss and the metrics; by default cross-entropy and accuracy for integer labels, else squared error.
 
     Args:
         loss: A function, a name in LOSSES, "package.module:function", or None.
-        metrics: The same for metrics, or several of them.
+        metrics: A function, a name in METRICS, "package.module:function", or None; or several of them.
         train: The training data.
 
     Raises:
-        ConfigError: There is nothing of that name, or a class is given in place of a function.
+        ConfigError: If there is no such function, or a class is given in place of one.
     """
     several = metrics if isinstance(metrics, list | tuple) else [] if metrics is None else [metrics]
     measured = [_found(METRICS, one, "metrics") for one in several]

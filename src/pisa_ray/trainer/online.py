@@ -1,8 +1,8 @@
-"""The trials of schedulers.OnlineK0: from the state that a run is in, on its own workers, asked for by a Tune searcher.
+"""The trials of schedulers.OnlineK0, which begin with the state of the run and use its own workers.
 
-A trial needs every shard's rows, which are where the workers are, and perhaps must stay there; so trials follow one
-another on the whole fleet, and states stay where they are or are passed by reference. What Tune has to do with it is
-its protocol of searchers, `suggest` and `on_trial_complete`.
+A trial needs every shard's rows, which the workers have and which perhaps must stay there. So trials follow one another
+on the whole fleet, and states stay on their workers or are passed by reference. Of Ray Tune, only the protocol of its
+searchers is used: `suggest` and `on_trial_complete`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pisa_ray.trainer.manifest import Progress
 
 
 class Neighbours(Searcher):
-    """Asks for the period as it is, then for longer ones, each while the one before was better, or for shorter ones.
+    """Suggests the present period, then longer ones while each is better than the last, or else shorter ones.
 
-    Where the period as it is is shorter than what may be tried, the shortest of that takes its place.
+    If the present period is shorter than the shortest that may be tried, it is replaced by that one.
 
     Args:
-        schedule: What is between neighbours, and how much better is better.
-        round_: The round that is done.
-        k0: The period as it is.
-        most: How many may be tried.
+        schedule: Sets the ratio of neighbours, and how much better a loss must be.
+        round_: The last round done.
+        k0: The present period.
+        most: The largest number of trials.
 
     Attributes:
-        losses: Held-out losses so far, by period; infinite where a trial went to NaN or infinity.
+        losses: Held-out losses so far, by period; infinite if a trial went to NaN or infinity.
         best: The best period so far.
     """
 
@@ -49,7 +49,7 @@ class Neighbours(Searcher):
         self.best = self._first
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # as Tune's own searchers do
-        """See Searcher."""
+        """Return the period of the next trial; see Searcher."""
         k0 = self._next()
         if k0 is None:
             return str(Searcher.FINISHED)
@@ -70,7 +70,7 @@ class Neighbours(Searcher):
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """See Searcher."""
+        """Record the loss of a trial; see Searcher."""
         k0, loss = self._asked.pop(trial_id), (result or {}).get("loss", math.inf)
         self.losses[k0] = loss if math.isfinite(loss) and not error else math.inf
         bar = self.losses.get(self.best, math.inf)
@@ -80,20 +80,20 @@ class Neighbours(Searcher):
 
 
 class Trials:
-    """Trials from the state that a fleet is in, which it has again after each.
+    """Trials that begin with the state of a fleet, which is restored after each.
 
     Args:
-        fleet: Between two rounds, settled.
-        job: What is trained.
-        schedule: What is tried.
-        round_: The round that is done.
-        sigma: Its penalty.
+        fleet: The fleet, settled between two rounds.
+        job: The job.
+        schedule: The schedule whose period is tried.
+        round_: The last round done.
+        sigma: The penalty of that round.
 
     Attributes:
         samples: Sample gradients so far.
         bytes_sent: Bytes of messages so far.
-        gradient_seconds: Time in gradients so far.
-        alike: Whether the same shards have had a say in all trials; else losses cannot be compared.
+        gradient_seconds: Time spent on gradients so far.
+        alike: Whether the same shards have reported in all trials; if not, losses cannot be compared.
     """
 
     def __init__(self, fleet: Fleet, job: Job, schedule: OnlineK0, round_: int, sigma: float) -> None:
@@ -101,11 +101,11 @@ class Trials:
         self._round, self._sigma = round_, sigma
         self._fork = fleet.fork(round_)
         self.samples, self.bytes_sent, self.gradient_seconds = 0, 0, 0.0
-        self._shards: list[set[int]] | None = None  # of the first trial: who reported, round by round, and was judged
+        self._shards: list[set[int]] | None = None  # the shards of the first trial, as `_loss` returns them
         self.alike = True
 
     def choose(self, searcher: Neighbours, stop_requested: Callable[[], bool]) -> bool:
-        """Run what the searcher asks for; returns whether it has come to its end."""
+        """Run the trials that the searcher suggests; return whether all were run."""
         number = 0
         while (config := searcher.suggest(f"{self._round}-{number}")) != Searcher.FINISHED:
             if stop_requested():
@@ -122,10 +122,10 @@ class Trials:
         return True
 
     def _loss(self, k0: int) -> tuple[float, list[set[int]]]:
-        """The held-out loss at the mean of the w's of the second half: where a trial goes, without its last noise.
+        """Run a trial, and return the held-out loss at the mean of w over its second half, which is less noisy than w.
 
         Returns:
-            The loss, infinite where something is not finite; and which shards had a say.
+            The loss, infinite if something is not finite; and the shards that reported in each round.
         """
         pace, sigma, length = self._schedule.pace(k0, self._round), self._sigma, self._schedule.length
         total: np.ndarray | None = None
@@ -150,7 +150,7 @@ class Trials:
         return loss, [*shards, judged]
 
     def _held_out(self, w: np.ndarray, rows: int) -> tuple[float, set[int]]:
-        """The held-out loss at a vector, on so many rows, and whose rows they were."""
+        """Return the held-out loss at a vector, on so many rows, and the shards whose rows they were."""
         if self._job.validation is not None:
             sums = self._fleet.evaluate("validation", at=w, rows=rows)()
         else:
@@ -170,15 +170,15 @@ def choose_k0(
     """Choose k0 by trials.
 
     Args:
-        fleet: Between two rounds, settled.
-        job: What is trained.
-        schedule: What is tried.
-        progress: How far the run is; takes note of the choice and of what it cost.
-        events: Takes note of the choice.
-        stop_requested: Whether the user asked to stop.
+        fleet: The fleet, settled between two rounds.
+        job: The job.
+        schedule: The schedule whose period is tried.
+        progress: The progress of the run, to which the choice and its cost are added.
+        events: Records the choice.
+        stop_requested: Returns whether the user asked to stop.
 
     Returns:
-        Whether the trials came to their end; if not, it is as if there had been none.
+        Whether all trials were run; if not, they have changed nothing.
     """
     start, before = time.perf_counter(), schedule.period(progress.memory)
     fleet.tend()
@@ -191,7 +191,7 @@ def choose_k0(
     progress.sample_gradients += trials.samples
     progress.bytes_sent += trials.bytes_sent
     progress.gradient_seconds += trials.gradient_seconds
-    # What the planned run costs without trials, if rounds go on as they were.
+    # The cost of the planned run without trials, if later rounds cost as much as those so far.
     without = progress.sample_gradients - progress.memory.get("samples", 0)
     planned = without / progress.round * schedule.length_of_run
     events(

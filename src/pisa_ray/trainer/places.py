@@ -1,4 +1,4 @@
-"""Where a run's processes are: in this one, or on Ray."""
+"""Starts the processes of a run: in this process, or on Ray."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FleetFactory = Callable[[Job, Events, Callable[[], bool]], AbstractContextManage
 
 @dataclass(frozen=True)
 class Places:
-    """What is to be known to start the processes of a run.
+    """The settings that start the processes of a run.
 
     Attributes:
-        scaling: How wide it is.
-        threads: Of a worker's numeric work.
-        pins: Where shards are pinned: the node label, and its value by shard.
-        max_failures: Deaths that are put up with; -1: any number.
+        scaling: The number of workers and their resources.
+        threads: The number of threads of a worker.
+        pins: The label of the sites, and the site of each pinned shard.
+        max_failures: The number of deaths that the run survives; -1: any number.
         exact: Whether workers that compute differently are refused.
-        address: As in ray.init.
+        address: The address of Ray, as in ray.init.
         replay: The log of the asynchronous run that is repeated, or None.
     """
 
@@ -46,12 +46,12 @@ class Places:
         stop_requested: Callable[[], bool] = lambda: False,
         hanging: Callable[[str], None] | None = None,
     ) -> Iterator[FleetFactory]:
-        """Connect to Ray, where it is needed; yields what starts the processes, again after a loss of states.
+        """Connect to Ray if the run has workers, and yield a function that starts the processes, once per attempt.
 
         Args:
-            log: Takes note of arrivals in asynchronous rounds.
-            stop_requested: Whether the user asked to stop; looked at while Ray starts.
-            hanging: Told if Ray is gone and the run hangs in a call to it; then the process is ended. None: it is not.
+            log: Records arrivals in asynchronous rounds.
+            stop_requested: Returns whether the user asked to stop; it is called while Ray starts.
+            hanging: Called before the process ends because Ray has died and a call to it hangs. None: it hangs on.
         """
         scaling = self.scaling
         if scaling.most == 0:
@@ -65,7 +65,7 @@ class Places:
             with borrowed_process(self.threads):
                 yield local
             return
-        # Here, so that a run without workers needs no Ray.
+        # Imported here, so that a run without workers needs no Ray.
         from pisa_ray.actors import (  # noqa: PLC0415
             RayFleet,
             RayResources,

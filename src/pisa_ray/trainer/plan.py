@@ -1,4 +1,4 @@
-"""What a run is to do, made of its options and checked: nothing has been started or written yet."""
+"""The plan of a run, made from its options and checked before anything is started or written."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pisa_ray.trainer.start import schedule_for, settled
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can begin.
+    """A run that is ready to begin.
 
     Attributes:
-        config: Its options, with the method and the sigma schedule named.
+        config: The options, with the method and the sigma schedule filled in.
         prepared: The job, and what is known of it.
-        sigma: How the penalty grows.
-        places: Where its processes will be.
-        recorded: What config.yaml says.
-        identity: What a checkpoint must fit to be resumed.
+        sigma: The sigma schedule.
+        places: Starts the processes.
+        recorded: The content of config.yaml.
+        identity: What a checkpoint must have in common with the run to be resumed.
     """
 
     config: Config
@@ -40,15 +40,15 @@ class Plan:
 
 
 def plan(config: Config, opened: Opened | None, planned: int | None) -> Plan:
-    """Make a plan of options.
+    """Make a plan from options.
 
     Args:
         config: The options.
-        opened: Its data, where they have been opened already.
-        planned: The rounds that a run which is resumed was planned over; None: those of the options.
+        opened: The data, if they have been opened already.
+        planned: The rounds that a resumed run was planned over; None: those of the options.
 
     Raises:
-        ConfigError: Anything that would make the run fail.
+        ConfigError: If the run would fail for a reason that can be known now.
     """
     config = settled(config, planned)
     prepared = prepare(config, opened)
@@ -80,18 +80,18 @@ def plan(config: Config, opened: Opened | None, planned: int | None) -> Plan:
 
 
 def _arrivals(config: Config, shards: int) -> Arrivals | None:
-    """Read the log of the asynchronous run that is to be repeated, if one is."""
+    """Read the log of the asynchronous run that is to be repeated, if there is one."""
     rule = config.asynchronous
     if rule is None or rule.replay is None:
         return None
     arrivals = read_arrivals(Path(rule.replay), shards, rule.staleness)
     if config.rounds > len(arrivals):
-        raise ConfigError(f"rounds is {config.rounds}, but the log to be repeated has {len(arrivals)}.")
+        raise ConfigError(f"rounds is {config.rounds}, but the log to be repeated has {len(arrivals)}: use no more.")
     return arrivals
 
 
 def _check_metrics(config: Config, metrics: tuple[str, ...]) -> None:
-    """Refuse to stop, or to keep the best, by what is not measured."""
+    """Refuse to stop, or to keep the best checkpoint, by a metric that is not measured."""
     if config.stop_test_accuracy is not None and "test_accuracy" not in metrics:
         raise ConfigError(
             f"stop_test_accuracy is {config.stop_test_accuracy:g}, but this run does not measure test_accuracy and "
@@ -106,7 +106,7 @@ def _check_metrics(config: Config, metrics: tuple[str, ...]) -> None:
 
 
 def _check_pins(config: Config, pins: tuple[str, dict[int, str]], *, replaying: bool) -> None:
-    """Whether what is pinned can be where it must."""
+    """Refuse pinned shards that could not all be at home."""
     label, of = pins
     places = set(of.values())
     if not places:

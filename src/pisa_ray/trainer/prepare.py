@@ -1,4 +1,4 @@
-"""From what a user names (data, partition, model) to a Job that cannot fail for a reason known before it starts."""
+"""Makes a job of the user's data, partition and model, and refuses whatever is known to fail before it starts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,24 @@ from pisa_ray.trainer.objective import objective_of
 from pisa_ray.trainer.probe import try_job
 from pisa_ray.trainer.start import method_for
 
-#: How far a round is from a solution, in metrics.jsonl.
+#: The names in metrics.jsonl that measure how far a round is from a solution.
 RESIDUALS = ("primal_residual", "dual_residual", "consensus_residual", "consensus_move")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job, what to record about it, a hash of which rows went where, what will be measured, and who may join.
+    """A job, with what is recorded of it and what is known of its model and data.
 
     Attributes:
-        classes: How many classes the model tells apart, as far as that is known.
+        job: The job.
+        partition: The content of partition.json.
+        data_sha256: A hash of the data and of the rows of each shard.
+        layout: Where the model's parameters lie in w.
+        metrics: The names of all metrics of a row.
+        classes: The number of the model's classes, if it is known.
         columns: The columns of inputs and labels, for data that join later.
-        shard_weights: What alpha_i is made of.
-        notes: What the user should know, though nothing is wrong.
+        shard_weights: How alpha_i is computed, "size" or "uniform".
+        notes: Notes for the user, though nothing is wrong.
     """
 
     job: Job
@@ -53,14 +58,14 @@ class Prepared:
 
 
 def prepare(config: Config, opened: Opened | None = None) -> Prepared:
-    """Open the data, cut the shards, try the model on a few rows.
+    """Open the data, cut the shards, and try the model on a few rows.
 
     Args:
-        config: What is trained.
-        opened: Its data, where they have been opened already.
+        config: The options.
+        opened: The data, if they have been opened already.
 
     Raises:
-        ConfigError: Anything that would make the run fail; no process has been started.
+        ConfigError: If the run would fail for a reason that can be known now.
     """
     method = method_for(config.algorithm, config.model, config.sigma_schedule)
     if config.asynchronous is not None:
@@ -118,14 +123,14 @@ def prepare(config: Config, opened: Opened | None = None) -> Prepared:
 
 
 def pinned(pin_to: PinTo | None, shards: int) -> tuple[str, dict[int, str]]:
-    """Where shards are pinned: the node label, and its value by shard.
+    """Return the label of the sites, and the site of each pinned shard.
 
     Args:
-        pin_to: What the user gives: {label: [value of each shard, None for one that may be anywhere]}.
+        pin_to: The option: {label: [value of each shard, None for one that may be anywhere]}.
         shards: m.
 
     Raises:
-        ConfigError: It is not that.
+        ConfigError: If the option does not have that form.
     """
     if pin_to is None:
         return "", {}
@@ -168,14 +173,14 @@ def _check_asynchronous(method: Method, *, alone: bool) -> None:
 
 
 def _weights(sizes: Sequence[int], kind: str) -> tuple[float, ...]:
-    """alpha_i = n_i / n ("size") or 1/m ("uniform"), in float64."""
+    """Return alpha_i = n_i / n ("size") or 1/m ("uniform"), in float64."""
     if kind == "uniform":
         return (1 / len(sizes),) * len(sizes)
     return tuple(size / sum(sizes) for size in sizes)
 
 
 def check_robust(job: Job) -> None:
-    """Whether what is to be done against bad shards means something for the method, and does something."""
+    """Refuse a robust consensus that does not suit the method, or would leave out no shard."""
     robust, method, name = job.robust, job.method, type(job.method).__name__
     if robust is not None and robust.clips:
         if not method.duals or getattr(method, "reset_duals", False):
@@ -200,11 +205,11 @@ def check_robust(job: Job) -> None:
 
 
 def _metrics(job: Job, measured: Sequence[str]) -> tuple[str, ...]:
-    """Names of all numbers in metrics.jsonl that tell how good a round's model is."""
+    """Return the names of all numbers in metrics.jsonl that measure a round's model."""
     splits = ["test"] if job.test is not None else []
     if job.validation is not None or any(len(rows) for rows in job.held_out):
         splits.append("validation")
-    if job.validation is None and "validation" in splits:  # each shard's own rows
+    if job.validation is None and "validation" in splits:  # each shard has rows of its own
         splits.append("validation_worst_shard")
     evaluated = [f"{split}_{name}" for split in splits for name in measured]
     dual = ("augmented_lagrangian", *RESIDUALS) if job.method.duals else ("primal_residual", "consensus_move")
@@ -219,7 +224,7 @@ def _describe_inputs(preprocess: Preprocess, shape: tuple[int, ...], outputs: in
 
 
 def _describe_partition(job: Job) -> dict[str, Any]:
-    """Rows and label counts of each shard; labels only where the source knows them as classes."""
+    """Return the rows and label counts of each shard; labels are counted only if they are classes."""
     try:
         labels = job.train.labels()
     except ConfigError:
@@ -228,13 +233,13 @@ def _describe_partition(job: Job) -> dict[str, Any]:
 
 
 def fingerprints(data: Job | Opened) -> dict[str, str | None]:
-    """What the data hold, by split."""
+    """Return the fingerprints of the data by split."""
     sources = {"train": data.train, "validation": data.validation, "test": data.test}
     return {split: source.fingerprint() if source else None for split, source in sources.items()}
 
 
 def _data_sha256(job: Job, data: Mapping[str, str | None]) -> str:
-    """Hash of the data's fingerprints and of which rows each shard has."""
+    """Hash the fingerprints of the data and the rows of each shard."""
     digest = hashlib.sha256(json.dumps(list(data.values())).encode())
     for rows in (*job.shards, *job.held_out):
         digest.update(len(rows).to_bytes(8, "little") + np.asarray(rows, dtype="<i8").tobytes())

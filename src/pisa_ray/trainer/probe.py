@@ -1,7 +1,7 @@
-"""A trial of what the user gives, before anything is started: whatever can be checked of it is.
+"""A trial of the user's model, loss, metrics and transform, before anything is started.
 
-On two and three rows of the smallest shard the model is evaluated, on the smallest batch there will be it is trained on
-twice. The process is left as it was.
+The model is evaluated on two and on three rows of the smallest shard, and trained twice on the smallest batch of the
+run. The process is left as it was.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pisa_ray.trainer.labels import check_classes
 from pisa_ray.trainer.model_factory import equal
 from pisa_ray.trainer.watched_loss import WatchedObjective, described
 
-#: How far apart two gradients of one batch may be, relative to their norm: rounding, and no more.
+#: The largest relative difference of two gradients of one batch, which allows for rounding only.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What the trial has shown.
+    """The results of the trial.
 
     Attributes:
-        layout: Where parameters lie.
-        measured: The names of what an evaluation measures.
-        classes: The number of classes, where it is plain.
+        layout: Where the parameters lie in w.
+        measured: The names of the metrics of an evaluation.
+        classes: The number of classes, if it is known.
     """
 
     layout: Layout
@@ -50,11 +50,11 @@ def try_job(job: Job, *, own_loss: bool) -> Tried:
     """Evaluate and train on a few rows, as the workers will.
 
     Args:
-        job: What is to be trained.
-        own_loss: Whether the loss is the user's own.
+        job: The job.
+        own_loss: Whether the user has given the loss.
 
     Raises:
-        ConfigError: Something of the user's raises, is not what it must be, or is not the same twice.
+        ConfigError: If the user's code raises, returns the wrong thing, or returns different things for one seed.
     """
     with borrowed_process(job.threads_per_worker):
         before = _process()
@@ -64,7 +64,7 @@ def try_job(job: Job, *, own_loss: bool) -> Tried:
             _Trial(replace(job, objective=Objective(objective.loss, objective.metrics)), model, objective).run()
         except ConfigError:
             raise
-        except PisaError as error:  # of a kind that may also come up in the middle of a run
+        except PisaError as error:  # an error that may also come up during a run
             raise ConfigError(str(error)) from error
         after = _process()
         for name, old in before.items():
@@ -95,7 +95,7 @@ class _Trial:
         job = self._job
         shard, size = _smallest_batch(job)
         rows = job.train.read(job.shards[shard][: max(3, size)])
-        for number in (2, 3):  # what is right for one number only, by chance or as it ignores the rows, shows here
+        for number in (2, 3):  # a shape that fits one number of rows by chance does not fit the other
             self._evaluate(rows.take(np.arange(number) % len(rows)), "data.train")
         for name, source in (("data.test", job.test), ("data.validation", job.validation)):
             if source is not None:
@@ -103,7 +103,7 @@ class _Trial:
         self._train(rows, size, shard)
 
     def _inputs(self, rows: Rows, *, training: bool) -> torch.Tensor:
-        """What the model is given, made twice where that is the user's doing."""
+        """Return the model's inputs; the user's transform is applied twice and must return the same."""
         job = self._job
         found = []
         for _ in range(1 if job.preprocess.transform is None else 2):
@@ -169,7 +169,7 @@ class _Trial:
         _try_method(job, model, batch)
 
     def _batch(self, rows: Rows, shard: int) -> ShardBatch:
-        """A mini-batch, from the initial buffers and the same seed each time."""
+        """Return a mini-batch, with the initial buffers and the same seed each time."""
         job, model = self._job, self._model
         x, (_, y) = self._inputs(rows, training=True), rows.batch(np.arange(len(rows)))
 
@@ -183,7 +183,7 @@ class _Trial:
 
 
 def _check_kept(left: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """See that buffers that are not averaged are left the same by different batches, as the first shard's are taken."""
+    """Refuse unaveraged buffers that depend on the batch, as only the first shard's are kept."""
     for name, buffer in left.items():
         if not torch.allclose(buffer, other[name], rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ConfigError(
@@ -193,14 +193,14 @@ def _check_kept(left: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
             )
 
 
-#: The remedy where a model raises.
+#: The remedy if the model raises.
 _FITS = "make the model fit the data, or the data (data.input, data.transform) fit the model"
-#: The same on a single row, of which BatchNorm finds no variance.
+#: The remedy if it raises on a single row, in which BatchNorm finds no variance.
 _LARGER = f"use larger batches (batch_size, micro_batch_size, fewer shards), or {_FITS}"
 
 
 def _smallest_batch(job: Job) -> tuple[int, int]:
-    """The shard with the smallest batch, or piece of one, that will be trained on; and its rows."""
+    """Return the shard with the smallest batch, or piece of one, and the number of its rows."""
     sizes = [job.batch_rows(i) for i in range(len(job.shards))]
     micro = job.micro_batch_size
     pieces = [min(size, micro, size % micro or micro) if micro else size for size in sizes]
@@ -209,7 +209,7 @@ def _smallest_batch(job: Job) -> tuple[int, int]:
 
 
 def _try_method(job: Job, model: FlatModel, batch: ShardBatch) -> None:
-    """What else may not fit: optimizers of matrices only, no features to compare, no second derivatives."""
+    """Refuse a method that does not fit the model, such as one that needs second derivatives."""
     method = job.method
     try:
         method.initial_memory(model.layout)

@@ -1,4 +1,4 @@
-"""What a run writes down line by line: metrics.jsonl, events.jsonl and arrivals.jsonl."""
+"""The files that a run writes line by line: metrics.jsonl, events.jsonl and arrivals.jsonl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Line = dict[str, Any]
 
 
 class Records:
-    """Appends to the files of one run, and reads them. Whoever may write in its folder may have damaged them.
+    """Appends to the files of one run, and reads them; others may have damaged them.
 
     Args:
         folder: The run directory.
@@ -42,58 +42,58 @@ class Records:
         self._append(EVENTS, {"time": now, "round": round_, "kind": kind, **fields})
 
     def add_arrivals(self, round_: int, steps: Sequence[Step]) -> None:
-        """Append a round of an asynchronous run to arrivals.jsonl; a later line for the same round counts instead."""
+        """Append a round of an asynchronous run to arrivals.jsonl; a later line for the same round replaces it."""
         self._append(ARRIVALS, {"round": round_, "steps": steps})
 
     def end_arrivals(self, round_: int) -> None:
-        """Note in arrivals.jsonl that shards joined, left or were away after a round: then it cannot be repeated."""
+        """Note in arrivals.jsonl that shards joined, left or were away after a round, so the run cannot be repeated."""
         self._append(ARRIVALS, {"round": round_, "changed": True})
 
     def has_arrivals(self) -> bool:
-        """Whether there is an arrivals.jsonl."""
+        """Return whether there is an arrivals.jsonl."""
         return (self._folder / ARRIVALS).exists()
 
     def last_row(self) -> Line:
-        """The last row of metrics.jsonl that can be read, or {}."""
+        """Return the last row of metrics.jsonl that can be read, or {}."""
         rows, _ = self._readable(METRICS)
         return rows[-1] if rows else {}
 
     def rows(self) -> list[Line]:
-        """The rows of metrics.jsonl.
+        """Return the rows of metrics.jsonl.
 
         Raises:
-            ConfigError: A line of it is damaged.
+            ConfigError: If a line of it is damaged.
         """
         return self._read(METRICS, "remove that line, or go on with the run (resume=True), which leaves it out.")
 
     def changes(self) -> list[Line]:
-        """The shards that have joined and left so far, as events.jsonl tells.
+        """Return the records in events.jsonl of shards that have joined and left so far.
 
         Raises:
-            ConfigError: A line of it is damaged.
+            ConfigError: If a line of it is damaged.
         """
         found: dict[tuple[str, int], Line] = {}
         remedy = "remove that line, unless it told of a shard that joined or left, or go on with the run (resume=True)."
         for event in self._read(EVENTS, remedy):
             if event["kind"] in (REMOVED, ADDED):
                 found[event["kind"], event["shard"]] = event
-            elif event["kind"] == "resumed":  # what a run did after the checkpoint has not happened
+            elif event["kind"] == "resumed":  # changes after the checkpoint were undone
                 found = {key: change for key, change in found.items() if change["round"] <= event["round"]}
         return list(found.values())
 
     def cut_back(self, round_: int, row: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Drop what a run that is resumed will write again, and the row of an interruption; mend what is damaged.
+        """Drop lines that a resumed run will write again, and the extra row of an interrupted run; mend damaged files.
 
         Args:
             round_: The checkpoint's round.
-            row: The last row, as the checkpoint has it.
-            changes: The shards that have joined and left, as the checkpoint has them.
+            row: The last row in the checkpoint.
+            changes: The records in the checkpoint of shards that have joined and left.
 
         Returns:
-            A sentence for each file that was damaged: it is set aside, and what can be read of it goes on.
+            A sentence for each file that was damaged, which is set aside after its readable lines are copied.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: If the files cannot be written.
         """
         rows, torn = self._readable(METRICS)
         kept = [line for line in rows if line["round"] <= round_ and line.get("consensus_move") is not None]
@@ -104,13 +104,13 @@ class Records:
             steps, torn = self._readable(ARRIVALS)
             told += self._replace(ARRIVALS, [line for line in steps if line["round"] <= round_], torn)
         events, torn = self._readable(EVENTS)
-        if torn or (self._folder / EVENTS).is_symlink():  # nothing is appended through a link
+        if torn or (self._folder / EVENTS).is_symlink():  # a link is replaced by a file
             others = [event for event in events if event["kind"] not in (REMOVED, ADDED)]
             told += self._replace(EVENTS, [*others, *changes], torn)
         return told
 
     def drop_torn_lines(self) -> None:
-        """Remove what a driver that died left of its last lines, which would spoil the next ones."""
+        """Remove unfinished last lines, which a driver that died has left."""
         for path in (self._folder / name for name in NAMES):
             if path.is_file() and not path.is_symlink() and not (content := path.read_bytes()).endswith(b"\n"):
                 os.truncate(path, content.rfind(b"\n") + 1)
@@ -122,9 +122,9 @@ class Records:
         return lines
 
     def _readable(self, name: str) -> tuple[list[Line], list[int]]:
-        """The lines that are sound, and the numbers of the others; [0] where it is no file at all.
+        """Return the sound lines of a file, and the numbers of the others; [0] if it cannot be read.
 
-        What follows the last end of a line is of a driver that died, or that is writing it.
+        An unfinished last line is ignored, as a driver died while it wrote it, or is writing it.
         """
         path, sound, damaged = self._folder / name, list[Line](), list[int]()
         if not os.path.lexists(path):
@@ -146,7 +146,7 @@ class Records:
         if damaged:
             aside = set_aside(path)
             told.append(
-                f"{name} was damaged{_where(damaged)}; it is kept as {aside.name}, and what can be read of it goes on."
+                f"{name} was damaged{_where(damaged)}; it is kept as {aside.name}, and its readable lines are kept."
             )
         write_file(path, "".join(json.dumps(plain(line)) + "\n" for line in lines).encode())
         return told
@@ -156,7 +156,7 @@ class Records:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN: numbers that are not finite become null."""
+    """Return a value for JSON, which has no NaN: numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -172,7 +172,11 @@ def _where(damaged: Sequence[int]) -> str:
 
 
 def _checked(line: Any, shape: Callable[[Line], bool]) -> Line:
-    """A line that has what is read of it."""
+    """Return a line if it has the fields that are read from it.
+
+    Raises:
+        ValueError: If it does not.
+    """
     if not (isinstance(line, dict) and is_count(line.get("round")) and shape(line)):
         raise ValueError("it is not what a run writes")
     return line

@@ -1,4 +1,4 @@
-"""What other processes ask of a run that is going on: small files in its folder, which its driver looks for."""
+"""Requests of other processes to a run that is going on: small files in its folder, which its driver reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pisa_ray.engine.json_text import is_count, parse
 from pisa_ray.engine.local_files import read_file, set_aside
 from pisa_ray.trainer.changes import Asked
 
-#: Bytes of the largest request.
+#: The most bytes of a request.
 MOST = 1 << 20
 
 
 class Requests:
-    """Leaves requests in a run directory, and takes them from there. Whoever may write there may leave what is none.
+    """Leaves requests in a run directory, and takes them from there; other files may have their names.
 
     Args:
         folder: The run directory.
@@ -31,15 +31,15 @@ class Requests:
         self._resize = folder / "resize.json"
 
     def ask_resize(self, workers: int) -> None:
-        """Leave word for the driver that runs here: it should have so many workers."""
+        """Ask the driver of the run for a number of workers."""
         Folder(str(self._folder)).write_json(self._resize.name, {"workers": workers})
 
     def take_resize(self) -> int | None:
-        """What was asked for since the last time, if anything."""
+        """Return the number of workers that was asked for since the last call, if any."""
         taken = self._folder / f".{uuid.uuid4().hex[:8]}.taken"
         try:
             _workers(self._resize)
-            self._resize.rename(taken)  # so that one that is asked for meanwhile is not lost
+            self._resize.rename(taken)  # so that a request that comes meanwhile is not lost
             return _workers(taken)
         except (OSError, ValueError):
             return None
@@ -48,12 +48,12 @@ class Requests:
                 taken.unlink()
 
     def ask_shards(self, asked: Asked) -> None:
-        """Leave word for the driver that runs here: a shard should join or leave. It stays until that is saved."""
+        """Ask the driver of the run to let a shard join or leave; the request stays until the change is saved."""
         name = f"shards-{time.time_ns()}-{os.getpid()}.json"
         Folder(str(self._folder)).write_json(name, {"remove": asked.remove, "add": asked.add})
 
     def asked_shards(self) -> list[Asked]:
-        """What has been asked for, the oldest first."""
+        """Return the requests for shards to join or leave, the oldest first."""
         found = []
         for path in self._shards():
             with suppress(OSError, ValueError):
@@ -61,12 +61,12 @@ class Requests:
         return found
 
     def forget_shards(self, asked: Asked) -> None:
-        """It has been done, or refused."""
+        """Remove a request that has been done or refused."""
         if asked.name is not None:
             (self._folder / asked.name).unlink(missing_ok=True)
 
     def set_aside_garbage(self) -> list[str]:
-        """Give files that are no requests other names; returns a sentence for each. For the driver only."""
+        """Rename files that are not requests, and return a sentence for each; for the driver only."""
         told = []
         for path, read in ((self._resize, _workers), *((path, _asked) for path in self._shards())):
             try:
@@ -78,13 +78,13 @@ class Requests:
                 with suppress(OSError):
                     aside = set_aside(path)
                     told.append(
-                        f"{path.name} is no request that pisa-ray has written ({reason}): it is left undone and kept "
+                        f"{path.name} is not a request that pisa-ray has written ({reason}): it is ignored and kept "
                         f"as {aside.name}."
                     )
         return told
 
     def forget(self) -> None:
-        """Drop all that was asked of a run that is not there any more."""
+        """Remove all requests to a run that is to be replaced."""
         for path in (self._resize, *self._shards()):
             with suppress(OSError):
                 path.unlink()

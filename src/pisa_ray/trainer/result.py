@@ -1,4 +1,4 @@
-"""What fit() returns."""
+"""The result of fit()."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Result:
 
     Attributes:
         status: "finished", "stopped" (a stop condition), or "interrupted" (by a signal; it can be resumed).
-        metrics: The last evaluated round's row, with weights_sha256 and best values; what result.json holds.
+        metrics: The last evaluated round's row, with weights_sha256 and best values, as in result.json.
         path: The run directory.
-        checkpoint: The last complete checkpoint's folder: a path, or a URI where it is not on a local disk.
-        best_checkpoint: The best one's, where checkpoints are kept by a metric and one has it.
-        job: What was trained.
+        checkpoint: The folder of the last complete checkpoint: a path, or a URI if it is not on a local disk.
+        best_checkpoint: The folder of the best checkpoint, if checkpoints are kept by a metric and one has it.
+        job: The job.
     """
 
     status: str
@@ -33,16 +33,16 @@ class Result:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """All evaluated rounds' rows, read from metrics.jsonl."""
+        """The rows of all evaluated rounds, read from metrics.jsonl."""
         return list(RunDirectory(self.path).records.rows())
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the final model's weights."""
+        """The hash of the final model's weights."""
         return str(self.metrics["weights_sha256"])
 
     def load_model(self, *, best: bool = False) -> Trained:
-        """Load what the run has learned; see `pisa_ray.load`.
+        """Load the model that the run has trained; see `pisa_ray.load`.
 
         Args:
             best: Whether to take the weights of the best checkpoint, and not those of the last round.
@@ -56,5 +56,5 @@ class Result:
 
     @property
     def model_path(self) -> Path:
-        """The final model, a safetensors file."""
+        """The safetensors file of the final model."""
         return RunDirectory(self.path).model

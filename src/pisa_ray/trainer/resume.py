@@ -1,4 +1,4 @@
-"""Which options a run that is resumed may change, and whether its data are those that it began with."""
+"""Checks that a resumed run has the options that it may not change, and the data that it began with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse to resume a run with other settings than it was started with.
 
     Raises:
-        ConfigError: Names the first setting that differs and may not.
+        ConfigError: If a setting differs and may not; it names the first one.
     """
     if missing := [key for key in ("rounds", "seed") if key in new and key not in old]:
         raise ConfigError(f"config.yaml of the run is damaged: it has no {missing[0]}: put a copy of the file back.")
@@ -33,17 +33,17 @@ def check_resumable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
-    """Keys sorted, kinds first: where a kind is another, so is all that follows."""
+    """Sort keys, kinds first: if a kind differs, so do its settings."""
     return sorted(
         keys, key=lambda key: (not key.endswith(".kind"), key.count(".") if key.endswith(".kind") else 0, key)
     )
 
 
 def fixed(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a run's options must stay as it is until its end, by dotted key.
+    """Return the options that a resume may not change, by dotted key.
 
     Args:
-        recorded: What config.yaml says.
+        recorded: The content of config.yaml.
     """
     may = free(Config)
     return {key: value for key, value in _flat(recorded) if not any(_may(above, value, may) for above in _above(key))}
@@ -54,24 +54,24 @@ def _may(key: str, value: Any, free_keys: Mapping[str, tuple[type, ...]]) -> boo
 
 
 def _above(key: str) -> Iterator[str]:
-    """The key, and those of the sections that it is in."""
+    """Yield the keys of the sections that hold a key, and the key itself."""
     parts = key.split(".")
     return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> None:
-    """Refuse data whose content is not what a run was started with.
+    """Refuse data whose content has changed since the run was started.
 
     Args:
-        before: What partition.json says of them: fingerprints by "train", "validation" and "test".
-        now: The fingerprints of those that there are.
-        remedy: What to do about it, as the rest of a sentence.
+        before: The fingerprints in partition.json, by "train", "validation" and "test".
+        now: The fingerprints of the present data.
+        remedy: The remedy, as the rest of a sentence.
 
     Raises:
-        ConfigError: Names the first that differs.
+        ConfigError: If data differ; it names the first.
     """
     if not isinstance(before, Mapping):
-        return  # the file is damaged, or of another time
+        return  # the file is damaged, or of an earlier version
     for key, fingerprint in now.items():
         if before.get(key) != fingerprint:
             raise ConfigError(f"data.{key} does not hold what the run was started with: {remedy}")
@@ -79,7 +79,7 @@ def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> No
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        if prefix == "algorithm.groups.":  # a parameter follows the first that it is one of
+        if prefix == "algorithm.groups.":  # their order matters: a parameter belongs to the first group that it matches
             yield "algorithm.groups", ", ".join(value)
         for key, item in value.items():
             yield from _flat(item, f"{prefix}{key}.")

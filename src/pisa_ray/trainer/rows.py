@@ -1,4 +1,4 @@
-"""What the reports of a round say: its mean loss, its row of metrics, and whether all is finite."""
+"""Summaries of the reports of a round: its mean loss, its row of metrics, and whether all numbers are finite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pisa_ray.trainer.manifest import Progress
 
 
 def mean_loss(job: Job, report: RoundReport) -> float:
-    """Return the mean training loss of a round; NaN where all who were to report went away meanwhile."""
+    """Return the mean training loss of a round; NaN if all shards that were to report went away."""
     shards = report.shards
     if not shards:
         return math.nan
@@ -23,14 +23,14 @@ def mean_loss(job: Job, report: RoundReport) -> float:
 
 
 def row_of(job: Job, schedule: SigmaSchedule, progress: Progress, report: RoundReport, workers: int) -> dict[str, Any]:
-    """Return the part of a row that the round itself gives; evaluations come later.
+    """Return the row of a round without evaluations, which are added later.
 
     Args:
-        job: What is trained.
-        schedule: How sigma grows.
-        progress: After the round.
-        report: The round's.
-        workers: How many there are.
+        job: The job.
+        schedule: The sigma schedule.
+        progress: The progress after the round.
+        report: The report of the round.
+        workers: The number of workers.
     """
     shards = list(report.shards.values())
     row: dict[str, Any] = {
@@ -51,7 +51,7 @@ def row_of(job: Job, schedule: SigmaSchedule, progress: Progress, report: RoundR
         return row
     row["consensus_residual"] = report.consensus.residual
     row["consensus_move"] = progress.sigma * (report.consensus.move or 0.0)
-    # Steps that arrive in an asynchronous round but began in an earlier one have none.
+    # Reports that arrive in an asynchronous round but began in an earlier one have no diagnostics.
     known = {i: shard.diagnostics for i, shard in report.shards.items() if shard.diagnostics is not None}
     if known:
         row |= combine(list(known.values()), _shares(job, known))
@@ -61,10 +61,10 @@ def row_of(job: Job, schedule: SigmaSchedule, progress: Progress, report: RoundR
 
 
 def check_finite(job: Job, round_: int, sigma: float, report: RoundReport) -> None:
-    """See that a round has finite losses, messages and w.
+    """Check that a round has finite losses, messages and w.
 
     Raises:
-        NonFiniteError: It has not; the sentence says where.
+        NonFiniteError: If one is not finite; it says which.
     """
     bad = [i for i, shard in report.shards.items() if not shard.finite]
     if not bad and report.consensus.finite:

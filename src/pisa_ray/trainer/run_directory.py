@@ -1,4 +1,4 @@
-"""A run's folder: configuration, metrics, events, partition, result, checkpoints and the final model."""
+"""The folder of a run: configuration, metrics, events, partition, result, checkpoints and the final model."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from pisa_ray.trainer.run_lock import RunLock
 from pisa_ray.trainer.storage import unless_empty
 from pisa_ray.trainer.yaml_text import parse
 
-#: What a storage elsewhere gets copies of, next to the checkpoints: with each of them, and at the end.
+#: The files that are copied to a storage elsewhere: with each checkpoint, and at the end.
 COPIED, RESULTS = (
     ("config.yaml", "partition.json", *NAMES),
     ("result.json", "model.safetensors"),
 )
 
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is faster, and not everywhere
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the first is faster, but not everywhere available
 
 
 class RunDirectory:
     """Reads and writes the files of one run.
 
     Args:
-        path: The folder itself.
-        storage: Another folder, such as in an object store, that takes the checkpoints and copies of the other files.
-        replacing: Whether a run that is here already is to be replaced by one that is taken: until then it is there,
-            but is not this one's to go on with.
+        path: The folder.
+        storage: Another folder, such as in an object store, for the checkpoints and copies of the other files.
+        replacing: Whether `take` replaces a run that is here already. Until then it stays, but cannot be resumed from
+            here.
 
     Attributes:
         checkpoints: The folder of the checkpoints.
         model: The file of the final model.
-        records: What is written down line by line.
-        requests: What other processes ask of the run.
+        records: The files that are written line by line.
+        requests: The requests of other processes.
     """
 
     def __init__(self, path: Path, storage: Folder | None = None, *, replacing: bool = False) -> None:
@@ -57,29 +57,29 @@ class RunDirectory:
         self._lock = RunLock(self.path)
 
     def take(self, config: Mapping[str, Any], partition: Mapping[str, Any]) -> None:
-        """Begin a run here, as its first round is about to: what never finished a round, or is to be replaced, goes.
+        """Begin a run here before its first round; a run that never finished a round, or is to be replaced, is removed.
 
         Raises:
-            ConfigError: The folder, or the storage, cannot be written; then nothing of the run is there.
+            ConfigError: If the folder, or the storage, cannot be written; then nothing of the run is left there.
         """
-        with self._to_be_written(), unless_empty(self.checkpoints):  # there will be one when something is saved
+        with self._to_be_written(), unless_empty(self.checkpoints):  # the first checkpoint makes it again
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._clear()
                 self._replacing = False
                 self.checkpoints.create()
                 self.write("partition.json", partition)
-                self.record(config)  # last: with it there is a run here
+                self.record(config)  # last, as it marks a run
             except (PisaError, *FAILURES):
                 for name in ("partition.json", "config.yaml"):
                     (self.path / name).unlink(missing_ok=True)
                 raise
 
     def go_on(self, config: Mapping[str, Any], partition: Mapping[str, Any]) -> None:
-        """Go on with the run that is here or in the storage; clears away what half-written files left.
+        """Resume the run that is here or in the storage, and remove half-written files.
 
         Raises:
-            ConfigError: The folder, or the storage, cannot be written.
+            ConfigError: If the folder, or the storage, cannot be written.
         """
         with self._to_be_written():
             self._fetch()
@@ -91,7 +91,7 @@ class RunDirectory:
             self.record(config)
 
     def _clear(self) -> None:
-        """Remove the files of a run that never finished a round, or is to be replaced; what says so last."""
+        """Remove the files of a run that never finished a round, or is to be replaced; config.yaml goes last."""
         for folder in self._folders():
             clear_unfinished(folder / "checkpoints", and_complete=self._replacing)
         if self._replacing:
@@ -123,10 +123,10 @@ class RunDirectory:
         self._folder.write("config.yaml", text.encode())
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a run which has begun, unless that is one to be replaced and nobody is at work.
+        """Refuse a folder that holds a run which has begun, unless that is to be replaced and no driver is at work.
 
         Raises:
-            ConfigError: It does, or its storage does or cannot be read.
+            ConfigError: If the folder or its storage holds such a run, or the storage cannot be read.
         """
         if self._is_taken() or self._began_in(self._folder):
             self._lock.check_free()
@@ -141,30 +141,30 @@ class RunDirectory:
                 )
 
     def has_begun(self) -> bool:
-        """Whether the run here or in the storage has finished a round that tells of itself, or saved one.
+        """Return whether the run here or in the storage has finished a round and recorded or saved it.
 
-        What never did leaves nothing to go on with, and may be replaced.
+        A run that has not can neither be resumed nor lose anything if it is replaced.
 
         Raises:
-            ConfigError: The storage cannot be read.
+            ConfigError: If the storage cannot be read.
         """
         return not self._replacing and any(map(self._began_in, self._folders()))
 
     def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint of the run that is gone on with."""
+        """Return the newest complete checkpoint of the run that is resumed, if there is one."""
         return None if self._replacing else checkpoint.latest(self.checkpoints)
 
     def planned_rounds(self) -> int | None:
-        """The rounds that the recorded run's sigma schedule is planned over; None: there is none."""
+        """Return the rounds that the recorded sigma schedule is planned over, or None if there is no such run."""
         schedule = self.config().get("sigma_schedule") if self.has_begun() and self.holds_a_run() else None
         planned = schedule.get("rounds") if isinstance(schedule, dict) else None
         return planned if is_count(planned) and planned > 0 else None
 
     def holds_a_run(self) -> bool:
-        """Whether there is a run in this folder, or in its storage; it need not have begun.
+        """Return whether there is a run in this folder, or in its storage; it need not have begun.
 
         Raises:
-            ConfigError: The storage cannot be read.
+            ConfigError: If the storage cannot be read.
         """
         return self._is_taken() or self._stored_run()
 
@@ -183,10 +183,10 @@ class RunDirectory:
             raise self._unreadable(error) from error
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration that the run was started with.
+        """Return the resolved configuration that the run was started with.
 
         Raises:
-            ConfigError: There is no run here, or the file is damaged.
+            ConfigError: If there is no run here, or the file is damaged.
         """
         if not self.holds_a_run():
             raise ConfigError(f"{self.path} is not a run directory: it has no config.yaml.")
@@ -202,10 +202,10 @@ class RunDirectory:
         return loaded
 
     def config_while_running(self) -> dict[str, Any]:
-        """The same of a run that is going on.
+        """Return the same as `config`, for a run that is going on.
 
         Raises:
-            ConfigError: None is, or its first round has not begun.
+            ConfigError: If no run is going on, or its first round has not begun.
         """
         if self.is_running() and not self._is_taken():
             raise ConfigError(f"the run in {self.path} is still starting: ask again when its first round has begun.")
@@ -215,7 +215,7 @@ class RunDirectory:
         return config
 
     def known_data(self) -> object:
-        """What partition.json says of the data, if it can be read."""
+        """Return the fingerprints in partition.json, if it can be read."""
         try:
             known = self.read("partition.json")
         except PisaError:
@@ -223,7 +223,7 @@ class RunDirectory:
         return known.get("data") if isinstance(known, dict) else None
 
     def _recorded(self) -> bytes:
-        """The text of config.yaml."""
+        """Return the content of config.yaml."""
         if self.storage is not None and not self._is_taken():
             return self.storage.read("config.yaml")
         return read_file(self.path / "config.yaml")
@@ -233,7 +233,7 @@ class RunDirectory:
         return self._lock.hold()
 
     def is_running(self) -> bool:
-        """Whether a driver is at work here."""
+        """Return whether a driver is at work here."""
         return self._lock.is_held()
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
@@ -246,10 +246,10 @@ class RunDirectory:
         return value
 
     def cut_back(self, saved: Checkpoint | None) -> list[str]:
-        """Drop what a run that is resumed from a checkpoint will write again, and what told how it ended.
+        """Drop lines that a run will write again when it is resumed from a checkpoint, and its last result.
 
         Returns:
-            A sentence for each file that was damaged: it is set aside, and what can be read of it goes on.
+            A sentence for each file that was damaged, which is set aside after its readable lines are copied.
         """
         progress = saved.progress if saved else Progress()
         told = self.records.cut_back(progress.round, saved.manifest["metrics"] if saved else {}, progress.changes)
@@ -265,7 +265,7 @@ class RunDirectory:
         """Copy the small files, and at the end the results, to the storage, if there is one.
 
         Raises:
-            PisaError: It cannot be written.
+            PisaError: If it cannot be written.
         """
         if self.storage is None:
             return
@@ -274,11 +274,11 @@ class RunDirectory:
                 self.storage.copy_in(self.path / name)
 
     def _fetch(self) -> None:
-        """Where this folder holds no run, but the storage does: copy its small files here."""
+        """Copy the small files from the storage, if that holds a run and this folder does not."""
         if self.storage is None or self._is_taken():
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (*COPIED[1:], COPIED[0]):  # config.yaml last: with it there is a run here
+        for name in (*COPIED[1:], COPIED[0]):  # config.yaml last, as it marks a run
             if self.storage.has(name):
                 self._folder.write(name, self.storage.read(name))
 

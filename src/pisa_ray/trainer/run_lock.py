@@ -1,4 +1,4 @@
-"""The lock of a run directory: one driver at a time."""
+"""The lock of a run directory, which admits one driver at a time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from filelock import Timeout, UnixFileLock
 from pisa_ray.engine.local_files import read_file
 from pisa_ray.errors import ConfigError
 
-#: Seconds for which a lock is tried: `is_held` holds it for a moment.
-PATIENCE = 0.2
+#: Seconds for which `hold` tries, as `is_held` takes the lock for a moment.
+TIMEOUT = 0.2
 
-#: What says that the file system has no locks; nobody is kept out there.
+#: Errors of file systems without locks, where other drivers are not kept out.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class RunLock:
-    """Keeps other drivers out of a folder; ends with the process, however that ends. Local disks, and most shared ones.
+    """Keeps other drivers out of a folder on a local disk, and most shared ones, until the process ends.
 
     Args:
         folder: The run directory.
@@ -34,13 +34,13 @@ class RunLock:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other drivers out; a folder that was made for it and stays empty is removed again.
+        """Keep other drivers out for a while; folders that are made for the lock and stay empty are removed again.
 
         Raises:
-            ConfigError: Another driver is at work here; nothing has been touched.
+            ConfigError: If another driver is at work here; nothing is changed then.
         """
         made = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
-        lock = UnixFileLock(self._file, PATIENCE, poll_interval=0.01, fallback_to_soft=False, on_acquired=self._sign)
+        lock = UnixFileLock(self._file, TIMEOUT, poll_interval=0.01, fallback_to_soft=False, on_acquired=self._sign)
         try:
             lock.acquire()
         except Timeout:
@@ -63,7 +63,7 @@ class RunLock:
                     folder.rmdir()
 
     def is_held(self) -> bool:
-        """Whether a driver is at work here."""
+        """Return whether a driver is at work here."""
         try:
             handle = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
@@ -80,13 +80,13 @@ class RunLock:
         """Refuse a folder in which another driver is at work.
 
         Raises:
-            ConfigError: Says whose process it is.
+            ConfigError: If another driver is at work; it names the process.
         """
         if not self._ours and self.is_held():
             raise self._taken()
 
     def _sign(self, handle: int) -> None:
-        """Write whose the lock is; a driver that ends takes its name away, and a lock without it is nobody's."""
+        """Write this process into the lock file, unless the file was removed meanwhile by a driver that ended."""
         if not os.path.samestat(os.fstat(handle), self._file.lstat()):
             raise Timeout(str(self._file))
         os.truncate(handle, 0)

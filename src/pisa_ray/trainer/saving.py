@@ -1,4 +1,4 @@
-"""The checkpoint that is being written while training goes on."""
+"""Writes checkpoints while training goes on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class CheckpointWriter:
     """Writes the checkpoints of a run, one at a time.
 
     Args:
-        fleet: The workers that write.
-        directory: The run's.
-        identity: What a checkpoint must fit to be resumed.
+        fleet: The fleet, whose workers write.
+        directory: The run directory.
+        identity: What a checkpoint must have in common with the run to be resumed.
         keep: Which checkpoints stay.
-        events: Takes note of what happens.
-        progress: How far the run is.
+        events: Records events.
+        progress: The progress of the run.
 
     Attributes:
-        saved: The round of the last checkpoint that is complete or being written; -1: none.
+        saved: The round of the last checkpoint that is complete or being written; -1 if there is none.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CheckpointWriter:
         self.finish_if_ready(tries)
 
     def finish_if_ready(self, tries: int = 0) -> None:
-        """Finish the checkpoint that is being written, if its files are there."""
+        """Finish the checkpoint that is being written, if its files are complete."""
         if self._under_way is not None and self._under_way[1].done():
             self.finish(tries)
 
@@ -68,10 +68,10 @@ class CheckpointWriter:
         """Wait for the checkpoint that is being written.
 
         Args:
-            tries: How often to write it if its writers die; 0: it is left out, since another one will follow.
+            tries: How often to write it if workers die meanwhile; 0: it is left out, as another one will follow.
 
         Raises:
-            WorkerDiedError: They died every time.
+            WorkerDiedError: If workers died every time.
         """
         if self._under_way is None:
             return
@@ -89,6 +89,6 @@ class CheckpointWriter:
                 self.save(metrics, tries - 1)
                 self.finish(tries - 1)
         else:
-            self._directory.publish()  # first, so that no row of a checkpoint is missing beside it
+            self._directory.publish()  # first, so that the rows of a complete checkpoint are there
             draft.finish(files)
             self._events("checkpoint_saved", path=draft.folder.name)

@@ -1,4 +1,4 @@
-"""Where and how wide a run is, from Ray Train's configs or plain values; none of it changes the result."""
+"""The place and the workers of a run, from Ray Train's configs or plain values; they do not change the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pisa_ray.engine.files import Folder
     from pisa_ray.trainer.checkpoint import Keep
 
-#: What a number of workers may be.
+#: The type of a number of workers.
 Number = Annotated[int, Ge(0), Le(10**6)]
 
 _WORKERS = rule(Number)
@@ -100,7 +100,7 @@ class Scaling(Options):
         super().__post_init__()
         if self.least > self.most:
             raise ConfigError(
-                f"the number of workers is {self.least} to {self.most}, but it must be a range from 0 or more upwards."
+                f"the number of workers is {self.least} to {self.most}, but the first may not be above the second."
             )
         if self.least == 0 and self.most > 0:
             raise ConfigError(
@@ -109,7 +109,7 @@ class Scaling(Options):
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
-        """See Options: `workers` is a number, or {min, max}."""
+        """Override `Options.spelled`: `workers` is a number, or {min, max}."""
         if "workers" not in values:
             return values
         workers = read(cls.beside["workers"], values.pop("workers"), under(path, "workers"))
@@ -117,13 +117,13 @@ class Scaling(Options):
         return values | {"least": least, "most": most}
 
     def by_key(self) -> dict[str, Any]:
-        """See Options."""
+        """Override `Options.by_key`: add `workers`."""
         workers = self.most if self.least == self.most else {"min": self.least, "max": self.most}
         return {"workers": workers, **super().by_key()}
 
     @classmethod
     def of(cls, config: ScalingConfig | Scaling | int | None) -> Scaling:
-        """From ray.train.ScalingConfig or a number of workers; None: one worker."""
+        """Make one of a ray.train.ScalingConfig or a number of workers; None: one worker."""
         if isinstance(config, Scaling):
             return config
         if not _has(config, "num_workers", "placement_strategy"):
@@ -156,7 +156,7 @@ class Scaling(Options):
             labels,
             config.accelerator_type,
             config.placement_strategy == "SPREAD",
-            # Ray Train's default of a minute is for resizes that restart everything; a default means: not given.
+            # Ray Train's default of a minute suits resizes that restart everything; it counts as not given.
             look_every=cls.look_every if every in (None, 60.0) else every,
         )
 
@@ -169,7 +169,7 @@ else:
 
 @dataclass(frozen=True)
 class Run(Options):
-    """A run's folder and what is kept there.
+    """The folder of a run, and what is kept there.
 
     Attributes:
         path: The run directory itself, on a local disk; None: a new one in runs/, named by the time.
@@ -194,7 +194,7 @@ class Run(Options):
     name: Annotated[str | None, FREE] = None
 
     def placed(self) -> Run:
-        """Return the same with a path, and with the folder elsewhere that follows from it."""
+        """Return a copy with a path, and with the folder in the storage that follows from it."""
         from pisa_ray.engine.files import Folder
 
         path = self.path or Path(_new_place())
@@ -217,16 +217,16 @@ class Run(Options):
         return Keep(self.keep, self.best_by, self.order)
 
     def by_key(self) -> dict[str, Any]:
-        """See Options."""
+        """Override `Options.by_key`: add the storage."""
         above = self.storage_path or (self.storage and str(self.storage.above))
         return super().by_key() | {"checkpoint.storage": above}
 
     @classmethod
     def of(cls, config: RunConfig | Run | os.PathLike[str] | str | None) -> Run:
-        """From ray.train.RunConfig, a path, or the URI of a run's folder.
+        """Make one of a ray.train.RunConfig, a path, or the URI of a run's folder.
 
-        Where the storage is no local disk, the run directory is runs/NAME under the current folder, and the checkpoints
-        and copies of the small files are in the storage.
+        If the storage is not a local disk, the run directory is runs/NAME under the current folder, and the storage has
+        the checkpoints and copies of the small files.
         """
         if isinstance(config, Run):
             return config
@@ -240,7 +240,7 @@ class Run(Options):
         config = cast("RunConfig", config)
         _refuse("RunConfig", config, ("callbacks", "worker_runtime_env"))
         failures, checkpoints = config.failure_config, config.checkpoint_config
-        # Ray fills in its defaults, under which nothing is retried and all is kept; a default means: not given.
+        # Ray fills in its defaults, under which nothing is retried and all is kept; they count as not given.
         given = None if checkpoints is None or checkpoints == type(checkpoints)() else checkpoints
         name = checks.folder_name("RunConfig.name", config.name)
         storage = checks.path("RunConfig.storage_path", config.storage_path)
@@ -266,7 +266,7 @@ _TAKEN: set[str] = set()
 
 
 def _new_place() -> str:
-    """A run directory named by the time, and by a number where this process has one of that second."""
+    """Return a new run directory, named by the time, and by a number if that name is taken."""
     place = name = f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     number = 1
     while name in _TAKEN or Path(name).exists():
@@ -277,17 +277,21 @@ def _new_place() -> str:
 
 
 def _has(config: object, *fields: str) -> bool:
-    """Whether an object is one of Ray Train's configs, which are known by their fields: Ray need not be imported."""
+    """Return whether an object is a config of Ray Train, which is known by its fields, without importing Ray."""
     return not isinstance(config, type) and all(hasattr(config, name) for name in fields)
 
 
 def _one_of(text: str) -> checks.Rule:
-    """None, or objects that have been looked for already."""
+    """Return a rule for None, whose text also names the classes that were accepted before."""
     return checks.Rule(f"{text} or None", checks.nothing.take)
 
 
 def _refuse(name: str, config: object, fields: tuple[str, ...]) -> None:
-    """Settings of Ray Train's that are not honoured are not ignored either."""
+    """Refuse settings of Ray Train that this library does not support, instead of ignoring them.
+
+    Raises:
+        ConfigError: If one is set.
+    """
     for field_ in fields:
         if getattr(config, field_, None):
             raise ConfigError(f"{name}.{field_} is set, but pisa_ray does not support it yet: leave it out.")

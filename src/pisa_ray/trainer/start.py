@@ -1,4 +1,4 @@
-"""The automatic start of a run: the curvature of the loss is measured on the fleet, and sets sigma and rho."""
+"""The automatic start of a run, which measures the curvature of the loss on the fleet and sets sigma and rho by it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.model import Model, ModelSection
 from pisa_ray.trainer.model_factory import model_factory
 
-#: How often the curvature is looked at anew because shards have gone away, or come back, meanwhile.
+#: How often the curvature is measured again if shards go away, or come back, meanwhile.
 TRIES = 5
 
 
 class _OtherShardsError(Exception):
-    """A difference of gradients would be one of different shards."""
+    """Two gradients are not of the same shards, so their difference means nothing."""
 
 
 def default_method(model: Model) -> Method:
-    """The method where none is named: NSISA for transformers, whose matrices it is made for, else SISA-D.
+    """Return the default method: NSISA for transformers, whose matrices it is made for, else SISA-D.
 
-    A transformer is what has an embedding and layers that are normalised each by itself.
+    A model counts as a transformer if it has an embedding and layer norms.
     """
     if isinstance(model, ModelSection):
-        if model.kind is not None:  # none of this library's is a transformer
+        if model.kind is not None:  # this library has no transformer
             return SISAD()
         model = model.called()
     if not isinstance(model, nn.Module):
@@ -47,10 +47,10 @@ def default_method(model: Model) -> Method:
 
 
 def method_for(algorithm: Method | None, model: Model, schedule: SigmaSchedule | None) -> Method:
-    """The method that a run trains with.
+    """Return the method that a run trains with.
 
-    OnlineK0 chooses growth, and no trial of a few rounds can tell a first sigma that is wrong for what comes later; so
-    beside it a sigma that is given is a hint.
+    Beside OnlineK0 a given sigma is only a hint, as trials of a few rounds cannot tell whether the first sigma is wrong
+    for later rounds.
     """
     method = default_method(model) if algorithm is None else algorithm
     if schedule is None or not schedule.tries:
@@ -60,14 +60,14 @@ def method_for(algorithm: Method | None, model: Model, schedule: SigmaSchedule |
 
 
 def settled(config: Config, planned: int | None = None) -> Config:
-    """Return the options with the method and the sigma schedule named, as a run records them.
+    """Return the options with the method and the sigma schedule filled in, as a run records them.
 
     Args:
-        config: What the user gives.
-        planned: The rounds that a run which is resumed was planned over; None: `rounds`.
+        config: The options as given.
+        planned: The rounds that a resumed run was planned over; None: `rounds`.
 
     Raises:
-        ConfigError: The model cannot be made.
+        ConfigError: If the model cannot be made.
     """
     method = method_of(config)
     return config.changed(
@@ -76,21 +76,21 @@ def settled(config: Config, planned: int | None = None) -> Config:
 
 
 def method_of(config: Config) -> Method:
-    """Return the method that options name, or else what suits their model.
+    """Return the method that options name, or else the default for their model.
 
     Raises:
-        ConfigError: The model cannot be made.
+        ConfigError: If the model cannot be made.
     """
     return default_method(config.model) if config.algorithm is None else config.algorithm
 
 
 def schedule_for(given: SigmaSchedule | None, method: Method, rounds: int) -> SigmaSchedule:
-    """Return the schedule that a run has where this one, or none, is given."""
+    """Return the sigma schedule of a run: the given one, or else the automatic one."""
     return (given or automatic_schedule(method)).over(rounds)
 
 
 def automatic_schedule(method: Method) -> SigmaSchedule:
-    """How sigma goes where nothing is said of it: constant, but after an automatic start what that was tried with."""
+    """Return the default sigma schedule: constant, or the rule's usual schedule after an automatic start."""
     if not is_automatic(method):
         return Constant()
     first = next(iter(method.rules().values()))
@@ -99,29 +99,29 @@ def automatic_schedule(method: Method) -> SigmaSchedule:
 
 
 def is_automatic(method: Method) -> bool:
-    """Whether a sigma of its rules is found by the automatic start."""
+    """Return whether the automatic start sets a sigma of the method's rules."""
     return any(isinstance(rule.sigma, Auto) for rule in method.rules().values())
 
 
 def found_sigma(found: Mapping[str, Any]) -> bool:
-    """Whether a sigma is among the numbers that the start has set."""
+    """Return whether a sigma is among the numbers that the start has set."""
     return any(name.rpartition(".")[2] == "sigma" for name in found)
 
 
 def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, dict[str, Any], int]:
-    """Set what is still to be set of a job's method, before round 1.
+    """Set the numbers of a job's method that are still to be set, before round 1.
 
     Args:
-        fleet: At w^init; nothing of it changes.
+        fleet: The fleet at w^init, which does not change.
         job: The job.
         layout: Where the model's parameters lie in w.
         rounds: Length of the run.
 
     Returns:
-        The job, what was set, and the sample gradients that it took.
+        The job, the numbers that were set, and how many sample gradients that took.
 
     Raises:
-        ConfigError: The loss has no curvature there, or is not finite.
+        ConfigError: If the loss has no curvature there, or is not finite.
     """
     method, samples = job.method, 0
     reports = 1 + (rounds - 1) * share_reporting(job.participation, len(job.shards))
@@ -135,7 +135,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
     starts: dict[type[AdmmRule], Start] = {}
     for path, rule in left.items():
         its, kind = policy(rule), type(rule)
-        if its.probes and path not in entries:  # with no parameters there is nothing to find
+        if its.probes and path not in entries:  # a rule without parameters needs no numbers
             continue
         if its.probes and kind not in starts:  # groups that follow the same rule move together
             together = [
@@ -153,7 +153,7 @@ def measured(fleet: Fleet, job: Job, layout: Layout, rounds: int) -> tuple[Job, 
 
 
 def numbers_of(method: Method) -> dict[str, Any]:
-    """All numbers that the automatic start may set, by path and name; Auto where they are still to be set."""
+    """Return all numbers that the automatic start may set, by path and name; Auto if still to be set."""
     if not method.rules():
         return {"sigma": method.sigma}
     names = ("sigma", "rho", "eps", "precision")
@@ -161,10 +161,10 @@ def numbers_of(method: Method) -> dict[str, Any]:
 
 
 def with_numbers(job: Job, found: dict[str, Any]) -> Job:
-    """The job with numbers of its method set.
+    """Return the job with numbers of its method set.
 
     Raises:
-        ConfigError: The method has no such numbers.
+        ConfigError: If the method has no such numbers.
     """
     if not found:
         return job
@@ -178,7 +178,7 @@ def with_numbers(job: Job, found: dict[str, Any]) -> Job:
 
 
 def found_numbers(method: Method, found: Mapping[str, float | str]) -> str:
-    """What was found, in words, beside the hints that were not taken as they are."""
+    """Return the numbers in words, each with its hint if that was not taken."""
     before = numbers_of(method)
 
     def words(name: str, value: float | str) -> str:
@@ -199,17 +199,17 @@ def probe(
     """Measure the curvature of the loss at w^init.
 
     Args:
-        fleet: Before round 1.
-        job: What is trained.
-        metric: In which metric, [p], given the gradients at w^init and their typical entry.
-        steps: Power steps; 1 is along the first move.
-        entries: Along which entries of w.
+        fleet: The fleet before round 1.
+        job: The job.
+        metric: Returns the metric, [p], given the gradients at w^init and their typical entry.
+        steps: Number of power steps; 1 measures along the first move.
+        entries: The entries of w to measure along.
 
     Returns:
-        What was found, and the sample gradients that it took.
+        The measurements, and how many sample gradients they took.
 
     Raises:
-        ConfigError: The loss has no curvature there, or is not finite.
+        ConfigError: If the loss has no curvature there, or is not finite.
     """
     published, asked, h = fleet.published(), 0, 0.0
 

@@ -1,4 +1,4 @@
-"""A run in somebody else's hands: so many rounds at a time, its whole state saved and loaded, its settings changed."""
+"""A run that its caller advances: by some rounds at a time, with states that are saved and loaded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pisa_ray.trainer.start import numbers_of, with_numbers
 
 @dataclass
 class Steps:
-    """What PisaTrainer.opened gives.
+    """A run that its caller advances; see PisaTrainer.steps.
 
     Attributes:
-        loop: At the round that the run is at.
+        loop: The round loop, between two rounds.
         rounds: Length of the run.
     """
 
@@ -33,29 +33,29 @@ class Steps:
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """The progress of the run."""
         return self.loop.progress
 
     @property
     def ended(self) -> bool:
-        """Whether the last round is done, or there was a reason to stop."""
+        """Whether the last round is done, or the run has stopped for a reason."""
         return self._stopped or self.progress.round >= self.rounds
 
     def advance(self, rounds: int) -> dict[str, Any]:
-        """Go so many rounds further, but not beyond the end; returns the last one's row.
+        """Run some rounds, but not beyond the end, and return the last one's row.
 
         Raises:
-            NonFiniteError: It went to NaN or infinity; load a state before anything else.
-            PisaError: User code raised, or processes died too often.
+            NonFiniteError: If training went to NaN or infinity; a state must be loaded next.
+            PisaError: If user code raised, or processes died too often.
         """
         until = min(self.progress.round + rounds, self.rounds)
         self._stopped = self.loop.advance(until) != "finished"
         return self.loop.last_row
 
     def save(self, folder: Path) -> None:
-        """Write the whole state: a checkpoint of its own in a folder."""
+        """Write the whole state as a checkpoint in a folder."""
         loop = self.loop
-        numbers = {**numbers_of(loop.job.method), "sigma": loop.job.method.sigma}  # of the first rule, if of any
+        numbers = {**numbers_of(loop.job.method), "sigma": loop.job.method.sigma}  # sigma of the first rule, if any
         first: dict[str, Any] = {f"first_{k}": v for k, v in numbers.items() if isinstance(v, float | int)}
         first["first_k0"] = getattr(loop.sigma, "k0", None)
         environment = loop.fleet.workers()[0].environment
@@ -65,20 +65,20 @@ class Steps:
         draft.finish(loop.fleet.save(draft.folder).files())
 
     def load(self, folder: Path, method: Method, schedule: SigmaSchedule) -> None:
-        """Go on from a state that a run of the same data and model has saved, with settings that may be others.
+        """Go on from a state that a run of the same data and model has saved, perhaps with other settings.
 
-        Where sigma^0 is another one, sigma is what it was times the ratio of the two. What would be automatic is as it
-        was there.
+        If sigma^0 differs, sigma is multiplied by the ratio of the two. Numbers that would be automatic are those of
+        the saved run.
 
         Raises:
-            ConfigError: There is none in the folder, or it is of another problem.
+            ConfigError: If there is no state in the folder, or it is one of another problem.
         """
         loop, saved = self.loop, checkpoint.latest(folder)
         if saved is None:
             raise ConfigError(f"{folder} holds no complete checkpoint: give a folder that a run was saved in.")
         for key in ("data_sha256", "parameters"):
             if saved.manifest["identity"].get(key) != loop.identity[key]:
-                raise ConfigError(f"{saved.folder} is of other data, or another model: use the states of this problem.")
+                raise ConfigError(f"{saved.folder} is of other data or another model: use states of this problem.")
         row: dict[str, Any] = dict(saved.manifest["metrics"])
         other_k0 = row.pop("first_k0", None) != getattr(schedule, "k0", None)
         numbers = {key.removeprefix("first_"): row.pop(key) for key in list(row) if key.startswith("first_")}
@@ -89,6 +89,6 @@ class Steps:
         loop.fleet.change(job)
         progress = saved.restore(loop.fleet)
         if other_k0:
-            progress.memory.pop("k0", None)  # now it is the schedule's
+            progress.memory.pop("k0", None)  # from now on the schedule's k0 counts
         progress.sigma *= number(job.method.sigma) / numbers["sigma"]
         self.loop = replace(loop, job=job, progress=progress, sigma=schedule, last_row=row)

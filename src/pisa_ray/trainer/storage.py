@@ -1,4 +1,4 @@
-"""A run's storage elsewhere before the run begins: whether it can be written, leaving nothing there."""
+"""Checks, before a run begins, that its storage can be written, and leaves nothing there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pisa_ray.errors import ConfigError, PisaError
 
 
 def check_storage(storage: Folder) -> None:
-    """Write something to a storage, and remove it with all folders that were made for it.
+    """Write a file to a storage, and remove it with all folders that were made for it.
 
     Raises:
-        ConfigError: That cannot be done.
+        ConfigError: If the storage cannot be written.
     """
     name = f"probe-{uuid.uuid4().hex[:8]}"
     try:
@@ -35,7 +35,7 @@ def check_storage(storage: Folder) -> None:
 
 @contextmanager
 def unless_empty(folder: Folder) -> Iterator[None]:
-    """Remove at the end a folder, and those above it, that are made meanwhile and hold nothing."""
+    """Remove, at the end, a folder and those above it if they did not exist before and are empty."""
     made = list(_missing(folder))
     try:
         yield
@@ -43,7 +43,7 @@ def unless_empty(folder: Folder) -> Iterator[None]:
         with suppress(*FAILURES):
             for path in made:
                 if folder.is_local:
-                    Path(path).rmdir()  # which is refused where it is not empty
+                    Path(path).rmdir()  # fails if it is not empty
                     continue
                 if folder.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
                     break
@@ -51,7 +51,7 @@ def unless_empty(folder: Folder) -> Iterator[None]:
 
 
 def _missing(folder: Folder) -> Iterator[str]:
-    """The paths of a folder and of those above it, upwards, as far as they are not there."""
+    """Yield the paths of a folder and of those above it, upwards, up to the first that exists."""
     path = folder.path
     with suppress(*FAILURES):
         while path.strip("/") and _is_missing(folder, path):

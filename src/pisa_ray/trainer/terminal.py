@@ -1,4 +1,4 @@
-"""What people read on standard output and standard error: nothing in it moves a cursor, and no run needs a reader."""
+"""Writes to standard output and standard error, without control characters, and even if nobody reads them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-#: Control characters but for tabs and ends of lines, marks that turn the direction of text, and halves of characters.
+#: Control characters except tabs and line ends, marks that turn the direction of text, and lone surrogates.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-#: What writing to a stream raises that is full, closed, or that nobody reads any more.
+#: The errors of writing to a stream that is full or closed, or whose reader has gone.
 LOST = (OSError, ValueError)
 
 
 def escaped(text: str) -> str:
-    r"""Text in which control characters are shown, and do nothing.
+    r"""Return a text in which control characters are shown instead of taking effect.
 
     Example:
         >>> escaped("\x1b]0;title\x07")
@@ -28,14 +28,14 @@ def escaped(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """One line on standard error, if that is read."""
+    """Write a line to standard error, if that is possible."""
     if sys.stderr is not None:
         with suppress(*LOST):
             print(escaped(text), file=sys.stderr, flush=True)
 
 
 def answer(text: str) -> bool:
-    """What a command was asked for, on standard output; whether it was written, or nobody wants to read it."""
+    """Write the answer of a command to standard output; return False if it was lost, unless its reader has gone."""
     try:
         print(escaped(text), flush=True)
     except BrokenPipeError:
@@ -43,13 +43,13 @@ def answer(text: str) -> bool:
         return True
     except LOST as error:
         _mute(sys.stdout)
-        say(f"pisa-ray: standard output cannot be written ({error}): what was to stand there is lost.")
+        say(f"pisa-ray: standard output cannot be written ({error}): the output is lost.")
         return False
     return True
 
 
 def is_watched() -> bool:
-    """Whether standard error is a terminal."""
+    """Return whether standard error is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except LOST:
@@ -58,11 +58,11 @@ def is_watched() -> bool:
 
 @contextmanager
 def streams() -> Iterator[None]:
-    """Standard streams that can be written to, also where some are closed or know few characters.
+    """Make the standard streams writable, even if some are closed or encode few characters.
 
-    In the end nothing is left in them that Python would complain of when it exits.
+    At the end they are flushed, so that Python has nothing to complain of when it exits.
     """
-    for number in range(3):  # else the next file that is opened would be taken for standard error
+    for number in range(3):  # else the next file that is opened would become standard error
         try:
             os.fstat(number)
         except OSError:
@@ -83,7 +83,7 @@ def streams() -> Iterator[None]:
 
 
 def _mute(stream: TextIO) -> None:
-    """Let a stream write to nowhere from now on."""
+    """Discard whatever is written to a stream from now on."""
     with suppress(*LOST):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

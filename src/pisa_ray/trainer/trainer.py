@@ -1,4 +1,4 @@
-"""PisaTrainer: Ray Train's vocabulary around the round loop."""
+"""PisaTrainer: the round loop with the vocabulary of Ray Train."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run
 from pisa_ray.trainer.steps import Steps
 
-#: What arguments of earlier versions are called now.
+#: The present names of arguments of earlier versions.
 _RENAMED = {"evaluate": "metrics", "replay": "asynchronous=Asynchronous(replay=...)", "config": "run_config"}
 
 
@@ -64,10 +64,10 @@ class PisaTrainer(Config):
     warn: Annotated[bool, Key("")] = False
     opened: Annotated[Opened | None, Key("")] = None
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # a trainer is itself, whatever its options
+    __eq__, __hash__ = object.__eq__, object.__hash__  # two trainers differ even if their options are equal
 
     def __new__(cls, **given: Any) -> Self:
-        """Refuse arguments that there are not, with the nearest one."""
+        """Refuse unknown arguments, and name the nearest one."""
         known = [one.name for one in fields(cls)]
         for name in given:
             if name not in known:
@@ -83,14 +83,14 @@ class PisaTrainer(Config):
         object.__setattr__(self, "run_config", self.run.placed())
         if not self.resume:
             self._directory().check_free()  # before data are read
-        _ = self._plan  # what is wrong is said now, and not when it is fit
+        _ = self._plan  # errors are raised now, instead of by `fit`
 
     def __repr__(self) -> str:
         return f"PisaTrainer({str(self.run.folder)!r}, rounds={self.rounds}, algorithm={self._plan.config.algorithm})"
 
     @cached_property
     def _plan(self) -> Plan:
-        # What nobody has named stays as it was planned when the run began, also where it is prolonged.
+        # A default schedule stays as it was planned when the run began, even if the run is prolonged.
         known = self.resume and self.sigma_schedule is None
         return plan(Config(**self.arguments()), self.opened, self._directory().planned_rounds() if known else None)
 
@@ -100,23 +100,24 @@ class PisaTrainer(Config):
 
     @cached_property
     def _sizes(self) -> SimpleQueue[int]:
-        """Numbers of workers that were asked for and are not there yet."""
+        """The numbers of workers that `resize` was given and the run has not read."""
         return SimpleQueue()
 
     @classmethod
     def restore(cls, path: Path | str, **arguments: Any) -> Self:
-        """Go on with the run in a directory, which may be a copy, from its last checkpoint.
+        """Return a trainer that resumes the run in a directory, which may be a copy, from its last checkpoint.
 
         Args:
             path: The run directory, or the URI of a run's folder in an object store.
-            arguments: As the run was started with: models, functions and data are never read from a disk. What may
-                change: workers, how often is evaluated and saved, reasons to stop, and more `rounds`.
+            arguments: The arguments that the run was started with, as models, functions and data are never read from a
+                disk. These may change: workers, intervals of evaluations and checkpoints, reasons to stop, and more
+                `rounds`.
 
         Returns:
-            A trainer whose `fit` goes on.
+            A trainer whose `fit` resumes the run.
 
         Raises:
-            ConfigError: There is no run, or the arguments differ (some of that is found by `fit` only).
+            ConfigError: If there is no run, or the arguments differ (some differences are found by `fit` only).
         """
         place = Run.of(path if isinstance(path, Run) else checks.path("path", path))
         run = Run.of(arguments.get("run_config") or place)
@@ -128,7 +129,7 @@ class PisaTrainer(Config):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The names of all that tells how good a round's model is."""
+        """The names of all metrics of a round's model."""
         return self._plan.prepared.metrics
 
     def _directory(self) -> RunDirectory:
@@ -152,10 +153,10 @@ class PisaTrainer(Config):
             The last row's metrics, the history and the run directory.
 
         Raises:
-            ConfigError: The run directory holds a run, or what is to be resumed does not fit, or another process is at
-                work there.
-            NonFiniteError: Training went to NaN or infinity; the last good checkpoint stays.
-            PisaError: User code raised, a disk failed, or processes died too often.
+            ConfigError: If the run directory holds a run, or the run to be resumed does not fit, or another process is
+                at work there.
+            NonFiniteError: If training went to NaN or infinity; the last good checkpoint stays.
+            PisaError: If user code raised, a disk failed, or processes died too often.
         """
         directory = self._directory()
         with directory.lock():
@@ -163,11 +164,11 @@ class PisaTrainer(Config):
 
     @contextmanager
     def steps(self) -> Iterator[Steps]:
-        """The run at its start, in somebody else's hands.
+        """Start the run, and yield it for the caller to advance.
 
         Raises:
-            ConfigError: As `fit`.
-            PisaError: As `fit`.
+            ConfigError: If `fit` would raise it.
+            PisaError: If `fit` would raise it.
         """
         directory = self._directory()
         with directory.lock(), self._attempts(directory).steps() as steps:
@@ -177,10 +178,10 @@ class PisaTrainer(Config):
         """Change the number of workers while `fit` runs in another thread: from the next round on, as there is room.
 
         Args:
-            workers: How many, at least 1; also the new maximum, and where it is less than the minimum, that too.
+            workers: The number of workers, at least 1; it becomes the maximum, and the minimum if that is larger.
 
         Raises:
-            ConfigError: The number is less than 1, or the run has no workers.
+            ConfigError: If the number is less than 1, or the run has no workers.
         """
         workers = checks.whole()("workers", workers)
         if workers < 1:
@@ -190,16 +191,16 @@ class PisaTrainer(Config):
         self._sizes.put(workers)
 
     def remove_shard(self, shard: int) -> None:
-        """Take a shard out of the problem for good while `fit` runs in another thread: from the next round on.
+        """Remove a shard from the problem for good while `fit` runs in another thread: from the next round on.
 
         Its last message leaves the sum, and it never reports again; the weights of the others keep their proportions.
         The run goes on with another problem, and a checkpoint is written at once.
 
         Args:
-            shard: Its id.
+            shard: The id of the shard.
 
         Raises:
-            ConfigError: There is none, it is the last, or the method cannot do without it.
+            ConfigError: If there is no such shard, it is the last one, or the method does not allow it.
         """
         self._changes.ask(Asked(remove=checks.whole(least=0)("shard", shard)))
 
@@ -213,13 +214,13 @@ class PisaTrainer(Config):
             train: A Parquet file or folder, path or URI, with the columns of data.train; a resume opens it again.
 
         Raises:
-            ConfigError: It cannot be read, or its inputs or labels are of another kind.
+            ConfigError: If they cannot be read, or their inputs or labels do not fit those of the run.
         """
         self._changes.ask(Asked.to_add(checks.path("train", train)))
 
 
 def _with_groups(text: str) -> str:
-    """The docstring with what the groups of options say of their fields, for help()."""
+    """Return a docstring with the attributes of the groups of options, for help()."""
     said = [inspect.cleandoc(group.__doc__ or "").partition("Attributes:\n")[2] for group in reversed(Config.__mro__)]
     head, attributes, rest = text.partition("    Attributes:\n")
     return head + attributes + "".join(textwrap.indent(one, "    ") + "\n" for one in said if one) + rest

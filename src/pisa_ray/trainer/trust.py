@@ -40,7 +40,7 @@ _OURS = {
 
 
 def check_installed(reference: str, key: str, run_dir: Path) -> None:
-    """Whether a function that a run directory names may be run without the user's saying so.
+    """Return whether a function that a run directory names may be run without the user's saying so.
 
     Args:
         reference: The function.
@@ -48,7 +48,7 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
         run_dir: The directory.
 
     Raises:
-        ConfigError: It is not of an installed package, or one of those that this library stands on.
+        ConfigError: If it is not of an installed package, or one of those that this library stands on.
     """
     module = reference.partition(":")[0]
     top = module.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Warnings of a sigma that will freeze a run, or let it explode; docs/theory.md says where they come from."""
+"""Warnings of a sigma that will freeze a run or let it explode; docs/theory.md derives them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.schedulers import SigmaSchedule
 from pisa_ray.trainer.start import probe
 
-#: Power steps of the look at the edge; few, as it is a warning only.
+#: The number of power steps for the edge of stability; a warning needs few.
 STEPS = 3
 
-#: A run is freezing if it can go less than this share of the way so far in all that is left of it.
+#: A run freezes if w can move less than this share of its way so far in all rounds that are left.
 IDLE = 0.02
 
-#: Without growth by more than one over this a w that rests has converged.
+#: If sigma grows by less than one over this, a w that rests has converged.
 GROWN = 0.1
 
-#: The share of the rounds at the end in which a run may well come to rest.
+#: The last share of the rounds, in which w may rest without a warning.
 END = 0.25
 
 
 def below_the_edge(fleet: Fleet, job: Job) -> str | None:
-    """What to tell of a sigma that stability asks to be larger, at the initial model.
+    """Return a warning if sigma is too small for stability at the initial model, else None.
 
-    2 sigma + 4 rho q > 3 h holds along all eigenvectors where the largest curvature is below 1 in the metric
+    2 sigma + 4 rho q > 3 h holds along all eigenvectors if the largest curvature is below 1 in the metric
     (2 sigma + 4 rho q) / 3, and below D where sigma and rho are multiplied by that. NSISA's directions have no
-    curvature, and preconditioners that are curvatures themselves are not looked at.
+    curvature, and preconditioners that are curvatures themselves are not checked.
     """
     rules = job.method.rules()
     if set(rules) != {""}:  # several, or none
@@ -48,7 +48,7 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
 
     try:
         start, _ = probe(fleet, job, metric, min(STEPS, its.steps))
-    except ConfigError:  # no curvature: nothing can be said
+    except ConfigError:  # the loss has no curvature there
         return None
     if start.h <= its.far:
         return None
@@ -60,12 +60,12 @@ def below_the_edge(fleet: Fleet, job: Job) -> str | None:
 
 @dataclass
 class Watch:
-    """Looks at a run's rows for a w that stands still because of its sigma.
+    """Watches the rows of a run for a w that stands still because of its sigma.
 
     Args:
-        schedule: How sigma goes.
+        schedule: The sigma schedule.
         rounds: Length of the run.
-        sigma: That of the last round done, or the first.
+        sigma: Sigma of the last round done, or the first sigma.
         round: The last round done.
     """
 
@@ -79,16 +79,16 @@ class Watch:
         self._left: float | None = None  # sum of 1 / sigma over the rounds to come
 
     def frozen(self, row: Mapping[str, Any]) -> str | None:
-        """What to tell of an evaluated round: the way that is left against the way so far.
+        """Return a warning if the way that w can still move is too short against the way so far, else None.
 
-        The move of a round, times its sigma, is what gradients and duals ask for. As long as they ask for as much,
-        rounds a to b move w by that times the sum of their 1 / sigma; so intervals between two evaluations are counted.
+        The move of a round times its sigma depends on gradients and duals only. As long as that stays the same, rounds
+        a to b move w by it times the sum of their 1 / sigma. This estimates the moves between two evaluations.
         """
         move, round_, sigma = row.get("consensus_move"), int(row["round"]), float(row["sigma"])
         if move is None:
             return None
         passed = self._steps(self.sigma, self.round, round_)
-        if self._left is None:  # once: later only what has passed is counted
+        if self._left is None:  # later the rounds that have passed are subtracted
             self._left = passed + self._steps(sigma, round_, self.rounds)
         self._way += move * passed
         self._left -= passed
@@ -100,12 +100,12 @@ class Watch:
             return None
         self._told = True
         return (
-            f"w is freezing: sigma, now {sigma:.3g}, lets it go {left:.2g} in the {self.rounds - round_} rounds that "
-            f"are left, and it has gone {self._way:.2g}; raise k0 or gamma, or plan less growth."
+            f"w is freezing: sigma, now {sigma:.3g}, lets it move {left:.2g} in the {self.rounds - round_} rounds that "
+            f"are left, after {self._way:.2g} so far; raise k0 or gamma, or plan less growth."
         )
 
     def _steps(self, sigma: float, after: int, until: int) -> float:
-        """Sum of 1 / sigma_r over the rounds after one until another."""
+        """Return the sum of 1 / sigma_r over the rounds after one up to another."""
         if not self.schedule.planned:
             return (until - after) / sigma
         total = 0.0

@@ -1,4 +1,4 @@
-"""The user's loss and metrics under watch: what they are given and what they return, while the job is tried."""
+"""The user's loss and metrics during the trial of a job, with checks of their arguments and results."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 class WatchedObjective:
-    """Calls the loss and the metrics, and refuses what they raise and what they may not return.
+    """Calls the loss and the metrics, and refuses them if they raise or return the wrong thing.
 
     Args:
-        objective: The user's.
-        own: Whether the user has given the loss, or it is the default.
-        look: Looks at the first output that there is, and refuses it where it must.
+        objective: The objective of the job.
+        own: Whether the user has given the loss.
+        look: Checks the first output, and may refuse it.
 
     Attributes:
-        training: Whether the model is being trained; to be set by whoever calls the model, as is:
-        inputs: What the model has been given.
-        parameters: What holds the model's parameters, [p].
-        output: What it returned last.
-        names: Of the metrics, once they have been measured.
+        training: Whether the model is being trained; set by the caller, as are inputs and parameters.
+        inputs: The model's inputs.
+        parameters: The flat vector of the model's parameters, [p].
+        output: The model's last output.
+        names: The names of the metrics, once they have been measured.
     """
 
     def __init__(self, objective: Objective, *, own: bool, look: Callable[[Any], None]) -> None:
@@ -44,10 +44,10 @@ class WatchedObjective:
         self.names: tuple[str, ...] | None = None
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """The loss.
+        """Return the loss.
 
         Raises:
-            ConfigError: It raises, is no finite number, or mixes up rows.
+            ConfigError: If the loss raises, is not a finite number, or mixes up rows.
         """
         if self.output is None:
             self._look(output)
@@ -65,7 +65,7 @@ class WatchedObjective:
             value = self._objective.loss(output, target)
         if not equal(before, target):
             raise ConfigError(
-                "loss changes the targets in place, which others need, too: let it work on target.clone()."
+                "loss changes the targets in place, but they are used again: let it work on target.clone()."
             )
         self._check(value, target)
         if isinstance(output, torch.Tensor) and not self.training:
@@ -73,11 +73,11 @@ class WatchedObjective:
         return value
 
     def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """The metrics.
+        """Return the metrics.
 
         Raises:
-            ConfigError: They raise.
-            PisaError: They are not one number a row by name.
+            ConfigError: If a metric raises.
+            PisaError: If a metric is not one number per row.
         """
         given = f"an output {described(output)} and targets {described(target)}"
         with refused(f"metrics cannot be applied to {given}", "give metrics that fit the two"):
@@ -116,7 +116,7 @@ class WatchedObjective:
             )
 
     def _where(self, target: torch.Tensor) -> str:
-        """The first place where numbers are not finite; why, nobody knows."""
+        """Say which of inputs, targets and outputs is the first that is not finite."""
         parts = (("the model's inputs", self.inputs), ("the targets", target), ("the model's outputs", self.output))
         finite: list[str] = []
         for name, tensor in parts:
@@ -129,16 +129,16 @@ class WatchedObjective:
 
 
 def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: float) -> None:
-    """See that a loss compares each row's output with its own target, and takes the mean over rows.
+    """Check that a loss compares each row's output with its own target, and takes the mean over rows.
 
     Args:
         loss: The loss.
-        output: The model's, [rows, ...].
+        output: The model's output, [rows, ...].
         target: The targets, [rows, ...].
         value: The loss of the two.
 
     Raises:
-        ConfigError: It does neither.
+        ConfigError: If it does not.
     """
     if (stretched := _stretched(output, target)) is not None:
         apart = torch.linspace(0.15, 0.8, target.numel(), device=output.device)
@@ -161,7 +161,7 @@ def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: fl
 
 
 def _foreign_parameter(loss: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor | None:
-    """A parameter that a loss depends on and that does not lie in the model's flat vector."""
+    """Return a parameter that a loss depends on and that does not lie in the model's flat vector, if any."""
     mine = None if own is None else own.untyped_storage().data_ptr()
     nodes, seen = [loss.grad_fn], set()
     while nodes:
@@ -169,7 +169,7 @@ def _foreign_parameter(loss: torch.Tensor, own: torch.Tensor | None) -> torch.Te
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)  # where a gradient would be added up
+        leaf = getattr(node, "variable", None)  # a node that adds up the gradient of a leaf has one
         if isinstance(leaf, torch.nn.Parameter) and leaf.numel() and leaf.untyped_storage().data_ptr() != mine:
             return leaf
         nodes += [following for following, _ in node.next_functions]
@@ -177,7 +177,7 @@ def _foreign_parameter(loss: torch.Tensor, own: torch.Tensor | None) -> torch.Te
 
 
 def _value(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> float:
-    """The loss of numbers that nobody has asked for; NaN where it does not take them."""
+    """Return the loss of made-up numbers; NaN if it raises."""
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(loss(output, target))
@@ -185,7 +185,7 @@ def _value(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> float:
 
 
 def _stretched(output: torch.Tensor, target: torch.Tensor) -> tuple[int, ...] | None:
-    """What broadcasting makes of two shapes that have as many entries, where that is more."""
+    """Return the broadcast shape of two tensors with as many entries, if that has more entries."""
     if output.numel() != target.numel() or output.shape == target.shape:
         return None
     with suppress(RuntimeError):
@@ -195,7 +195,7 @@ def _stretched(output: torch.Tensor, target: torch.Tensor) -> tuple[int, ...] | 
 
 
 def described(value: Any) -> str:
-    """Shape and type of a tensor, or the type of anything else."""
+    """Describe a tensor by its shape and type, and anything else by its type."""
     if isinstance(value, torch.Tensor):
         return f"of shape {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     return f"that is a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""YAML from files that anybody may have written: plain values only, of a size and depth that can be worked with."""
+"""Reads YAML from files that anybody may have written: plain values only, of limited size and depth."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import yaml
 
-#: Levels of nesting, and values with all aliases written out.
+#: The most levels of nesting, and the most values with all aliases written out.
 DEEPEST, MOST = 50, 1_000_000
 
-#: What no text can have: the character NUL, and halves of characters but for those that stand for bytes of odd paths.
+#: Characters that no text can have: NUL, and lone surrogates except those that stand for bytes in paths.
 _NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values; 1e-3 is a number, as everybody expects, and a key that is there twice is an error."""
+    """A loader of plain values, for which 1e-3 is a number, and a key that is there twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """See yaml.SafeLoader."""
+        """Make a dictionary, and refuse a key that is there twice."""
         seen = set[str]()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -29,14 +29,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_text(self, node: yaml.ScalarNode) -> Any:
-        """Text that can be a path, a name or a line."""
+        """Make a text, and refuse characters that no text can have."""
         text = self.construct_yaml_str(node)
         if isinstance(text, str) and _NO_TEXT.search(text):
             raise _wrong(node, "a text has a character that no text can have, such as NUL,")
         return text
 
     def construct_number(self, node: yaml.ScalarNode) -> int:
-        """A whole number that fits a float, and can be printed."""
+        """Make a whole number, and refuse one that is too large for a float."""
         number = self.construct_yaml_int(node)
         try:
             float(number)
@@ -50,7 +50,7 @@ def _wrong(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
 
 
 def _guarded(construct: Callable[[Any, Any], Any], kind: str) -> Callable[[Any, Any], Any]:
-    """A constructor whose failures say in which line they are."""
+    """Return a constructor whose errors name the line."""
 
     def guarded(loader: _Loader, node: yaml.Node) -> Any:
         try:
@@ -84,10 +84,10 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str) -> Any:
-    """What YAML says.
+    """Read the value of a YAML text.
 
     Raises:
-        ValueError: If it is not YAML, or more than plain values; says what is wrong, and in which line.
+        ValueError: If it is not YAML, or not plain values; it names the fault and the line.
 
     Example:
         >>> parse("rounds: 3")
@@ -106,14 +106,18 @@ def parse(text: str) -> Any:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         problem = str(error.problem or error.context).replace("found unhashable key", "a key is not text")
         raise ValueError(f"{problem}{where}") from error
-    except Exception as error:  # whatever else is raised below
+    except Exception as error:  # the library below may raise anything
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     _size(value, {}, 0)
     return value
 
 
 def _size(value: Any, known: dict[int, int | None], depth: int) -> int:
-    """How many values it is, with all aliases written out."""
+    """Return the number of values, with all aliases written out.
+
+    Raises:
+        ValueError: If they are too many or too deep, or an alias contains itself.
+    """
     if not isinstance(value, dict | list):
         return 1
     if id(value) in known:

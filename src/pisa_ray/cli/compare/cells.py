@@ -55,7 +55,7 @@ def plan(spec: Spec, out: Path) -> list[Cell]:
     """All cells, first seeds first, each with a configuration whose keys and values are possible.
 
     Raises:
-        ConfigError: The first that is not, by its row.
+        ConfigError: If the first that is not, by its row.
     """
     file = spec.file
     for partition in file.partitions:
@@ -81,7 +81,7 @@ def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
         The cells, each with the rounds of equal work.
 
     Raises:
-        ConfigError: Something that would make a cell fail, or the rows do not measure the score.
+        ConfigError: If something that would make a cell fail, or the rows do not measure the score.
     """
     tried, fitted = set[tuple[str, str]](), list[Cell]()
     for cell in cells:
@@ -134,10 +134,10 @@ def _try(spec: Spec, config: Config, data: Opened) -> None:
 
 
 def check_same(cells: list[Cell]) -> None:
-    """Whether the runs that are there already are runs of these cells.
+    """Return whether the runs that are there already are runs of these cells.
 
     Raises:
-        ConfigError: The first setting that differs.
+        ConfigError: If the first setting that differs.
     """
     for cell in cells:
         directory = RunDirectory(cell.path)

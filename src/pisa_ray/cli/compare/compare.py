@@ -67,7 +67,7 @@ def compare(
         The tables, and how it ended. An interrupted one writes no tables.
 
     Raises:
-        ConfigError: Something in it cannot be used; nothing has been started.
+        ConfigError: If something in it cannot be used; nothing has been started.
     """
     spec = spec if isinstance(spec, Spec) else Spec.of(spec)
     out = Path(out).resolve()
@@ -91,7 +91,7 @@ def compare(
 
 
 def _has_begun(out: Path) -> bool:
-    """Whether a comparison there has come to something; one that has not may be replaced."""
+    """Return whether a comparison there has come to something; one that has not may be replaced."""
     runs = map(RunDirectory, out.glob("runs/*/*/seed-*"))
     return (out / "table.json").exists() or any(run.has_begun() for run in runs)
 
@@ -138,7 +138,7 @@ def _wait_for_others(cells: Sequence[Cell]) -> None:
     """Until no cell is at work for a driver that is gone: Ray takes a moment to end its processes.
 
     Raises:
-        ConfigError: One goes on.
+        ConfigError: If one goes on.
     """
     until = time.monotonic() + PATIENCE
     for cell in cells:

@@ -93,7 +93,7 @@ def read_result(cell: Cell, outcome: Outcome | None = None) -> CellResult | None
 
 
 def larger_is_better(key: str) -> bool:
-    """Whether a column of metrics.jsonl should grow.
+    """Return whether a column of metrics.jsonl should grow.
 
     Example:
         >>> larger_is_better("validation_accuracy"), larger_is_better("test_loss")

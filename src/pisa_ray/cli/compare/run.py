@@ -64,7 +64,7 @@ def run_cells(
         Whether all were run: False if the user asked to stop, then what was begun can be gone on with.
 
     Raises:
-        ConfigError: There is no cluster at the address, or it has no room for a cell.
+        ConfigError: If there is no cluster at the address, or it has no room for a cell.
     """
     ours = not ray.is_initialized() and not (address or os.environ.get("RAY_ADDRESS"))
     least = max(*(_cores(cell.config) for cell in cells), _at_once(cells, concurrent))

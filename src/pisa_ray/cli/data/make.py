@@ -36,8 +36,8 @@ def make(
         What was written, for people.
 
     Raises:
-        ConfigError: What is asked for does not fit together, or the data are not what they should be.
-        PisaError: The file cannot be written.
+        ConfigError: If what is asked for does not fit together, or the data are not what they should be.
+        PisaError: If the file cannot be written.
     """
     own = name in ("images", "csv")
     if own and split is not None:

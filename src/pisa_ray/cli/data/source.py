@@ -40,7 +40,7 @@ class Asked:
         """The file in the folder that has one of some names, in whatever case, packed by gzip or not.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: If there is none.
         """
         found = {path.name.lower().removesuffix(".gz"): path for path in entries(self.source) if path.is_file()}
         for name in names:
@@ -69,7 +69,7 @@ def entries(folder: Path) -> list[Path]:
     """What a folder has, by name, without what is hidden.
 
     Raises:
-        ConfigError: It is no folder that can be read.
+        ConfigError: If it is no folder that can be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -81,7 +81,7 @@ def contents(path: Path) -> bytes:
     """The bytes of a file, unpacked if gzip has packed them, whatever its name.
 
     Raises:
-        ConfigError: It cannot be read or unpacked.
+        ConfigError: If it cannot be read or unpacked.
     """
     try:
         data = path.read_bytes()
@@ -99,7 +99,7 @@ def text(path: Path) -> str:
     """The text of a file in UTF-8.
 
     Raises:
-        ConfigError: It cannot be read, or is something else.
+        ConfigError: If it cannot be read, or is something else.
     """
     data = contents(path)
     try:
@@ -137,7 +137,7 @@ def check_classes(labels: np.ndarray, classes: int, where: str) -> None:
     """Refuse labels that are no classes.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: If there is one.
     """
     wrong = np.flatnonzero(labels >= classes)
     if len(wrong):

@@ -69,7 +69,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Reads run directories; runs of one name are told apart by their directories.
 
     Raises:
-        ConfigError: One is not a run directory.
+        ConfigError: If one is not a run directory.
     """
     runs = [_read_run(path) for path in paths]
     names = Counter(run.name for run in runs)
