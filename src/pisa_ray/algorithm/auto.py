@@ -40,7 +40,7 @@ AUTO = Auto()
 def _automatic(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return Auto.read(value, name)
-    return value if isinstance(value, Auto) else AUTO if value == "auto" else checks.NOT
+    return value if isinstance(value, Auto) else AUTO if isinstance(value, str) and value == "auto" else checks.NOT
 
 
 #: The type of an option that the automatic start can set.
