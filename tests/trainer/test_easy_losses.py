@@ -11,9 +11,12 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from pisa_ray import IID, SISAD, Data
-from pisa_ray.algorithm import Slope, Start, number
-from pisa_ray.algorithm.automatic import started
+from pisa_ray.algorithm import Slope, Start, number, policy
 from pisa_ray.models import mlp
+
+
+def started(rule, start: Start):
+    return rule.with_numbers(policy(rule).numbers(start))
 
 
 def test_labels_of_a_linear_rule_are_learned_with_nothing_set(tmp_path):
