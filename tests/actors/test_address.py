@@ -52,7 +52,7 @@ def test_ray_client_is_refused(text):
 
 
 def test_host_and_port_of_an_address():
-    assert Address.of("[fd00::1]:6379", {}).place() == ("fd00::1", 6379)
+    assert Address.of("[fd00::1]:6379", {}).host_and_port() == ("fd00::1", 6379)
 
 
 @pytest.fixture

@@ -44,10 +44,10 @@ class Address:
         else:
             address = cls(environ.get("RAY_ADDRESS", "").strip() or "local", "RAY_ADDRESS")
         if address.text not in ("local", "auto"):
-            address.place()
+            address.host_and_port()
         return address
 
-    def place(self) -> tuple[str, int]:
+    def host_and_port(self) -> tuple[str, int]:
         """Return host and port.
 
         Raises:
@@ -82,9 +82,9 @@ class Address:
                     f"{self.source} is 'auto', but no Ray runs on this machine: start one with `ray start --head`, or "
                     "give local, for a new one."
                 )
-            host, port = Address(found, self.source).place()
+            host, port = Address(found, self.source).host_and_port()
         else:
-            host, port = self.place()
+            host, port = self.host_and_port()
         try:
             _greet(host, port)
         except (OSError, UnicodeError) as error:
