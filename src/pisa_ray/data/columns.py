@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,42 @@ import pyarrow.compute as pc
 from pisa_ray.data.images import check_images, decode, is_image
 from pisa_ray.data.where import Where
 from pisa_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a user names, or the keys where items are dictionaries.
+
+    Attributes:
+        input: The input column, or several columns of single numbers.
+        label: The label column.
+        integers: Whether several input columns of integers stay integers.
+    """
+
+    input: str | Sequence[str] | None
+    label: str | None
+    integers: bool = False
+
+    def named(self, known: Collection[Any], place: str, given: str, lacks: str) -> tuple[tuple[str, ...], str]:
+        """Return the names of the inputs and of the label.
+
+        Args:
+            known: The names that there are.
+            place: What to call the data in error messages.
+            given: Why names are needed, as the end of a sentence.
+            lacks: How the sentence on a name that there is not ends.
+
+        Raises:
+            ConfigError: If a name is missing, or there is no such column.
+        """
+        inputs = () if self.input is None else (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        remedy = f"name one of {', '.join(map(repr, known))}."
+        if not inputs or self.label is None:
+            raise ConfigError(f"data.{'label' if inputs else 'input'} is missing, but {place} {given}: {remedy}")
+        for what, name in [*(("input", name) for name in inputs), ("label", self.label)]:
+            if name not in known:
+                raise ConfigError(f"data.{what} is {name!r}, but {place} {lacks}: {remedy}")
+        return inputs, self.label
 
 
 @dataclass(frozen=True)

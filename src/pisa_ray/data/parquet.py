@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pisa_ray.data.columns import check_nulls
+from pisa_ray.data.columns import Columns, check_nulls
 from pisa_ray.data.fingerprints import hash_files
 from pisa_ray.data.folders import FolderColumns, parquet_files
 from pisa_ray.data.tables import TableSource
@@ -26,23 +26,14 @@ class ParquetSource(TableSource):
 
     Args:
         spec: A path, or a URI that pyarrow opens (file://, s3://, gs://, hdfs://).
-        input: The input column or columns.
-        label: The label column.
-        integers: Whether several input columns of integers stay integers.
+        columns: The columns that the user names.
 
     Raises:
         ConfigError: If there is no such file, a file is no Parquet file or differs from the others, or a column cannot
             be used. This is known from the metadata; nulls that the statistics do not count appear when reading.
     """
 
-    def __init__(
-        self,
-        spec: str | Path | list[str],
-        *,
-        input: str | Sequence[str] | None,  # noqa: A002
-        label: str | None,
-        integers: bool = False,
-    ):
+    def __init__(self, spec: str | Path | list[str], columns: Columns):
         several = spec if isinstance(spec, list) else [spec]
         self._filesystem, self._files, root = _find(several)
         self._relative = [path.removeprefix(root) for path in self._files]
@@ -61,7 +52,7 @@ class ParquetSource(TableSource):
         for field in self._from_folders.fields:
             schema = schema.append(field)
         pieces = [sizes[group] for group in self._groups]
-        super().__init__(schema, pieces, input=input, label=label, place=place, integers=integers)
+        super().__init__(schema, pieces, columns, place)
         self._check_files(schema)
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:

@@ -39,7 +39,7 @@ def _check_items(dataset: Any, number: int) -> None:
     for i in sorted({k * (rows - 1) // (number - 1) for k in range(number)}):
         first, again = _fetched(dataset, i), _fetched(dataset, i)
         for what, a, b in zip(("input", "target"), first, again, strict=True):
-            if a.dtype != b.dtype or a.shape != b.shape or not _same(a, b):
+            if a.dtype != b.dtype or not equal(a, b):
                 raise ConfigError(
                     f"item {i} of the {type(dataset).__name__} has another {what} each time it is fetched, so that "
                     "results would depend on who fetches it, and when: move random augmentation to data.transform, a "
@@ -58,5 +58,6 @@ def _fetched(dataset: Any, i: int) -> tuple[torch.Tensor, torch.Tensor]:
     return collate([item])
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors have the same shape and numbers, NaNs included."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -1,10 +1,10 @@
 """Ray data sets, whose blocks stay in the object store."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pisa_ray.data.columns import Columns
 from pisa_ray.data.tables import TableSource, hash_tables
 from pisa_ray.errors import ConfigError
 
@@ -19,14 +19,7 @@ class RaySource(TableSource):
     data set itself has a fixed order (no unseeded shuffle).
     """
 
-    def __init__(
-        self,
-        dataset: "ray.data.Dataset",
-        *,
-        input: str | Sequence[str] | None,  # noqa: A002
-        label: str | None,
-        integers: bool = False,
-    ):
+    def __init__(self, dataset: "ray.data.Dataset", columns: Columns):
         import ray  # noqa: PLC0415 - only who has a Ray data set needs it
 
         options = dataset.context.execution_options
@@ -40,7 +33,7 @@ class RaySource(TableSource):
         self._blocks = [block for block, rows in zip(blocks, counts, strict=True) if rows]
         schema = ray.get(self._blocks[0]).schema if self._blocks else pa.schema([])
         pieces = [rows for rows in counts if rows]
-        super().__init__(schema, pieces, input=input, label=label, place="the Ray data set", integers=integers)
+        super().__init__(schema, pieces, columns, "the Ray data set")
 
     def load(self, piece: int, columns: list[str]) -> pa.Table:
         """Fetch a block."""

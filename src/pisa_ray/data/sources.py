@@ -1,14 +1,14 @@
 """Opening training data of any supported kind."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
-import torch
 
 from pisa_ray.data.base import Source
+from pisa_ray.data.columns import Columns
 from pisa_ray.data.digits import digits_table
 from pisa_ray.data.objects import as_data
 from pisa_ray.data.parquet import ParquetSource
@@ -16,16 +16,9 @@ from pisa_ray.data.ray_dataset import RaySource
 from pisa_ray.data.tables import ArrowSource
 from pisa_ray.data.torch_dataset import TorchSource, with_columns
 
-if TYPE_CHECKING:
-    import ray.data
-
-DataSpec: TypeAlias = (
-    "str | Path | pa.Table | ray.data.Dataset | torch.utils.data.Dataset[Any] | Sequence[Any] | Mapping[str, Any] | Any"
-)
-
 
 def open_source(
-    spec: "DataSpec",
+    spec: Any,
     *,
     input: str | Sequence[str] | None = None,  # noqa: A002
     label: str | None = None,
@@ -53,13 +46,14 @@ def open_source(
         ConfigError: If the data are missing, empty or of a kind that cannot be used.
     """
     if isinstance(spec, str) and spec in ("digits", "digits:test"):
-        return ArrowSource(digits_table(spec), input="features", label="label")
+        return ArrowSource(digits_table(spec), Columns("features", "label"))
+    columns = Columns(input, label, integers)
     ray_data = sys.modules.get("ray.data")  # a Ray data set exists only if ray.data has been imported
     if ray_data is not None and isinstance(spec, ray_data.Dataset):
-        return RaySource(spec, input=input, label=label, integers=integers)
+        return RaySource(spec, columns)
     data = as_data(spec, name or "the data")
     if isinstance(data, str | Path) or (isinstance(data, list) and isinstance(data[0], str)):
-        return ParquetSource(data, input=input, label=label, integers=integers)
+        return ParquetSource(data, columns)
     if isinstance(data, pa.Table):
-        return ArrowSource(data, input=input, label=label, place=name or "the table", integers=integers)
-    return TorchSource(with_columns(data, input, label), name)
+        return ArrowSource(data, columns, name or "the table")
+    return TorchSource(with_columns(data, columns), name)

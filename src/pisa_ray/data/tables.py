@@ -11,6 +11,7 @@ import torch
 
 from pisa_ray.data.base import Source
 from pisa_ray.data.columns import (
+    Columns,
     check_finite,
     check_nulls,
     equal_lists,
@@ -38,44 +39,29 @@ class TableSource(Source):
     Args:
         schema: The table's schema.
         piece_rows: The number of rows of each piece, at least 1.
-        input: The input column or columns.
-        label: The label column.
+        columns: The columns that the user names.
         place: What to call the table in error messages.
-        integers: Whether several input columns of integers stay integers.
 
     Raises:
         ConfigError: If the table is empty or a column is missing or of a type that cannot be used.
     """
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        piece_rows: Sequence[int],
-        *,
-        input: str | Sequence[str] | None,  # noqa: A002
-        label: str | None,
-        place: str,
-        integers: bool,
-    ):
+    def __init__(self, schema: pa.Schema, piece_rows: Sequence[int], columns: Columns, place: str):
         self.piece_rows, self.rows = tuple(piece_rows), sum(piece_rows)
         self._names, self._place = tuple(schema.names), place
         if not self.rows:
             raise ConfigError(f"{place} has no rows, but at least one is needed: give data that are not empty.")
-        inputs = () if input is None else (input,) if isinstance(input, str) else tuple(input)
-        if not inputs or label is None:
-            missing = "data.label" if inputs else "data.input"
-            raise ConfigError(f"{missing} is missing, but {place} is given in columns: name one of {self._listed()}.")
-        for key, name in [*(("data.input", name) for name in inputs), ("data.label", label)]:
-            self._check_column(key, name)
+        inputs, label = columns.named(self._names, place, "is given in columns", "has no such column")
         _check_label(schema.field(label).type, label)
         self._label, self._schema = label, schema
-        self._inputs = plan_inputs(schema, inputs, lambda: self.head(list(inputs)), Where(place), integers=integers)
+        where = Where(place)
+        self._inputs = plan_inputs(schema, inputs, lambda: self.head(list(inputs)), where, integers=columns.integers)
         self.input_shape = self._inputs.shape
         self.input_dtype = torch.from_numpy(np.empty(0, self._inputs.dtype)).dtype
         kind, self.target_name = schema.field(label).type, label
         self.target_shape: tuple[int, ...] = ()
         if is_list(kind):
-            size = list_size(kind, lambda: self.head([label])[label], Where(place).cell(0, label))
+            size = list_size(kind, lambda: self.head([label])[label], where.cell(0, label))
             self.target_shape, kind = (size,), kind.value_type
         self.target_dtype = torch.float32 if pa.types.is_floating(kind) else torch.int64
 
@@ -104,7 +90,11 @@ class TableSource(Source):
 
     def column(self, name: str) -> np.ndarray:
         """Read one column over all rows; see `Source.column`."""
-        self._check_column("partition.column", name)
+        if name not in self._names:
+            known = ", ".join(map(repr, self._names))
+            raise ConfigError(
+                f"partition.column is {name!r}, but {self._place} has no such column: name one of {known}."
+            )
         return np.concatenate([partition_values(table[name], name, where) for table, where in self._tables([name])])
 
     def targets(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -182,32 +172,17 @@ class TableSource(Source):
                 piece = int(pieces[where[0]])
                 yield piece, int(starts[piece]), where
 
-    def _check_column(self, key: str, name: str) -> None:
-        if name not in self._names:
-            raise ConfigError(f"{key} is {name!r}, but {self._place} has no such column: name one of {self._listed()}.")
-
-    def _listed(self) -> str:
-        return ", ".join(map(repr, self._names))
-
 
 class ArrowSource(TableSource):
     """An Arrow table in memory, which is sent with the handle; error messages call it `place`."""
 
-    def __init__(
-        self,
-        table: pa.Table,
-        *,
-        input: str | Sequence[str] | None,  # noqa: A002
-        label: str | None,
-        place: str = "the table",
-        integers: bool = False,
-    ):
+    def __init__(self, table: pa.Table, columns: Columns, place: str = "the table"):
         for i, field in enumerate(table.schema):
             if pa.types.is_dictionary(field.type):  # such as categories of a DataFrame
                 table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
         self._table = table
         pieces = [min(PIECE_ROWS, table.num_rows - start) for start in range(0, table.num_rows, PIECE_ROWS)]
-        super().__init__(table.schema, pieces, input=input, label=label, place=place, integers=integers)
+        super().__init__(table.schema, pieces, columns, place)
         for name in (*self._inputs.columns, self._label):
             check_nulls(table[name], name, Where(place))
 

@@ -1,7 +1,7 @@
 """Map-style torch datasets, whose items are fetched for each batch."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from pisa_ray.data.base import Source
+from pisa_ray.data.columns import Columns
 from pisa_ray.data.item_check import ItemCheck, check_items
 from pisa_ray.data.keys import undisturbed_generators
 from pisa_ray.data.purity import checked_first_item
@@ -144,7 +145,7 @@ class NamedItems:
         return joined, item[self._label]
 
 
-def with_columns(dataset: Any, input: str | Sequence[str] | None, label: str | None) -> Any:  # noqa: A002
+def with_columns(dataset: Any, columns: Columns) -> Any:
     """Return the dataset, or a `NamedItems` if its items are dictionaries.
 
     Raises:
@@ -157,17 +158,8 @@ def with_columns(dataset: Any, input: str | Sequence[str] | None, label: str | N
         return dataset
     if not isinstance(first, Mapping):
         return dataset
-    inputs = () if input is None else (input,) if isinstance(input, str) else tuple(input)
-    keys = ", ".join(map(repr, first))
     place = f"the items of the {type(dataset).__name__}"
-    if not inputs or label is None:
-        raise ConfigError(
-            f"data.{'label' if inputs else 'input'} is missing, but {place} are dictionaries: name one of {keys}."
-        )
-    for what, name in [*(("input", name) for name in inputs), ("label", label)]:
-        if name not in first:
-            raise ConfigError(f"data.{what} is {name!r}, but {place} have no such key: name one of {keys}.")
-    return NamedItems(dataset, inputs, label)
+    return NamedItems(dataset, *columns.named(first, place, "are dictionaries", "have no such key"))
 
 
 def _find_labels(dataset: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pisa_ray.data.purity import equal
 from pisa_ray.engine.model_checks import check_trainable
 from pisa_ray.engine.numerics import seed_globals
 from pisa_ray.engine.user_code import refused
@@ -99,8 +100,3 @@ def _computed(module: nn.Module) -> str | None:
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach() for name, t in [*module.named_parameters(), *module.named_buffers()]}
-
-
-def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Return whether two tensors are the same, NaNs included."""
-    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pisa_ray.algorithm import Layout
 from pisa_ray.data import Rows
+from pisa_ray.data.purity import equal
 from pisa_ray.engine.batch import ShardBatch
 from pisa_ray.engine.evaluation import evaluate_rows
 from pisa_ray.engine.flat_model import FlatModel
@@ -24,7 +25,6 @@ from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError, PisaError
 from pisa_ray.trainer.input_types import type_named
 from pisa_ray.trainer.labels import check_classes
-from pisa_ray.trainer.model_factory import equal
 from pisa_ray.trainer.watched_loss import WatchedObjective, described
 
 #: The largest relative difference of two gradients of one batch, which allows for rounding only.

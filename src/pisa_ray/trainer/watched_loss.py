@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from pisa_ray.data.purity import equal
 from pisa_ray.engine.job import Objective
 from pisa_ray.engine.metrics import check_same_names, checked_metrics
 from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.model_factory import equal
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 
