@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Count, Key, every_key
 from pisa_ray.options import Options
 from pisa_ray.trainer.config import Config
+from pisa_ray.trainer.data import SPLITS, absolute
 
 #: Keys of a train file that are said elsewhere in a comparison.
 _ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "seeds", "name": "name", "ray": "ray"}
@@ -109,15 +111,13 @@ class Spec:
         """
         from pisa_ray.trainer.start import method_of
 
-        try:
+        with self.naming(algorithm, partition):
             config = checked(self._values(algorithm, partition, seed), self.folder)
             config = config.changed(algorithm=method_of(config))
             if config.stop_seconds is not None:
                 raise ConfigError("stop.seconds would end cells by the clock, not by their work: leave it out.")
             if config.run.storage_path is not None:
                 raise ConfigError("checkpoint.storage is not for comparisons: cells keep their checkpoints with --out.")
-        except ConfigError as error:
-            raise self.named(error, algorithm, partition) from error
         return config
 
     def look(self) -> None:
@@ -128,20 +128,28 @@ class Spec:
         """
         for partition in self.file.partitions:
             for algorithm in (None, *self.file.algorithms):
-                try:
+                with self.naming(algorithm, partition):
                     check_places(checked(self._values(algorithm, partition, self.file.seeds[0]), self.folder))
-                except ConfigError as error:
-                    raise self.named(error, algorithm, partition) from error
 
     def _values(self, algorithm: str | None, partition: str, seed: int) -> dict[str, Any]:
         row = self.file.algorithms[algorithm] if algorithm is not None else {}
         values = {"workers": 0} | self.file.base | self.overrides(partition) | row
         return deepcopy(values | {"seed": seed, "name": f"{algorithm}, {partition}, seed {seed}"})
 
-    def named(self, error: ConfigError, algorithm: str | None, partition: str) -> ConfigError:
+    @contextmanager
+    def naming(self, algorithm: str | None, partition: str) -> Iterator[None]:
+        """Name what is wrong with a cell as in the comparison file."""
+        try:
+            yield
+        except ConfigError as error:
+            raise self._named(error, algorithm, partition) from error
+
+    def _named(self, error: ConfigError, algorithm: str | None, partition: str) -> ConfigError:
         """The same error, whose key is that of a train file, with the key's place in the comparison file."""
         text = str(error)
         key = text.split(maxsplit=1)[0].split(".", maxsplit=1)[0]
+        if key == "score":  # of the comparison file itself
+            return error
         if key == "partition" and "partition" not in self.file.partitions[partition]:
             return ConfigError(f"partitions.{partition}{text.removeprefix('partition')}")
         if algorithm is not None and key in self.file.algorithms[algorithm]:
@@ -194,12 +202,10 @@ class Spec:
 
 
 def _make_absolute(row: dict[str, Any], folder: Path) -> None:
-    for section, places in (("data", ("train", "test", "validation")), ("model", ("weights",))):
+    for section, places in (("data", SPLITS), ("model", ("weights",))):
         values = row.get(section)
-        for key in places:
-            place = values.get(key) if isinstance(values, dict) else None
-            if isinstance(values, dict) and isinstance(place, str) and "://" not in place:
-                values[key] = str((folder / place).resolve())
+        if isinstance(values, dict):
+            values |= {key: absolute(values[key], folder) for key in places if key in values}
 
 
 def slug(name: str) -> str:

@@ -72,15 +72,21 @@ def evaluate(
     }
 
 
+def _read(directory: RunDirectory, name: str, measured: str) -> Any:
+    """What a file of the run says, and nothing where there is none."""
+    file = directory.path / name
+    if not os.path.lexists(file):
+        return {}
+    try:
+        return directory.read(name)
+    except PisaError as error:
+        raise ConfigError(f"{file} cannot be read: remove it to measure the model {measured}.") from error
+
+
 def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
     """Return whether the data are those of the run, where partition.json tells."""
     file = directory.path / "partition.json"
-    if not os.path.lexists(file):
-        return
-    try:
-        known = directory.read(file.name)
-    except PisaError as error:
-        raise ConfigError(f"{file} cannot be read: remove it to measure the model on what the data are now.") from error
+    known = _read(directory, file.name, "on what the data are now")
     measured = {split: now[split] for split in ("train", "test")}
     remedy = f"give those data, wherever they lie, or remove {file} to measure the model on these."
     check_data(known.get("data") if isinstance(known, dict) else None, measured, remedy)
@@ -89,12 +95,7 @@ def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
 def _check_same(directory: RunDirectory, digest: str) -> None:
     """Return whether the model is the one that the run ended with, where result.json tells."""
     file = directory.path / "result.json"
-    if not os.path.lexists(file):
-        return
-    try:
-        end = directory.read(file.name)
-    except PisaError as error:
-        raise ConfigError(f"{file} cannot be read: remove it to measure the model without its hash.") from error
+    end = _read(directory, file.name, "without its hash")
     if not isinstance(end, dict):
         raise ConfigError(f"{file} holds no results: remove it to measure the model without its hash.")
     known = end.get("weights_sha256")

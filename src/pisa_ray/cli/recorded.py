@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked, override, section
+from pisa_ray.cli.config import checked, override, section, there
 from pisa_ray.errors import ConfigError
 from pisa_ray.named import is_unnamed
+from pisa_ray.trainer.data import is_local
 from pisa_ray.trainer.prepare import Prepared, prepare
 from pisa_ray.trainer.trust import check_installed
 
@@ -22,26 +23,28 @@ _REMEDIES = {
 }
 
 
-def unnamed(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """What a run could not record by name, such as a lambda: its key, and what is known of it."""
+def _texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """The texts of a configuration, alone or in lists, by dotted key."""
     for key, value in recorded.items():
         if isinstance(value, Mapping):
-            yield from unnamed(value, f"{path}{key}.")
+            yield from _texts(value, f"{path}{key}.")
         else:
             yield from (
-                (f"{path}{key}", one) for one in (value if isinstance(value, list) else [value]) if is_unnamed(one)
+                (f"{path}{key}", one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
             )
 
 
-def _references(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a run could not record by name, such as a lambda: its key, and what is known of it."""
+    return ((key, text) for key, text in _texts(recorded) if is_unnamed(text))
+
+
+def _references(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The functions and classes that a configuration names, by key."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _references(value, f"{path}{key}.")
-        elif key in ("factory", "transform", "loss", "metrics", "kind"):
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, str) and (":" in one or key in ("factory", "transform")):
-                    yield f"{path}{key}", one
+    for key, text in _texts(values):
+        last = key.rpartition(".")[2]
+        if last in ("factory", "transform") or (last in ("loss", "metrics", "kind") and ":" in text):
+            yield key, text
 
 
 def prepared(
@@ -85,12 +88,7 @@ def prepared(
         raise ConfigError(f"{run_dir}/config.yaml does not say what was run: {error}") from error
     for name, option in (("train", "--data"), ("test", "--test")):
         place = getattr(config.data, name)
-        if (
-            isinstance(place, str)
-            and "://" not in place
-            and not place.startswith("digits")
-            and not Path(place).exists()
-        ):
+        if is_local(place) and not there(place):
             raise ConfigError(
                 f"data.{name} is {place!r}, but there is nothing: say where they lie now by {option} PATH."
             )

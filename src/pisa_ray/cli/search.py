@@ -37,43 +37,42 @@ class Domain(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("choice", "grid", "uniform", "loguniform", "whole")
-        given = [name for name in names if getattr(self, name) is not None]
+        given = [(kind, values) for kind, values in vars(self).items() if values is not None]
         if len(given) != 1:
             raise ConfigError(
-                f"Domain.{given[1] if given else 'choice'} is {'one too many' if given else 'missing'}, but there must "
-                "be one of choice, grid, uniform, loguniform or whole, such as {loguniform: [1, 100]}."
+                f"Domain.{given[1][0] if given else 'choice'} is {'one too many' if given else 'missing'}, but there "
+                "must be one of choice, grid, uniform, loguniform or whole, such as {loguniform: [1, 100]}."
             )
-        values = getattr(self, given[0])
-        if given[0] in ("choice", "grid"):
+        kind, values = given[0]
+        if kind in ("choice", "grid"):
             if not values:
-                raise ConfigError(f"Domain.{given[0]} is [], but it must be a list of at least one value.")
-        elif not (len(values) == 2 and values[0] < values[1] and (given[0] != "loguniform" or values[0] > 0)):
+                raise ConfigError(f"Domain.{kind} is [], but it must be a list of at least one value.")
+        elif not (len(values) == 2 and values[0] < values[1] and (kind != "loguniform" or values[0] > 0)):
             raise ConfigError(
-                f"Domain.{given[0]} is {list(values)}, but it must be two numbers, the smaller one first"
-                f"{' and above 0' if given[0] == 'loguniform' else ''}."
+                f"Domain.{kind} is {list(values)}, but it must be two numbers, the smaller one first"
+                f"{' and above 0' if kind == 'loguniform' else ''}."
             )
+
+    @property
+    def _given(self) -> tuple[str, tuple[Any, ...]]:
+        """The kind, and its values."""
+        return next((kind, values) for kind, values in vars(self).items() if values is not None)
 
     def build(self) -> Any:
         """As Tune takes it."""
         from ray import tune
 
-        if self.choice is not None:
-            return tune.choice(list(self.choice))
-        if self.grid is not None:
-            return tune.grid_search(list(self.grid))
-        if self.whole is not None:
-            return tune.randint(int(self.whole[0]), int(self.whole[1]) + 1)
-        return tune.uniform(*self.uniform) if self.uniform is not None else tune.loguniform(*self.loguniform or (1, 2))
+        kind, values = self._given
+        if kind == "whole":
+            return tune.randint(int(values[0]), int(values[1]) + 1)
+        if kind in ("uniform", "loguniform"):
+            return getattr(tune, kind)(*values)
+        return (tune.choice if kind == "choice" else tune.grid_search)(list(values))
 
     def one(self) -> Any:
         """One of the values, always the same."""
-        values = self.choice or self.grid
-        if values is not None:
-            return values[0]
-        if self.whole is not None:
-            return int(self.whole[0])
-        return (self.uniform or self.loguniform or (1.0,))[0]
+        kind, values = self._given
+        return int(values[0]) if kind == "whole" else values[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -85,7 +84,7 @@ def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
     """
     tried, fitted = set[tuple[str, str]](), list[Cell]()
     for cell in cells:
-        with _told(spec, cell):
+        with spec.naming(cell.algorithm, cell.partition):
             data = opened(cell.config.data, keep=False)
             base = spec.config(None, cell.partition, cell.seed)
             cell = _fit(spec, cell, base, _shards(cell.config, data))  # noqa: PLW2901
@@ -94,16 +93,6 @@ def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
                 tried.add((cell.algorithm, cell.partition))
                 _try(spec, cell.config, data)
     return fitted
-
-
-@contextmanager
-def _told(spec: Spec, cell: Cell) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        if str(error).startswith("score "):
-            raise
-        raise spec.named(error, cell.algorithm, cell.partition) from error
 
 
 def _shards(config: Config, data: Opened) -> list[int]:

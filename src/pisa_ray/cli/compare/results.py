@@ -10,6 +10,7 @@ from typing import Any
 from pisa_ray.cli.compare.cells import Cell
 from pisa_ray.cli.compare.run import Outcome
 from pisa_ray.cli.compare.work import reports
+from pisa_ray.cli.report.text import number
 from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.start import method_of
@@ -59,16 +60,16 @@ class CellResult:
 
     def last(self, key: str) -> float | None:
         """The last row's value."""
-        return _number(self.rows[-1].get(key)) if self.rows else None
+        return number(self.rows[-1].get(key)) if self.rows else None
 
     def best(self, key: str) -> float | None:
         """The best value of all evaluated rounds."""
-        values = [value for row in self.rows if (value := _number(row.get(key))) is not None]
+        values = [value for row in self.rows if (value := number(row.get(key))) is not None]
         return (max if larger_is_better(key) else min)(values, default=None)
 
     def points(self, key: str) -> dict[int, tuple[float, float]]:
         """Work done (gradients of single rows) and the value there, by round."""
-        found = {int(row["round"]): (float(row["sample_gradients"]), _number(row.get(key))) for row in self.rows}
+        found = {int(row["round"]): (float(row["sample_gradients"]), number(row.get(key))) for row in self.rows}
         return {round_: (work, value) for round_, (work, value) in found.items() if value is not None}
 
 
@@ -164,8 +165,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean, as a whole number where it is one."""
     mean = _spread(values)["mean"]
     return int(mean) if mean is not None and mean == int(mean) else mean
-
-
-def _number(value: object) -> float | None:
-    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if finite else None  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ def cells_of(row: Row) -> list[str]:
     """A row as text, in the order of `headings`."""
     return [
         _seeds(row),
-        *(_plain(row[key]) for key in ("rounds", "sample_gradients")),
+        *(short(row[key]) for key in ("rounds", "sample_gradients")),
         size(row["bytes_sent"]) if row["bytes_sent"] else "-",
-        _plain(row["vectors_per_shard"]),
+        short(row["vectors_per_shard"]),
         *(spread(row[f"{kind}_{key}"], _absent(row)) for kind, key in _kinds(row)),
     ]
 
@@ -81,10 +81,6 @@ def _flat(row: Row) -> dict[str, Any]:
     for key, value in row.items():
         flat |= {f"{key}_{name}": x for name, x in value.items()} if isinstance(value, Mapping) else {key: value}
     return flat
-
-
-def _plain(value: Any) -> str:
-    return "-" if value is None else short(value)
 
 
 def _absent(row: Row) -> str:

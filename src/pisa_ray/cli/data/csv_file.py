@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from pisa_ray.cli.data.source import Asked, Made, text, with_label
+from pisa_ray.data.columns import is_number
 from pisa_ray.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def made(asked: Asked) -> Made:
             f"--label is {asked.label!r}, but {asked.source} has the columns {_listed(table.column_names)}."
         )
     names = [name for name in table.column_names if name != asked.label]
-    numbers = [name for name in names if _is_number(table[name].type)]
+    numbers = [name for name in names if is_number(table[name].type)]
     others = [name for name in names if name not in numbers]
     if not numbers:
         raise ConfigError(f"{asked.source} has no column of numbers but the label: features are made of such columns.")
@@ -54,10 +55,6 @@ def _read(asked: Asked) -> pa.Table:
     return table
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
 def _floats(column: pa.ChunkedArray, name: str, asked: Asked) -> np.ndarray:
     values: np.ndarray = column.cast(pa.float32(), safe=False).to_numpy()
     _refuse(~np.isfinite(values), column, name, asked, "a finite number")
@@ -67,7 +64,7 @@ def _floats(column: pa.ChunkedArray, name: str, asked: Asked) -> np.ndarray:
 def _labels(column: pa.ChunkedArray, asked: Asked) -> tuple[pa.Array, list[str] | None]:
     """Labels, and the names of classes where the column has them."""
     labels = column.combine_chunks()
-    if _is_number(labels.type) and asked.classes is None:
+    if is_number(labels.type) and asked.classes is None:
         labels = labels if pa.types.is_floating(labels.type) else labels.cast(pa.int64())
         values = labels.to_numpy(zero_copy_only=False)
         bad = ~np.isfinite(values) if pa.types.is_floating(labels.type) else values < 0
