@@ -214,13 +214,18 @@ def _writable(folder: Path) -> bool:
     return os.access(there, os.W_OK | os.X_OK)
 
 
-def processor() -> str:
-    """Return the processor's instruction sets, as the system names them."""
+def cpu_line(*names: str) -> str:
+    """Return the first line on the processor that begins with one of some names; "" if the system has none."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
+            if line.startswith(names):
                 return line
-    return f"{platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+    return ""
+
+
+def processor() -> str:
+    """Return the processor's instruction sets, as the system names them."""
+    return cpu_line("flags", "Features") or f"{platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def folder_name(kernel: Kernel, device: torch.device) -> str:

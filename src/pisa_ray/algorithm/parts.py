@@ -70,13 +70,6 @@ class Part:
     slots: tuple[Slot, ...]
     pieces: tuple[Piece, ...]
 
-    def mask(self, like: torch.Tensor) -> torch.Tensor:
-        """Return a vector [p] that is 1 at the part's entries and 0 elsewhere."""
-        mask = torch.zeros_like(like)
-        for piece in self.pieces:
-            mask[piece.entries] = 1
-        return mask
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ from pisa_ray.fields import Decay
 from pisa_ray.kinds import Kind
 
 
-class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm.second_moment",)):
+class SecondMoment(Kind, family="second_moment", homes=("pisa_ray.algorithm.second_moment",)):
     """How a second moment m follows d, and its root after k steps.
 
     Attributes:
@@ -24,9 +23,9 @@ class SecondMoment(Kind, ABC, family="second_moment", homes=("pisa_ray.algorithm
     root: ClassVar[rules.Root]
     remembers: ClassVar[bool] = True
 
-    @abstractmethod
     def numbers(self, k: int) -> tuple[float, ...]:
-        """Return the numbers of `root` at the k-th step, counted from 1."""
+        """Return the numbers of `root` at the k-th step, counted from 1; by default there are none."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,6 @@ class AdaGrad(SecondMoment):
 
     kind: ClassVar[str] = "adagrad"
     root: ClassVar[rules.Root] = staticmethod(rules.adagrad)
-
-    def numbers(self, k: int) -> tuple[float, ...]:
-        """Return no numbers."""
-        return ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,3 @@ class Instantaneous(SecondMoment):
     kind: ClassVar[str] = "instantaneous"
     root: ClassVar[rules.Root] = staticmethod(rules.instantaneous)
     remembers: ClassVar[bool] = False
-
-    def numbers(self, k: int) -> tuple[float, ...]:
-        """Return no numbers."""
-        return ()

@@ -218,12 +218,9 @@ class Folder:
         remedy = "remove this checkpoint's folder to resume from an older one."
         if self.size(entry["file"]) != entry["bytes"]:
             raise ConfigError(f"{self}/{entry['file']} is missing or cut off: {remedy}")
-        digest = hashlib.sha256()
-        name = entry["file"]
-        with self._telling(name, "read"), self._opened(name) as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != entry["sha256"]:
+        with self._telling(entry["file"], "read"), self._opened(entry["file"]) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != entry["sha256"]:
             raise ConfigError(f"{self}/{entry['file']} has been altered: {remedy}")
 
     def read_tensors(

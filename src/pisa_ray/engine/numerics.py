@@ -6,14 +6,14 @@ import platform
 import random
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
 
+from pisa_ray.algorithm.compiled import cpu_line
 from pisa_ray.data import key, undisturbed_generators
 
 
@@ -94,15 +94,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
-def _vendor() -> str:
-    """Return the maker of the processor, by which matrix libraries choose kernels, too."""
-    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("vendor_id"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def environment(device: torch.device) -> dict[str, str | int]:
     """Return what can change the last bits of a gradient; it is recorded in checkpoints."""
     return {
@@ -110,7 +101,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),
-        "processor": _vendor(),
+        # Matrix libraries choose kernels by its maker, too.
+        "processor": cpu_line("vendor_id").partition(":")[2].strip() or platform.processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

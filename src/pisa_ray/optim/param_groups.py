@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from pisa_ray import algorithm, checks
+from pisa_ray.algorithm import AdaGrad, Adam, Identity, Instantaneous, RMSProp
 from pisa_ray.algorithm.auto import Auto
 from pisa_ray.algorithm.layout import layout_of
 from pisa_ray.algorithm.methods.groups import NAMED
@@ -18,20 +19,11 @@ from pisa_ray.errors import ConfigError
 
 #: The rules by their names in groups.
 RULES: dict[str, type[algorithm.AdmmRule]] = {
-    "pisa": algorithm.PISA,
-    "sisa": algorithm.SISA,
-    "sisa_d": algorithm.SISAD,
-    "nsisa": algorithm.NSISA,
+    rule.kind: rule for rule in (algorithm.PISA, algorithm.SISA, algorithm.SISAD, algorithm.NSISA)
 }
 
 #: Second moments and preconditioners by their names; a group has them as (name, numbers...).
-PARTS: dict[str, Any] = {
-    "adam": algorithm.Adam,
-    "rmsprop": algorithm.RMSProp,
-    "adagrad": algorithm.AdaGrad,
-    "instantaneous": algorithm.Instantaneous,
-    "identity": algorithm.preconditioners.Identity,
-}
+PARTS: dict[str, Any] = {part.kind: part for part in (Adam, RMSProp, AdaGrad, Instantaneous, Identity)}
 
 #: Numbers of methods that a group does not have, because a trainer uses them or they belong to another rule.
 _LEFT_OUT = {"reset_duals", "local_steps", "rest"}
@@ -65,11 +57,10 @@ def numbers_of(rule: algorithm.AdmmRule) -> dict[str, Any]:
     Raises:
         ConfigError: If no optimizer has this rule, or one of its numbers is left to the automatic start.
     """
-    name = next((name for name, kind in RULES.items() if type(rule) is kind), None)
-    if name is None:
+    if type(rule) not in RULES.values():
         raise ConfigError(f"an optimizer cannot follow {checks.kind_of(rule)}: use PISA, SISA, SISAD or NSISA.")
-    found: dict[str, Any] = {"rule": name}
-    for key in _names(name):
+    found: dict[str, Any] = {"rule": rule.kind}
+    for key in _names(rule.kind):
         value, place = getattr(rule, key), f"{type(rule).__name__}.{key}"
         if key == "eps" and isinstance(value, Auto):
             value = EPS
@@ -128,11 +119,10 @@ def _names(rule: str) -> tuple[str, ...]:
 def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    part = next((part for part, kind in PARTS.items() if type(value) is kind), None)
-    if part is None:
+    if type(value) not in PARTS.values():
         usable = "Identity()" if name.endswith("preconditioner") else "Adam(), RMSProp(), AdaGrad() or Instantaneous()"
         raise ConfigError(f"{name} is {checks.shown(value)}, but an optimizer has only gradients: use {usable}.")
-    return (part, *astuple(value))
+    return (value.kind, *astuple(value))
 
 
 def _made(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
@@ -13,9 +13,6 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Share
 from pisa_ray.later import torch
 from pisa_ray.schedulers.schedule import NOTHING, Memory, Rounds, SigmaSchedule
-
-if TYPE_CHECKING:
-    from torch.optim.lr_scheduler import LRScheduler
 
 #: The largest sigma, far beyond the one at which w stops moving, and below the overflow of float32.
 LARGEST = 1e30
@@ -142,7 +139,7 @@ class _Rates:
         options: Its arguments.
     """
 
-    def __init__(self, kind: type[LRScheduler], options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: type[torch.optim.lr_scheduler.LRScheduler], options: Mapping[str, Any]) -> None:
         self._optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         self._scheduler = kind(self._optimizer, **options)
         self._known = [self._rate()]

@@ -188,16 +188,12 @@ class Draft:
                 )
         raw = _render(_plain({**self.manifest, "files": files}))
         self.folder.write(MANIFEST, raw)
-        _prune(self._parent, self.folder.name, self.keep)
+        _prune(self.folder.above, self.folder.name, self.keep)
         return Checkpoint(self.folder, json.loads(raw))
 
     def abandon(self) -> None:
         """Remove what has been written."""
         self.folder.delete()
-
-    @property
-    def _parent(self) -> Folder:
-        return Folder(self.folder.path.rpartition("/")[0], self.folder.filesystem)
 
 
 def begin(

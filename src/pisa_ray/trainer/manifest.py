@@ -9,37 +9,30 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 FORMAT = 8
 
-_STRICT = ConfigDict(strict=True, extra="forbid")
-
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Removed(BaseModel):
+class _Change(BaseModel, strict=True):
+    round: Count
+    shard: Count
+    rows: Count
+    name: str | None = None
+
+
+class Removed(_Change):
     """The record of a shard that has left."""
 
-    model_config = ConfigDict(strict=True)
-
     kind: Literal["shard_removed"]
-    round: Count
-    shard: Count
-    rows: Count
-    name: str | None = None
 
 
-class Added(BaseModel):
+class Added(_Change):
     """The record of data that have joined as a shard."""
 
-    model_config = ConfigDict(strict=True)
-
     kind: Literal["shard_added"]
-    round: Count
-    shard: Count
-    rows: Count
     train: str
     fingerprint: str
-    name: str | None = None
 
 
 _CHANGE: TypeAdapter[Removed | Added] = TypeAdapter(Annotated[Removed | Added, Field(discriminator="kind")])
@@ -65,7 +58,7 @@ class Progress:
         changes: Records of shards that have joined or left, in order; see pisa_ray.trainer.changes.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     round: Count = 0
     sigma: Positive = 0.0
@@ -82,20 +75,17 @@ class Progress:
     changes: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, strict=True, extra="forbid"):
     """A file of the checkpoint."""
-
-    model_config = _STRICT
 
     file: str
     bytes: Count
     sha256: str
 
 
-class Scalars(BaseModel):
+class Scalars(BaseModel, strict=True, extra="allow"):
     """The numbers of a shard's state; methods may add others."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, int | float]
 
     version: Count
@@ -108,19 +98,15 @@ class StatesEntry(Entry):
     shards: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Scalars]
 
 
-class Files(BaseModel):
+class Files(BaseModel, strict=True, extra="forbid"):
     """All files of a checkpoint."""
-
-    model_config = _STRICT
 
     consensus: Entry
     shards: list[StatesEntry]
 
 
-class Identity(BaseModel):
+class Identity(BaseModel, strict=True):
     """What a run must have in common with the saved one to resume it; a missing value counts as different."""
-
-    model_config = ConfigDict(strict=True)
 
     data_sha256: str | None = None
     parameters: list[tuple[str, list[int]]] | None = None
@@ -128,10 +114,8 @@ class Identity(BaseModel):
     settings: dict[str, Any] | None = None
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, strict=True, extra="forbid"):
     """A whole manifest."""
-
-    model_config = _STRICT
 
     format: Literal[8]
     progress: Progress

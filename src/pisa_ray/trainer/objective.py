@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,29 +36,19 @@ METRICS = Registry("metrics")
 METRICS.add(classification_metrics, "accuracy")
 
 
-@dataclass(frozen=True)
-class Together:
-    """Several metrics as one function.
+def _together(metrics: Sequence[Metrics], output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """Return the values of several metrics, each with names of its own.
 
-    Attributes:
-        metrics: The metrics, each with names of its own.
+    Raises:
+        ConfigError: If two have a name in common.
     """
-
-    metrics: tuple[Metrics, ...]
-
-    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Return the values of all metrics by name.
-
-        Raises:
-            ConfigError: If two metrics have a name in common.
-        """
-        found: dict[str, torch.Tensor] = {}
-        for metric in self.metrics:
-            values = metric(output, target)
-            if twice := sorted(found.keys() & values.keys()):
-                raise ConfigError(f"metrics give {twice[0]!r} twice: let each have names of its own.")
-            found |= values
-        return found
+    found: dict[str, torch.Tensor] = {}
+    for metric in metrics:
+        values = metric(output, target)
+        if twice := sorted(found.keys() & values.keys()):
+            raise ConfigError(f"metrics give {twice[0]!r} twice: let each have names of its own.")
+        found |= values
+    return found
 
 
 def objective_of(
@@ -77,7 +66,7 @@ def objective_of(
     """
     several = metrics if isinstance(metrics, list | tuple) else [] if metrics is None else [metrics]
     measured = [_found(METRICS, one, "metrics") for one in several]
-    measure: Metrics | None = measured[0] if len(measured) == 1 else Together(tuple(measured)) if measured else None
+    measure = measured[0] if len(measured) == 1 else partial(_together, measured) if measured else None
     if loss is not None:
         return Objective(_found(LOSSES, loss, "loss"), measure or _nothing)
     if train.target_dtype.is_floating_point:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from pisa_ray.engine.json_text import is_count
@@ -46,17 +47,12 @@ def fixed(recorded: Mapping[str, Any]) -> dict[str, Any]:
         recorded: The content of config.yaml.
     """
     may = free(Config)
-    return {key: value for key, value in _flat(recorded) if not any(_may(above, value, may) for above in _above(key))}
 
+    def is_free(key: str, value: Any) -> bool:
+        keys = accumulate(key.split("."), "{}.{}".format)  # the key, and the sections that it is in
+        return any(above in may and not isinstance(value, may[above]) for above in keys)
 
-def _may(key: str, value: Any, free_keys: Mapping[str, tuple[type, ...]]) -> bool:
-    return key in free_keys and not isinstance(value, free_keys[key])
-
-
-def _above(key: str) -> Iterator[str]:
-    """Yield the keys of the sections that hold a key, and the key itself."""
-    parts = key.split(".")
-    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return {key: value for key, value in _flat(recorded) if not is_free(key, value)}
 
 
 def check_data(before: object, now: Mapping[str, str | None], remedy: str) -> None:

@@ -50,8 +50,8 @@ class RunDirectory:
 
     def __init__(self, path: Path, storage: Folder | None = None, *, replacing: bool = False) -> None:
         self.path = path.resolve()  # workers may have another working directory
-        self.storage, self._replacing = storage, replacing
-        self.checkpoints = (storage or Folder.of(self.path)) / "checkpoints"
+        self.storage, self._replacing, self._folder = storage, replacing, Folder(str(self.path))
+        self.checkpoints = (storage or self._folder) / "checkpoints"
         self.model = self.path / "model.safetensors"
         self.records, self.requests = Records(self.path), Requests(self.path)
         self._lock = RunLock(self.path)
@@ -293,7 +293,3 @@ class RunDirectory:
             f"the storage {self.storage} cannot be read ({error.__cause__ or error}): check its address, its "
             "permissions and the network."
         )
-
-    @property
-    def _folder(self) -> Folder:
-        return Folder(str(self.path))

@@ -79,26 +79,9 @@ class Admm(Method, ABC):
     reset_duals: bool
     local_steps: int
 
-    @property
-    @abstractmethod
-    def vectors(self) -> int:
-        """The largest number of vectors [p] in a message: 1, or 2 if penalties are vectors."""
-
     @abstractmethod
     def members(self, layout: Layout) -> Sequence[Member]:
         """Return the rules with the parameters of a layout, or of a part of one, that each moves."""
-
-    @abstractmethod
-    def rules(self) -> Mapping[str, AdmmRule]:
-        """Return the method's rules by their path: "" or, for the rest of NSISA, "rest."."""
-
-    @abstractmethod
-    def with_numbers(self, found: Mapping[str, Any]) -> Self:
-        """Return a copy with other numbers, given by path and name, such as "sigma" or "rest.sigma".
-
-        Raises:
-            KeyError: If there is no number of that name.
-        """
 
     @property
     def is_complete(self) -> bool:
