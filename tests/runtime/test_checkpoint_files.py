@@ -85,7 +85,7 @@ def test_unfinished_and_repeated_attempts_are_cleared_away(tmp_path):
     assert checkpoint.latest(tmp_path) == again
     checkpoint.clear_unfinished(Folder.of(tmp_path))
     assert rounds(tmp_path) == [2]
-    later.abandon()
+    later.folder.delete()
     (tmp_path / "notes").mkdir()  # the user's own
     save(tmp_path, 3, Keep(1))
     assert (tmp_path / "notes").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 from pyarrow import fs
@@ -35,13 +35,7 @@ def hash_files(filesystem: fs.FileSystem, files: Sequence[str], *, most: int = M
     for path, size, end in zip(files, sizes, ends, strict=True):
         first = end - size
         with filesystem.open_input_file(path) as file:
-            for start, stop in _within(parts, first, end):
-                digest.update(file.read_at(stop - start, start - first))
+            for start, stop in ((max(start, first), min(stop, end)) for start, stop in parts):
+                if start < stop:
+                    digest.update(file.read_at(stop - start, start - first))
     return digest.hexdigest()
-
-
-def _within(parts: Sequence[tuple[int, int]], first: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the sections of some parts that lie between two positions."""
-    for start, stop in parts:
-        if start < end and stop > first:
-            yield max(start, first), min(stop, end)

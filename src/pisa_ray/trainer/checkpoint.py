@@ -191,10 +191,6 @@ class Draft:
         _prune(self.folder.above, self.folder.name, self.keep)
         return Checkpoint(self.folder, json.loads(raw))
 
-    def abandon(self) -> None:
-        """Remove what has been written."""
-        self.folder.delete()
-
 
 def begin(
     folder: Folder | Path,
@@ -239,21 +235,22 @@ def latest(folder: Folder | Path) -> Checkpoint | None:
     Raises:
         ConfigError: If it is damaged; an older one is never taken in its place unasked.
     """
-    complete = _complete(Folder.of(folder))
-    return _read(complete[-1]) if complete else None
+    found = complete_in(Folder.of(folder))
+    return _read(found[-1]) if found else None
 
 
 def best(folder: Folder | Path, metric: str, order: Literal["max", "min"] = "max") -> Checkpoint | None:
     """Read the best complete checkpoint, the newer of equals, if one has the metric."""
-    complete = _complete(Folder.of(folder))
-    scores = _scores(complete, Keep(None, metric, order))
+    found = complete_in(Folder.of(folder))
+    scores = _scores(found, Keep(None, metric, order))
     score, position = max(((score, i) for i, score in enumerate(scores)), default=(-math.inf, 0))
-    return _read(complete[position]) if score > -math.inf else None
+    return _read(found[position]) if score > -math.inf else None
 
 
-def any_complete(folder: Folder) -> bool:
-    """Return whether there is a complete checkpoint; it may be damaged."""
-    return bool(_complete(folder))
+def complete_in(folder: Folder) -> list[Folder]:
+    """Return the folders of complete checkpoints, oldest first."""
+    found = [(int(match[1]), name) for name in folder.folders() if (match := _NAME.fullmatch(name))]
+    return [folder / name for _, name in sorted(found) if (folder / name).has(MANIFEST)]
 
 
 def clear_unfinished(folder: Folder, *, and_complete: bool = False) -> None:
@@ -290,12 +287,6 @@ def check_environment(saved: Mapping[str, Any], now: Mapping[str, Any], *, exact
 
 def _entries(files: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [files["consensus"], *files["shards"]]
-
-
-def _complete(folder: Folder) -> list[Folder]:
-    """Return the folders of complete checkpoints, oldest first."""
-    found = [(int(match[1]), name) for name in folder.folders() if (match := _NAME.fullmatch(name))]
-    return [folder / name for _, name in sorted(found) if (folder / name).has(MANIFEST)]
 
 
 def _scores(folders: Sequence[Folder], keep: Keep) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -46,25 +46,19 @@ def label_range(source: Source, ignored: int = IGNORED) -> LabelRange | None:
     """Return the range of all labels; None if they are real numbers, or cannot be read without the inputs."""
     if source.target_dtype.is_floating_point:
         return None
-    found: list[LabelRange] = []
+    found, lows, highs, ignored_rows = False, list[tuple[int, int]](), list[tuple[int, int]](), list[int]()
     for first, labels in source.targets():
-        rows = labels.reshape(len(labels), -1)
+        found, rows = True, labels.reshape(len(labels), -1)
         counted = rows != ignored
-        none = np.flatnonzero(~counted.any(1))
-        least, most = (np.where(counted, rows, end) for end in (np.iinfo(np.int64).max, np.iinfo(np.int64).min))
-        low, high = int(least.min(1).argmin()), int(most.max(1).argmax())
-        part = LabelRange(ignored_row=first + int(none[0]) if len(none) else None)
-        if counted.any():
-            ends = {"least": int(least[low].min()), "most": int(most[high].max())}
-            part = replace(part, **ends, least_row=first + low, most_row=first + high)
-        found.append(part)
-    return _joined(found) if found else None
-
-
-def _joined(found: list[LabelRange]) -> LabelRange:
-    low, high = min(found, key=lambda part: part.least), max(found, key=lambda part: part.most)
-    ignored = [part.ignored_row for part in found if part.ignored_row is not None]
-    return LabelRange(low.least, high.most, low.least_row, high.most_row, min(ignored, default=None))
+        ignored_rows += [first + int(row) for row in np.flatnonzero(~counted.any(1))[:1]]
+        values, places = rows[counted], first + np.nonzero(counted)[0]
+        if len(values):
+            low, high = values.argmin(), values.argmax()
+            lows.append((int(values[low]), int(places[low])))
+            highs.append((int(values[high]), int(places[high])))
+    least, least_row = min(lows, default=(0, 0))
+    most, most_row = max(highs, key=lambda end: end[0], default=(0, 0))
+    return LabelRange(least, most, least_row, most_row, min(ignored_rows, default=None)) if found else None
 
 
 def classes_of(train: Source) -> int:

@@ -105,9 +105,9 @@ class Loop:
         self._last = self.config.rounds if until is None else until
         status: str | None = None
         while (status := status or self._stop_reason()) is None or not self.fleet.is_settled():
-            if status is None and self._is_rung() and not self._choose_k0():
-                continue  # the trials were interrupted and have changed nothing
             schedule, progress = self.sigma, self.progress
+            if status is None and schedule.chooses(progress.round, progress.memory) and not self._choose_k0():
+                continue  # the trials were interrupted and have changed nothing
             round_ = progress.round + 1
             sigma = schedule.grow(progress.sigma, round_, progress.memory)
             for message in self.directory.requests.set_aside_garbage():
@@ -129,9 +129,6 @@ class Loop:
             self._due = self._latest  # the last round is always evaluated
         self._evaluate()
         return status
-
-    def _is_rung(self) -> bool:
-        return self.sigma.chooses(self.progress.round, self.progress.memory)
 
     def _choose_k0(self) -> bool:
         from pisa_ray.trainer.online import choose_k0  # noqa: PLC0415  (Tune takes long to import)

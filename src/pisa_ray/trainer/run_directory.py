@@ -176,7 +176,7 @@ class RunDirectory:
 
     def _began_in(self, folder: Folder) -> bool:
         try:
-            return checkpoint.any_complete(folder / "checkpoints") or any(map(folder.size, (METRICS, ARRIVALS)))
+            return bool(checkpoint.complete_in(folder / "checkpoints")) or any(map(folder.size, (METRICS, ARRIVALS)))
         except PisaError as error:
             if folder.is_local:
                 raise self._unwritable(error) from error

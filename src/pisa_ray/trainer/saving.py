@@ -79,7 +79,7 @@ class CheckpointWriter:
         try:
             files = saving.files()
         except WorkerDiedError as error:
-            draft.abandon()
+            draft.folder.delete()
             self.saved = -1
             self._events("checkpoint_failed", message=str(error))
             if tries == 1:
