@@ -37,11 +37,11 @@ class Metadata:
         self._url, self._token = url.rstrip("/"), ""
 
     def notice(self) -> dict[str, str] | None:
-        """What is to happen to this instance (`action`) and when (`time`); None: nothing is known.
+        """Return what will happen to this instance (`action`) and when (`time`), or None if nothing is known.
 
         Raises:
-            OSError: The service does not answer.
-            ValueError: What it answers is no notice.
+            OSError: If the service does not answer.
+            ValueError: If its answer is not a notice.
         """
         try:
             return self._notice()

@@ -238,7 +238,7 @@ def test_an_error_that_nobody_expected_is_one_sentence_and_a_traceback_in_a_file
     assert main(["train", "c.yaml"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    found = re.search(r"pisa-ray: (\w+).*; this was not expected: its traceback is in (.*)\.\n", said)
+    found = re.search(r"pisa-ray: (\w+).*; this error was not expected: its traceback is in (.*)\.\n", said)
     assert found is not None
     assert found[1] == type(error).__name__
     assert "Traceback (most recent call last)" in Path(found[2]).read_text()

@@ -103,9 +103,9 @@ def test_evaluate_takes_the_place_where_data_lie_now(place, capsys):
     shutil.move("data", "data2")
     assert main(["evaluate", "run"]) == 2
     assert "data.train is " in (said := capsys.readouterr().err)
-    assert "say where they lie now by --data PATH" in said
+    assert "give the present one by --data PATH" in said
     assert main(["evaluate", "run", "--data", "data2/train"]) == 2
-    assert "say where they lie now by --test PATH" in capsys.readouterr().err
+    assert "give the present one by --test PATH" in capsys.readouterr().err
     assert main(["evaluate", "run", "--json", "--data", "data2/train", "--test", "data2/test.parquet"]) == 0
     assert capsys.readouterr().out == before  # validation data of their own are not needed
 

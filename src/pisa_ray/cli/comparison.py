@@ -1,4 +1,4 @@
-"""The comparison file: what is compared, and the training configuration of each cell, named when it is wrong."""
+"""Reads the comparison file, and makes the training configuration of each cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pisa_ray.options import Options
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import SPLITS, absolute
 
-#: Keys of a train file that are said elsewhere in a comparison.
+#: Keys of a train file that are in another place in a comparison.
 _ELSEWHERE = {"algorithm": "algorithms", "partition": "partitions", "seed": "seeds", "name": "name", "ray": "ray"}
 
 
@@ -64,11 +64,11 @@ class Comparison(Options):
 
 @dataclass(frozen=True)
 class Spec:
-    """A comparison file that has been read.
+    """A comparison file and the folder of its paths.
 
     Attributes:
-        file: What it says.
-        folder: What data paths are relative to.
+        file: The content of the file.
+        folder: The folder that data paths are relative to.
     """
 
     file: Comparison
@@ -76,38 +76,38 @@ class Spec:
 
     @classmethod
     def load(cls, path: Path, settings: list[str] | None = None) -> Spec:
-        """Read a comparison file, whose name it has by default; see `pisa_ray.cli.config.load`."""
+        """Read a comparison file, whose name is the default of `name`; see `pisa_ray.cli.config.load`."""
         return cls.of({"name": path.stem} | read(path, settings), path.resolve().parent)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], folder: Path | None = None) -> Spec:
-        """The comparison that a file's values are.
+        """Make a comparison of a file's values.
 
         Raises:
             ConfigError: If the first thing that is wrong, in one sentence.
         """
         given = deepcopy(dict(values))
         for key in ("algorithms", "partitions"):
-            if isinstance(given.get(key), Mapping):  # an empty row changes nothing; names such as 10 are text
+            if isinstance(given.get(key), Mapping):  # an empty row changes nothing; a name such as 10 becomes text
                 given[key] = {str(name): {} if row is None else row for name, row in given[key].items()}
         file = Comparison.read(given, "")
         spec = cls(file, folder or Path.cwd())
         for row in (file.base, *file.algorithms.values(), *file.partitions.values()):
-            _make_absolute(row, spec.folder)  # so that what is recorded can be run from anywhere
+            _make_absolute(row, spec.folder)  # so that the recorded file can be run from anywhere
         spec._check_places()
         spec._check_names()
         return spec
 
     def overrides(self, partition: str) -> dict[str, Any]:
-        """What a partition changes of the base: a partition section, or keys of a train file with one."""
+        """Return the keys of a train file that a partition changes, one of which is partition."""
         row = self.file.partitions[partition]
         return row if "partition" in row else {"partition": row}
 
     def config(self, algorithm: str | None, partition: str, seed: int) -> Config:
-        """The training configuration of a cell, at the base's rounds; without an algorithm, what rows are measured by.
+        """Return the training configuration of a cell, at the base's rounds; without an algorithm, that of the base.
 
         Raises:
-            ConfigError: If the first thing that is wrong in it, named as in the comparison file.
+            ConfigError: If something in it is wrong, named as in the comparison file.
         """
         from pisa_ray.trainer.start import method_of
 
@@ -121,10 +121,10 @@ class Spec:
         return config
 
     def look(self) -> None:
-        """Look at the keys and values of all rows, and for files that they name, before anything is imported.
+        """Check the keys and values of all rows, and the files that they name, before anything is imported.
 
         Raises:
-            ConfigError: If the first thing that is wrong, named as in the comparison file.
+            ConfigError: If something is wrong, named as in the comparison file.
         """
         for partition in self.file.partitions:
             for algorithm in (None, *self.file.algorithms):
@@ -138,17 +138,17 @@ class Spec:
 
     @contextmanager
     def naming(self, algorithm: str | None, partition: str) -> Iterator[None]:
-        """Name what is wrong with a cell as in the comparison file."""
+        """Name keys in errors on a cell as in the comparison file."""
         try:
             yield
         except ConfigError as error:
             raise self._named(error, algorithm, partition) from error
 
     def _named(self, error: ConfigError, algorithm: str | None, partition: str) -> ConfigError:
-        """The same error, whose key is that of a train file, with the key's place in the comparison file."""
+        """Return an error on a key of a train file with the key's place in the comparison file."""
         text = str(error)
         key = text.split(maxsplit=1)[0].split(".", maxsplit=1)[0]
-        if key == "score":  # of the comparison file itself
+        if key == "score":  # it is a key of the comparison file
             return error
         if key == "partition" and "partition" not in self.file.partitions[partition]:
             return ConfigError(f"partitions.{partition}{text.removeprefix('partition')}")
@@ -161,12 +161,12 @@ class Spec:
         return ConfigError(f"algorithms.{algorithm} on partitions.{partition}: {text}")
 
     def explicit(self, key: str, algorithm: str) -> bool:
-        """Return whether a row says a key itself, so that it is not fitted to the row's rounds."""
+        """Return whether a row has a key itself, so that it is not fitted to the row's rounds."""
         return key in self.file.algorithms[algorithm]
 
     def _check_places(self) -> None:
         rows = [("base", self.file.base, _ELSEWHERE)]
-        rounds = {"rounds": "base.rounds"}  # from which the rounds of all follow, at equal work
+        rounds = {"rounds": "base.rounds"}  # the rounds of all rows follow from it, at equal work
         for name, row in self.file.algorithms.items():
             if "kind" in row:
                 raise ConfigError(f"algorithms.{name}.kind is not for here: write algorithm: {{kind: ...}}.")
@@ -209,7 +209,7 @@ def _make_absolute(row: dict[str, Any], folder: Path) -> None:
 
 
 def slug(name: str) -> str:
-    """A name as part of a path.
+    """Return a name as part of a path.
 
     Example:
         >>> slug("FedAvg, 10 steps")

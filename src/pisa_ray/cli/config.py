@@ -1,4 +1,4 @@
-"""The configuration file: its keys are the contract, checked here before anything starts."""
+"""Reads the configuration file, and checks its keys before anything starts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -
 
 
 def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
-    """What a YAML file says, with overrides as in `load`; whether it makes sense is not looked at.
+    """Read the values of a YAML file, with overrides as in `load`, without checking them.
 
     Raises:
-        ConfigError: If there is no such file, it is not YAML, or an override is not one.
+        ConfigError: If there is no such file, it is not YAML, or an override is not `key.path=value`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -57,12 +57,12 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
 
 
 def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config:
-    """The configuration that a file's values are, as far as can be said without data and model.
+    """Make a configuration of a file's values, and check it as far as is possible without data and model.
 
     Args:
-        values: What the file says.
+        values: The values of the file.
         base: The folder that data paths are relative to.
-        look: Whether files that it names must be there.
+        look: Whether the files that it names must exist.
 
     Returns:
         The configuration, with data paths made absolute.
@@ -87,10 +87,10 @@ def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config
 
 
 def check_places(config: Config) -> None:
-    """Return whether the files that a configuration names are there.
+    """Refuse a configuration that names files which do not exist.
 
     Raises:
-        ConfigError: If one is not.
+        ConfigError: If one does not exist.
     """
     for name in SPLITS:
         given = getattr(config.data, name)
@@ -110,7 +110,7 @@ def section(config: Config) -> ModelSection:
 
 
 def there(path: str) -> bool:
-    """Return whether there is a file or folder that can be looked at; no name is too long or too odd to ask."""
+    """Return whether a file or folder exists, for any text."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -118,10 +118,10 @@ def there(path: str) -> bool:
 
 
 def override(values: dict[str, Any], setting: str) -> None:
-    """Override a file's values by a setting as `--set` has it.
+    """Override a file's values by a setting of `--set`.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If it is not `key.path=value`.
     """
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
@@ -134,16 +134,16 @@ def override(values: dict[str, Any], setting: str) -> None:
 
 
 def put(values: dict[str, Any], key: str, value: Any, said: str) -> None:
-    """Put a value in its place in a file's values, in sections that are there or are made.
+    """Put a value in its place in a file's values, and make missing sections.
 
     Args:
-        values: The file's, changed in place.
-        key: The dotted key; a name with dots, such as that of a group of parameters, is known where it is there.
-        value: What to put.
-        said: How a message begins.
+        values: The values of the file, which are changed in place.
+        key: The dotted key; a name with dots, such as that of a group of parameters, is recognised if it exists.
+        value: The value.
+        said: The beginning of a message.
 
     Raises:
-        ConfigError: If what is to hold it is no section.
+        ConfigError: If the value would lie in something that is not a section.
     """
     above: list[str] = []
     while True:
@@ -151,14 +151,14 @@ def put(values: dict[str, Any], key: str, value: Any, said: str) -> None:
         name = max(there, key=len, default=key.partition(".")[0])
         if key == name or (above[-1:] == ["groups"] and not there):
             values[key] = value
-            if not there and above[-1:] == ["groups"] and "rest" in values:  # which has what no group before it has
+            if not there and above[-1:] == ["groups"] and "rest" in values:  # the rest must be the last group
                 values["rest"] = values.pop("rest")
             return
         key = key[len(name) + 1 :]
         below = values.get(name)
-        if isinstance(below, str) and (name in _NAMED or above[-1:] == ["groups"]):  # a kind alone
+        if isinstance(below, str) and (name in _NAMED or above[-1:] == ["groups"]):  # the name of a kind
             below = {"kind": below}
-        elif below is None:  # absent, or a section whose keys are all commented out
+        elif below is None:  # the section is absent, or all its keys are commented out
             below = {}
         if not isinstance(below, dict):
             place = ".".join([*above, name])
@@ -168,5 +168,5 @@ def put(values: dict[str, Any], key: str, value: Any, said: str) -> None:
         values = below
 
 
-#: Sections whose kind alone may stand for them.
+#: Sections for which the name of a kind may stand.
 _NAMED = ("algorithm", "sigma_schedule", "partition", "robust", "distort", "rest", "preconditioner", "second_moment")

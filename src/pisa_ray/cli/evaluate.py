@@ -1,4 +1,4 @@
-"""Measure a run's saved model: on the test data, and on each shard's own rows."""
+"""Measures the saved model of a run on the test data, and on the rows of each shard."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ def evaluate(
 
     Args:
         run_dir: The run directory.
-        trust: Whether code may be run that it names and that is of no installed package.
-        train: Where the training data lie now; None: where they did.
-        test: The same of the test data.
-        model: "package.module:function" that makes the model; None: what the run recorded.
-        settings: What else is said in place of what the run recorded, as "key.path=value".
+        trust: Whether to run code that the directory names and that is not of an installed package.
+        train: The path or URI of the training data now; None: it has not changed.
+        test: The path or URI of the test data now; None: it has not changed.
+        model: "package.module:function" that makes the model; None: the recorded model.
+        settings: Overrides of the recorded settings, as "key.path=value".
 
     Returns:
-        weights_sha256 (recomputed), "test" (means over the test rows, if there are any) and "shards": rows, loss and
-        metrics over the own training rows of each shard
-        that was part of the problem at the end.
+        "weights_sha256" (recomputed), "test" (means over the test rows, if there are any) and "shards" (rows, loss and
+        metrics over the training rows of each shard that was part of the problem at the end).
 
     Raises:
         ConfigError: If the folder is not a run, has no saved model or one that its result.json does not name, or its
@@ -73,7 +72,7 @@ def evaluate(
 
 
 def _read(directory: RunDirectory, name: str, measured: str) -> Any:
-    """What a file of the run says, and nothing where there is none."""
+    """Return the content of a JSON file of the run, or {} if it does not exist."""
     file = directory.path / name
     if not os.path.lexists(file):
         return {}
@@ -84,16 +83,16 @@ def _read(directory: RunDirectory, name: str, measured: str) -> Any:
 
 
 def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
-    """Return whether the data are those of the run, where partition.json tells."""
+    """Refuse data whose fingerprints are not those in partition.json, if that exists."""
     file = directory.path / "partition.json"
-    known = _read(directory, file.name, "on what the data are now")
+    known = _read(directory, file.name, "on the present data")
     measured = {split: now[split] for split in ("train", "test")}
     remedy = f"give those data, wherever they lie, or remove {file} to measure the model on these."
     check_data(known.get("data") if isinstance(known, dict) else None, measured, remedy)
 
 
 def _check_same(directory: RunDirectory, digest: str) -> None:
-    """Return whether the model is the one that the run ended with, where result.json tells."""
+    """Refuse a model whose hash is not that in result.json, if that exists."""
     file = directory.path / "result.json"
     end = _read(directory, file.name, "without its hash")
     if not isinstance(end, dict):
@@ -107,7 +106,7 @@ def _check_same(directory: RunDirectory, digest: str) -> None:
 
 
 def table(measured: dict[str, Any]) -> str:
-    """The same as text."""
+    """Return the measurements as a table."""
     names = [name for name in measured["shards"][0] if name not in ("shard", "rows")]
 
     def line(where: str, rows: str, values: Mapping[str, float]) -> str:

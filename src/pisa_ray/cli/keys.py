@@ -22,13 +22,13 @@ _SENTENCE = re.compile(r"^    (\w+): (.*(?:\n     +\S.*)*)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Line:
-    """What is to be said of a key.
+    """The description of a key.
 
     Attributes:
-        key: It, dotted.
-        default: What stands for it if it is left out; "required" and "none" are no values.
-        values: What it must be.
-        meaning: What it means.
+        key: The dotted key.
+        default: Its default, or "required" or "none".
+        values: The values that it may have.
+        meaning: Its meaning.
     """
 
     key: str
@@ -38,21 +38,21 @@ class Line:
 
 
 def sentences(cls: Any) -> dict[str, str]:
-    """What the docstrings of a class and of those that it is derived from say of the fields, by name."""
+    """Return what the docstrings of a class and of its bases say of the fields, by name."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if base not in (Options, Kind):  # whose attributes are no keys
+        if base not in (Options, Kind):  # their attributes are not keys
             text = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:\n")[2].partition("\n\n")[0]
             found |= {name: " ".join(said.split()) for name, said in _SENTENCE.findall(text)}
     return found
 
 
 def lines(cls: Any, prefix: str = "") -> Iterator[Line]:
-    """The lines of a class of options.
+    """Yield the descriptions of the keys of a class of options.
 
     Args:
         cls: The class.
-        prefix: What its keys begin with: "data.".
+        prefix: The prefix of its keys: "data.".
     """
     said = sentences(cls)
     for last, hint in cls.beside.items():
@@ -79,7 +79,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace("Infinity", "null").removesuffix(".0")
 
 
-#: What a rule says that no file can hold, or that goes without saying in a table.
+#: Parts of a rule's text that do not apply to files, or are needless in a table.
 _IN_A_TABLE = {"a finite number": "a number", "a text": "text", "a function or ": ""}
 
 
@@ -96,7 +96,7 @@ def _values(hint: Any) -> str:
 
 
 def text() -> str:
-    """The keys of a configuration file, for a terminal."""
+    """Return the keys of a configuration file as text for a terminal."""
     found = ["keys of CONFIG.yaml, with their defaults (those of each kind: docs/configuration.md, docs/methods.md):"]
     for group in reversed(Config.__mro__):
         if group in (Config, Options, object):

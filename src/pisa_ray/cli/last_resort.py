@@ -1,4 +1,4 @@
-"""What is said of an error that nobody has expected: one sentence, and where the rest is."""
+"""Describes an unexpected error in one sentence that names the file with its traceback."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pisa_ray.trainer.terminal import say
 
 
 def sentence(error: BaseException) -> str:
-    """Say what failed, and write the traceback to a new file in the folder of temporary files.
+    """Return a sentence on an error, and write its traceback to a new temporary file.
 
-    That is where it can be written whatever the run directory is; where it cannot, it goes to standard error.
+    If the file cannot be written, the traceback goes to standard error.
 
     Args:
-        error: What was caught.
+        error: The error.
     """
     text = "".join(traceback.format_exception(error))
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -26,5 +26,5 @@ def sentence(error: BaseException) -> str:
             file.write(f"{sys.argv}\n{text}")
     except OSError:
         say(text)
-        return f"{what}; this was not expected, and its traceback could not be written to a file."
-    return f"{what}; this was not expected: its traceback is in {path}."
+        return f"{what}; this error was not expected, and its traceback could not be written to a file."
+    return f"{what}; this error was not expected: its traceback is in {path}."

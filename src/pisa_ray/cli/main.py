@@ -22,7 +22,7 @@ from pisa_ray.cli.data import KINDS
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 from pisa_ray.trainer.terminal import answer, escaped, say, streams
 
-#: Characters of the longest word, a path say, that is shown whole.
+#: The most characters of a word, such as a path, that is shown whole.
 LONGEST = 500
 
 STATUS = {"finished": 0, "stopped": 0, "interrupted": 130}
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Those after the program's name; None: sys.argv's.
+        arguments: The arguments after the program's name; None: those of sys.argv.
 
     Returns:
         The exit status.
     """
     with streams():
         status = _run(arguments)
-    if connection := sys.modules.get("pisa_ray.actors.connection"):  # only where Ray was needed
+    if connection := sys.modules.get("pisa_ray.actors.connection"):  # it is imported only if Ray was needed
         connection.ends_with(status)
     return status
 
@@ -62,28 +62,28 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         say("pisa-ray: stopped at once; the last complete checkpoint is kept.")
         return 130
-    except (Exception, SystemExit) as error:  # also of code of the user's
+    except (Exception, SystemExit) as error:  # the user's code may raise either
         say(_line(last_resort.sentence(error)))
         return 1
     return status
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose complaints are escaped, and whose help may end in more than its arguments."""
+    """A parser whose messages are escaped, and whose help may end with a further text."""
 
     more: Callable[[], str] | None = None
 
     def format_help(self) -> str:
-        """See argparse."""
+        """Return the help with the further text; see argparse."""
         return super().format_help() + (f"\n{self.more()}" if self.more else "")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """See argparse."""
+        """Escape the message and exit; see argparse."""
         super().exit(status, message and escaped(message))
 
 
 def _check_paths(options: argparse.Namespace) -> None:
-    """Refuse what no file system can be asked for, such as names of thousands of characters."""
+    """Refuse paths that no file system accepts, such as names of thousands of characters."""
     for path in options.__dict__.get("run_dirs", []) + list(options.__dict__.values()):
         try:
             if isinstance(path, Path):
@@ -212,7 +212,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
     )
 
 
-# The commands import what they need when they run: --help and a misspelt key should not wait for all of it.
+# The commands import what they need when they run, so that --help and a misspelt key take no time.
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -270,7 +270,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _place(text: str) -> Path:
-    """What --out names, or another option for a path."""
+    """Return the path that --out, or another option, names."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a path; leave it out for the default")
     if "://" in text:
@@ -279,14 +279,14 @@ def _place(text: str) -> Path:
 
 
 def _out(options: argparse.Namespace, name: str | None) -> Path:
-    """Where to write: what --out says, or below runs/ a folder with the run's name, or else the file's."""
+    """Return the folder to write to: that of --out, or one in runs/ with the run's name, or else the file's."""
     key = "name" if name is not None else f"{options.config} without its ending"
     folder: str = checks.folder_name(key, options.config.stem if name is None else name)
     return Path("runs") / folder if options.out is None else options.out
 
 
 def _go_on(command: str, options: argparse.Namespace, out: Path) -> str:
-    """How to go on with what was interrupted."""
+    """Return the command that goes on after an interruption."""
     settings = [part for setting in options.set or () for part in ("--set", setting)]
     again = ["pisa-ray", command, str(options.config), *settings, "--out", str(out), "--resume"]
     return f"Go on with: {shlex.join(again)}"
@@ -348,7 +348,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _line(error: PisaError | str) -> str:
-    """An error as one line, whatever the libraries below put into it, in the words of the command line."""
+    """Return an error as one line, in the words of the command line."""
     from pisa_ray.cli.words import spoken
 
     words = (word if len(word) <= LONGEST else f"{word[:100]} ... {word[-50:]}" for word in str(error).split())

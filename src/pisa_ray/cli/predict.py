@@ -1,4 +1,4 @@
-"""`pisa-ray predict RUN_DIR DATA --out FILE`: what a run's model says of rows, with or without labels."""
+"""Writes the outputs of a run's model for rows with or without labels: `pisa-ray predict RUN_DIR DATA --out FILE`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from pisa_ray.named import imported
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.trained import Trained, load
 
-#: Rows that are in memory at a time.
+#: The number of rows in memory at a time.
 ROWS = 1000
 
-#: The label column of rows, whose labels are not looked at.
+#: The name of the label column that is added to the rows and never read.
 _NONE = "no label of these rows"
 
 
 def predict(
     run_dir: Path, data: str, out: Path, *, best: bool = False, model: str | None = None, trust: bool = False
 ) -> str:
-    """Write a Parquet file with the columns of the data, and what the model says of each row.
+    """Write a Parquet file with the columns of the data, and the output of the model for each row.
 
     Args:
         run_dir: The run directory.
         data: A Parquet file or folder with the input columns of the training data.
-        out: The file, which must not be there yet. Its column `output` holds the model's output, a number or a list of
-            numbers, and where the run's labels are classes `class` the one with the largest.
+        out: The file, which must not exist. Its column `output` holds the model's output, a number or a list of
+            numbers, and `class`, if the run's labels are classes, the one with the largest output.
         best: Whether to take the best checkpoint's weights, and not those of the last round.
-        model: "package.module:function" that makes the model; None: what the run recorded.
-        trust: Whether code may be run that the run directory names and that is of no installed package.
+        model: "package.module:function" that makes the model; None: the recorded model.
+        trust: Whether to run code that the directory names and that is not of an installed package.
 
     Returns:
-        What was written, for people.
+        A sentence on the file.
 
     Raises:
-        ConfigError: If there is no such run, the data do not have its input columns, or the file is there already.
+        ConfigError: If there is no such run, the data do not have its input columns, or the file exists already.
         PisaError: If the file cannot be written.
     """
     if os.path.lexists(out):
@@ -78,7 +78,7 @@ def predict(
 
 
 def _tables(data: str, names: list[str]) -> Iterator[pa.Table]:
-    """The rows in pieces, after the columns have been looked for."""
+    """Check the columns, and return the rows in pieces."""
     try:
         found = ds.dataset(data, format="parquet")
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -96,7 +96,7 @@ def _tables(data: str, names: list[str]) -> Iterator[pa.Table]:
 def _said(
     trained: Trained, table: pa.Table, columns: str | list[str], place: str, *, classes: bool, integers: bool
 ) -> pa.Table:
-    """A table with what the model says of its rows."""
+    """Return a table with the outputs of the model for its rows."""
     labelled = table.append_column(_NONE, pa.array(np.zeros(table.num_rows, dtype=np.int64)))
     source = open_source(labelled, input=columns, label=_NONE, integers=integers, name=place)
     every = np.arange(table.num_rows)
@@ -115,7 +115,7 @@ def _said(
 
 
 def _numbers(output: Any, rows: int) -> torch.Tensor:
-    """A model's output as numbers, [rows, ...]."""
+    """Return the output of a model as numbers, [rows, ...]."""
     found = getattr(output, "logits", output)
     if not isinstance(found, torch.Tensor) or len(found) != rows:
         raise ConfigError(

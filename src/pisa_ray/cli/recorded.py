@@ -1,4 +1,4 @@
-"""What a run began with, from its run directory, which need not be one's own."""
+"""Prepares the job of a run again from its run directory, which may be somebody else's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pisa_ray.trainer.data import is_local
 from pisa_ray.trainer.prepare import Prepared, prepare
 from pisa_ray.trainer.trust import check_installed
 
-#: How `evaluate` is told what a run that was begun in Python could not record.
+#: The options of `evaluate` for settings that a run in Python could not record.
 _REMEDIES = {
     "model.factory": "--model package.module:function",
     "data.train": "--data PATH",
@@ -24,7 +24,7 @@ _REMEDIES = {
 
 
 def _texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """The texts of a configuration, alone or in lists, by dotted key."""
+    """Yield the texts of a configuration, alone or in lists, by dotted key."""
     for key, value in recorded.items():
         if isinstance(value, Mapping):
             yield from _texts(value, f"{path}{key}.")
@@ -35,12 +35,12 @@ def _texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, s
 
 
 def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a run could not record by name, such as a lambda: its key, and what is known of it."""
+    """Return the key and the description of everything that a run could not record by name, such as a lambda."""
     return ((key, text) for key, text in _texts(recorded) if is_unnamed(text))
 
 
 def _references(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The functions and classes that a configuration names, by key."""
+    """Yield the functions and classes that a configuration names, by key."""
     for key, text in _texts(values):
         last = key.rpartition(".")[2]
         if last in ("factory", "transform") or (last in ("loss", "metrics", "kind") and ":" in text):
@@ -57,19 +57,19 @@ def prepared(
     model: str | None = None,
     settings: Sequence[str] = (),
 ) -> Prepared:
-    """What a run began with; weights that it started from and validation data of their own need not exist.
+    """Prepare the job that a run began with; its initial weights and validation data need not exist.
 
     Args:
-        recorded: Its config.yaml.
-        run_dir: Its directory.
-        trust: Whether code may be run that config.yaml names and that is of no installed package.
-        train: Where the training data lie now, a path or URI; None: where they did.
-        test: The same of the test data.
-        model: "package.module:function" that makes the model; None: what config.yaml names.
-        settings: What else is said in place of config.yaml, as "key.path=value".
+        recorded: The content of config.yaml.
+        run_dir: The run directory.
+        trust: Whether to run code that config.yaml names and that is not of an installed package.
+        train: The path or URI of the training data now; None: it has not changed.
+        test: The path or URI of the test data now; None: it has not changed.
+        model: "package.module:function" that makes the model; None: the recorded model.
+        settings: Overrides of config.yaml, as "key.path=value".
 
     Raises:
-        ConfigError: If it names such code, or something that it names is not there, or has no name.
+        ConfigError: If config.yaml names such code, or something that is missing or has no name.
     """
     values = _said(recorded, {"--data": ("train", train), "--test": ("test", test)}, model, settings)
     for key, what in unnamed(values):
@@ -80,7 +80,7 @@ def prepared(
     if not trust:
         said = dict(_references(values))
         for key, reference in _references(recorded):
-            if said.get(key) == reference:  # and not in the command
+            if said.get(key) == reference:  # the command has not replaced it
                 check_installed(reference, key, run_dir)
     try:
         config = checked(values, run_dir)
@@ -90,7 +90,7 @@ def prepared(
         place = getattr(config.data, name)
         if is_local(place) and not there(place):
             raise ConfigError(
-                f"data.{name} is {place!r}, but there is nothing: say where they lie now by {option} PATH."
+                f"data.{name} is {place!r}, but there is no such path: give the present one by {option} PATH."
             )
     return prepare(config.changed(model=replace(section(config), weights=None)))
 
@@ -98,7 +98,7 @@ def prepared(
 def _said(
     recorded: Mapping[str, Any], moved: Mapping[str, tuple[str, str | None]], model: str | None, settings: Sequence[str]
 ) -> dict[str, Any]:
-    """What config.yaml says, with what the command says in its place."""
+    """Return the content of config.yaml with the overrides of the command."""
     values: dict[str, Any] = deepcopy(dict(recorded))
     data = values.get("data")
     data = data if isinstance(data, dict) else {}

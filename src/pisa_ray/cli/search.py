@@ -1,4 +1,4 @@
-"""The file of pisa-ray tune: what is searched for, and the training file of some values."""
+"""Reads the file of pisa-ray tune, and makes the training file of some values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Domain(Options):
         return next((kind, values) for kind, values in vars(self).items() if values is not None)
 
     def build(self) -> Any:
-        """As Tune takes it."""
+        """Return the domain as an object of Tune."""
         from ray import tune
 
         kind, values = self._given
@@ -70,7 +70,7 @@ class Domain(Options):
         return (tune.choice if kind == "choice" else tune.grid_search)(list(values))
 
     def one(self) -> Any:
-        """One of the values, always the same."""
+        """Return one of the values, always the same."""
         kind, values = self._given
         return int(values[0]) if kind == "whole" else values[0]
 
@@ -116,11 +116,11 @@ class Tuning(Options):
 
 @dataclass(frozen=True)
 class Search:
-    """A file that has been looked at.
+    """A file of pisa-ray tune and the folder of its paths.
 
     Attributes:
-        file: What it says.
-        folder: That data paths are relative to.
+        file: The content of the file.
+        folder: The folder that data paths are relative to.
     """
 
     file: Tuning
@@ -136,11 +136,11 @@ class Search:
         return cls(Tuning.read(read(path, settings), ""), path.resolve().parent)
 
     def first(self) -> dict[str, Any]:
-        """One value of each setting, always the same."""
+        """Return one value of each setting, always the same."""
         return {key: domain.one() for key, domain in self.file.space.items()}
 
     def look(self) -> None:
-        """Look at keys and values of one of the training files, and for files that it names, before Tune is imported.
+        """Check the keys and values of one training file, and the files that it names, before Tune is imported.
 
         Raises:
             ConfigError: If the first thing that is wrong in it.
@@ -148,7 +148,7 @@ class Search:
         check_places(checked(self._values(self.first()), self.folder))
 
     def config(self, chosen: Mapping[str, Any]) -> Config:
-        """The training file with some values chosen.
+        """Return the configuration with some values chosen.
 
         Raises:
             ConfigError: If the first thing that is wrong in it.

@@ -1,4 +1,4 @@
-"""Asking a run that is going on to let a shard leave its problem, or new data join it."""
+"""Asks a run that is going on to let a shard leave its problem, or new data join it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pisa_ray.trainer.run_directory import RunDirectory
 
 
 def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
-    """Leave word for the driver of a run, after what can be known here has been looked at.
+    """Check a change as far as is possible here, and ask the driver of the run for it.
 
     Args:
         run_dir: The run directory.
-        asked: What is asked for.
-        trust: Whether code may be run that the directory names and that is of no installed package.
+        asked: The request.
+        trust: Whether to run code that the directory names and that is not of an installed package.
 
     Returns:
         The run directory.
@@ -28,13 +28,13 @@ def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
     """
     directory = RunDirectory(run_dir)
     recorded = directory.config_while_running()
-    if not any(unnamed(recorded)):  # else the run itself will say what cannot be
+    if not any(unnamed(recorded)):  # else only the run itself can check the request
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None
         changes = Changes(prepared(recorded, directory.path, trust=trust), replaying=replaying)
         changes.settle(changes.again(directory.records.changes()), [])
         for waiting in directory.requests.asked_shards():
-            with suppress(ConfigError):  # the run will say so
+            with suppress(ConfigError):  # the run will refuse it
                 changes.ask(waiting)
         changes.ask(asked)
     directory.requests.ask_shards(asked)

@@ -1,4 +1,4 @@
-"""From a configuration to a run."""
+"""Runs a configuration."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def train(
     """Run a configuration.
 
     Args:
-        config: What to run.
+        config: The configuration.
         out: The run directory.
-        resume: Go on from its last checkpoint.
-        overwrite: Replace it.
-        progress: Show progress.
-        data: What config.data names, where it has been opened already.
+        resume: Whether to resume the run there from its last checkpoint.
+        overwrite: Whether to replace the run there.
+        progress: Whether to show progress.
+        data: The data, if they have been opened already.
 
     Returns:
         The result.
 
     Raises:
-        ConfigError: If something in it cannot be used; nothing has been started.
+        ConfigError: If something in it cannot be used; nothing has been started then.
         PisaError: If the run failed.
     """
     arguments = config.changed(run_config=replace(config.run, path=out)).arguments()

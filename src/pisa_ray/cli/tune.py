@@ -29,15 +29,15 @@ from pisa_ray.tuning import PisaTrainable, reserve
 
 
 def _arguments(spec: Search, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of PisaTrainer."""
+    """Return the arguments of PisaTrainer."""
     return spec.config(chosen).changed(checkpoint_every=None).arguments()
 
 
 def check(spec: Search) -> None:
-    """Try one of the settings, so that what does not fit shows before anything is started.
+    """Try one of the settings, to refuse what does not fit before anything is started.
 
     Raises:
-        ConfigError: If it does not; or the metric is not measured.
+        ConfigError: If it does not fit, or the metric is not measured.
     """
     with tempfile.TemporaryDirectory() as folder:
         arguments = _arguments(spec, spec.first()) | {"run_config": Path(folder) / "run"}
@@ -53,7 +53,7 @@ def check(spec: Search) -> None:
 
 
 def _build(search: Search, path: Sequence[str], folder: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """In a trial's process, which should import what the driver can."""
+    """Return the arguments of a trial, in its process, which then can import what the driver can."""
     import_from(path)
     given_in(folder)
     return _arguments(search, chosen)
@@ -64,15 +64,15 @@ def search(spec: Search, out: Path, *, resume: bool = False, progress: bool = Tr
 
     Args:
         spec: The file.
-        out: The folder; Tune's own files are there, too.
-        resume: Go on with the search that is there.
-        progress: Whether Tune's table is shown.
+        out: The folder, which has Tune's own files, too.
+        resume: Whether to go on with the search in the folder.
+        progress: Whether to show Tune's table.
 
     Returns:
         "finished" or "interrupted".
 
     Raises:
-        ConfigError: If something cannot be used; nothing has been started.
+        ConfigError: If something in the file cannot be used; nothing has been started then.
     """
     out, file = out.resolve(), spec.file
     if resume and not (out / "tuner.pkl").exists():
@@ -98,7 +98,7 @@ def _search(spec: Search, out: Path, *, resume: bool, progress: bool) -> str:
         tuner = _tuner(file, trainable, out, progress=progress)
     results = tuner.fit()
     trials = results._experiment_analysis.trials
-    # After a SIGINT Tune calls all trials terminated; those that were not done say so themselves.
+    # After a SIGINT Tune calls all trials terminated, but the last result of an unfinished one is not done.
     if any(trial.status != "ERROR" and not (trial.last_result or {}).get("done") for trial in trials):
         return "interrupted"
     _write(spec, results, out)
@@ -141,7 +141,7 @@ def _tuner(file: Tuning, trainable: Any, out: Path, *, progress: bool) -> tune.T
 
 
 def _write(spec: Search, results: Any, out: Path) -> None:
-    """The table, best trial first, and the training file of the best."""
+    """Write the table, best trial first, and the training file of the best trial."""
     metric, sign = spec.file.metric, -1 if spec.file.mode == "max" else 1
     rows = []
     for result in results:
@@ -151,7 +151,7 @@ def _write(spec: Search, results: Any, out: Path) -> None:
             {"settings": dict(result.config or {}), "rounds": numbers.get("round"), metric: numbers.get(metric)} | test
         )
 
-    def place(row: dict[str, Any]) -> tuple[float, str]:  # of equals always the same first
+    def place(row: dict[str, Any]) -> tuple[float, str]:  # equal rows always have the same order
         value = row[metric]
         worth = sign * value if isinstance(value, int | float) else math.inf
         return worth, json.dumps(row["settings"], sort_keys=True)

@@ -1,4 +1,4 @@
-"""The command line's words for what the library says in Python's: keys of the file for arguments, kinds for classes."""
+"""Translates messages for the command line: arguments become keys of the file, and classes become kinds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pisa_ray.schedulers.schedule import SigmaSchedule
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import Data
 
-#: For each key of the file the family, or the class, that its section stands for.
+#: For each key of the file, the family or the class that its section stands for.
 _SECTIONS: dict[str, type[Options]] = {
     "algorithm": Method,
     "sigma_schedule": SigmaSchedule,
@@ -27,7 +27,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "asynchronous": Asynchronous,
 }
 
-#: What else has another name in the file or on the command line; what comes first goes first.
+#: Other words and their translations, in the order in which they are replaced.
 _WORDS = {
     r"resume=True": "--resume",
     r"overwrite=True": "--overwrite",
@@ -50,14 +50,14 @@ _WORDS = {
     r"False": "false",
 }
 
-#: Quoted text is the user's, and so is what is part of a path.
+#: Quoted text is the user's and is not translated, nor are parts of a path.
 _QUOTED = re.compile(r"""('[^']*'|"[^"]*")""")
 #: A key that is no setting is the user's, too.
 _BEFORE, _BEHIND = r"(?<![\w/.-])", r"(?![\w/-]| is not a setting)"
 
 
 def spoken(text: str) -> str:
-    """A sentence of the library's in the words of the command line.
+    """Return a sentence of the library in the words of the command line.
 
     >>> spoken("runs/a holds a run already: use resume=True to go on with it, or another run_config.")
     'runs/a holds a run already: use --resume to go on with it, or another --out.'

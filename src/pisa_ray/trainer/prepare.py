@@ -217,7 +217,7 @@ def _metrics(job: Job, measured: Sequence[str]) -> tuple[str, ...]:
 
 
 def _describe_inputs(preprocess: Preprocess, shape: tuple[int, ...], outputs: int | None) -> dict[str, Any]:
-    """What partition.json says of the model's inputs, so that they can be prepared again without the training data."""
+    """Return a description of the model's inputs, by which they can be prepared again without the training data."""
     kind = str(preprocess.dtype).removeprefix("torch.")
     numbers = {"scale": preprocess.scale, "mean": preprocess.mean, "std": preprocess.std, "dtype": kind}
     return {"shape": list(shape), "outputs": outputs, **numbers}

@@ -1,4 +1,4 @@
-"""What a run has learned, to be used: its model in evaluation mode, and the preparation of its inputs."""
+"""The trained model of a run, in evaluation mode, with the preparation of its inputs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Trained:
 
     Attributes:
         model: The plain module, in evaluation mode, on the CPU.
-        preprocess: Stored inputs, [b, ...], -> the model's, as in training: `preprocess(x, training=False)`.
-        round: The round whose weights it has.
+        preprocess: Makes the model's inputs of stored ones, [b, ...], as in training: `preprocess(x, training=False)`.
+        round: The round of the weights.
     """
 
     model: nn.Module
@@ -51,15 +51,15 @@ def load(
     transform: Callable[[torch.Tensor, bool], torch.Tensor] | None = None,
     trust: bool = False,
 ) -> Trained:
-    """Load what a run has learned.
+    """Load the trained model of a run.
 
     Args:
         path: The run directory.
         best: Whether to take the weights of the best checkpoint, by the metric that checkpoints are kept by, and not
             those of the last round.
-        model: The model, as the run was given it; None: as config.yaml names it.
-        transform: The run's data.transform; None: as config.yaml names it, if it had one.
-        trust: Whether to run code that config.yaml names, of packages that are not installed, too.
+        model: The model that the run was given; None: the one that config.yaml names.
+        transform: The run's data.transform; None: the one that config.yaml names, if any.
+        trust: Whether to run code that config.yaml names and that is not of an installed package.
 
     Returns:
         The model, and the preparation of its inputs.
@@ -101,7 +101,7 @@ def loaded(
 
 
 def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module) -> int:
-    """Load the best checkpoint's weights; they are those of one vector, which another module has views of."""
+    """Load the weights of the best checkpoint by way of another module, whose weights are views of one vector."""
     kept = directory.config().get("checkpoint") or {}
     metric, order = kept.get("best_by"), kept.get("order", "max")
     if metric is None:
@@ -126,7 +126,7 @@ def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module) -> 
 
 
 def _inputs(directory: RunDirectory) -> Mapping[str, Any]:
-    """What partition.json says of the model's inputs."""
+    """Return the description of the model's inputs in partition.json."""
     try:
         found = directory.read("partition.json").get("inputs")
     except (PisaError, AttributeError):

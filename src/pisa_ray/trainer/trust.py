@@ -1,4 +1,4 @@
-"""Which functions a run directory, which need not be one's own, may name without the user's saying so."""
+"""Decides which functions a run directory, perhaps somebody else's, may name without the user's trust."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
 from pisa_ray.named import Named, check_no_standard, is_installed
 
-#: Packages that this library stands on: their functions read files and run commands, and only their modules are models.
+#: Packages that this library needs: their functions read files and run commands, so only their models are allowed.
 _OURS = {
     *(
         "PIL",
@@ -40,7 +40,7 @@ _OURS = {
 
 
 def check_installed(reference: str, key: str, run_dir: Path) -> None:
-    """Return whether a function that a run directory names may be run without the user's saying so.
+    """Refuse a function that a run directory names and that may only be run with the user's trust.
 
     Args:
         reference: The function.
@@ -48,7 +48,7 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
         run_dir: The directory.
 
     Raises:
-        ConfigError: If it is not of an installed package, or one of those that this library stands on.
+        ConfigError: If it is not of an installed package, or is of one that this library needs.
     """
     module = reference.partition(":")[0]
     top = module.partition(".")[0]
@@ -56,7 +56,7 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
     if is_installed(top) and (top not in _OURS or module == "pisa_ray.models" or _is_model(reference)):
         return
     raise ConfigError(
-        f"{key} is {reference!r}, code that {run_dir}/config.yaml names and that is no model of an installed package: "
+        f"{key} is {reference!r}, code that {run_dir}/config.yaml names, but not a model of an installed package: "
         "look at both, and use trust=True to run it."
     )
 
@@ -64,6 +64,6 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
 def _is_model(reference: str) -> bool:
     try:
         found = Named(reference, None).find()
-    except Exception:  # it will be told where it is used
+    except Exception:  # the error is raised again when the function is used
         return False
     return inspect.isclass(found) and issubclass(found, torch.nn.Module)

@@ -1,4 +1,4 @@
-"""The cells of a comparison: a run each, checked before the first one starts."""
+"""The cells of a comparison, each of which is a run, and their checks before the first one starts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pisa_ray.trainer.resume import check_data, fixed
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.start import method_of, settled
 
-#: What may differ between two runs of a train file, but not within a comparison: the table shows it.
+#: Options that a resume of a train file may change, but not one of a comparison, as its table shows them.
 _SHOWN = ("rounds", "evaluate_every", "stop")
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One run of the comparison.
+    """One run of a comparison.
 
     Attributes:
         algorithm: The name of its row.
         partition: The name of its partition.
         seed: Its seed.
-        config: What is run; its rounds are those of equal work after `check`.
+        config: The configuration; after `check` its rounds are those of equal work.
         path: Its run directory.
     """
 
@@ -46,19 +46,19 @@ class Cell:
 
     @property
     def alone(self) -> bool:
-        """Whether one process does all of it."""
+        """Whether the cell runs in one process."""
         return self.config.scaling.most == 0
 
 
 def plan(spec: Spec, out: Path) -> list[Cell]:
-    """All cells, first seeds first, each with a configuration whose keys and values are possible.
+    """Return all cells, seed by seed, each with a configuration whose keys and values are checked.
 
     Raises:
-        ConfigError: If the first that is not, by its row.
+        ConfigError: If a configuration is wrong; it names the row.
     """
     file = spec.file
     for partition in file.partitions:
-        spec.config(None, partition, file.seeds[0])  # what is wrong with the base is said of the base
+        spec.config(None, partition, file.seeds[0])  # so that errors of the base name the base
     return [
         Cell(
             algorithm,
@@ -74,13 +74,13 @@ def plan(spec: Spec, out: Path) -> list[Cell]:
 
 
 def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
-    """Open the data, cut every partition, try every row's model.
+    """Open the data, cut every partition, and try every row's model.
 
     Returns:
         The cells, each with the rounds of equal work.
 
     Raises:
-        ConfigError: If something that would make a cell fail, or the rows do not measure the score.
+        ConfigError: If a cell would fail for a reason that can be known now, or does not measure the score.
     """
     tried, fitted = set[tuple[str, str]](), list[Cell]()
     for cell in cells:
@@ -96,7 +96,7 @@ def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
 
 
 def _shards(config: Config, data: Opened) -> list[int]:
-    """Rows of each shard, without those that are held out."""
+    """Return the number of rows of each shard, without those that are held out."""
     cut = config.partition.split(data.train, config.seed)
     if data.held_out_share is not None:
         cut, _ = hold_out(cut, data.held_out_share, config.seed)
@@ -123,10 +123,10 @@ def _try(spec: Spec, config: Config, data: Opened) -> None:
 
 
 def check_same(cells: list[Cell]) -> None:
-    """Return whether the runs that are there already are runs of these cells.
+    """Refuse runs in the cells' folders that are not runs of these cells.
 
     Raises:
-        ConfigError: If the first setting that differs.
+        ConfigError: If a setting or the data differ; it names the first setting.
     """
     for cell in cells:
         directory = RunDirectory(cell.path)
@@ -142,9 +142,7 @@ def check_same(cells: list[Cell]) -> None:
         try:
             known = directory.read("partition.json")
         except PisaError as error:
-            raise ConfigError(
-                f"{cell} cannot be gone on with ({error}): remove {directory.path} to run it anew."
-            ) from error
+            raise ConfigError(f"{cell} cannot be resumed ({error}): remove {directory.path} to run it anew.") from error
         now = fingerprints(opened(cell.config.data, keep=False))
         check_data(known.get("data"), now, f"{cell} needs those data, wherever they lie; or use another --out.")
 
@@ -155,10 +153,10 @@ def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def opened(data: Data, *, keep: bool) -> Opened:
-    """Some data, opened once in a process as long as no others are.
+    """Open data, and keep them open until others are opened.
 
     Args:
-        data: What to open.
+        data: The data.
         keep: Whether rows are decoded once and stay in memory, for the cells that this process runs.
     """
     return data.open(keep=keep)

@@ -1,4 +1,4 @@
-"""A comparison from its file to its tables."""
+"""Runs a comparison from its file to its tables."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from pisa_ray.engine.files import Folder
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.run_directory import RunDirectory
 
-#: Seconds that runs of a driver that was killed have to end, before a resume gives up.
-PATIENCE = 60.0
-#: What of result.json a clock says.
+#: Seconds for which a resume waits for the runs of a killed driver to end.
+WAIT = 60.0
+#: The fields of result.json that are measured by a clock.
 _CLOCK = ("seconds", "gradient_seconds")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of a comparison.
+    """The results of a comparison.
 
     Attributes:
-        status: "finished", "failed" (some cell did, for another reason than that it diverged) or "interrupted".
-        rows: One an algorithm and partition, as in table.json.
-        cells: One a run, as in table.json.
+        status: "finished", "failed" (a cell failed, but did not just diverge) or "interrupted".
+        rows: A row per algorithm and partition, as in table.json.
+        cells: An entry per run, as in table.json.
         path: The folder with the tables, the page and the runs.
     """
 
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def failures(self) -> list[str]:
-        """What went wrong, by cell."""
+        """A sentence for each cell that failed."""
         failed = [cell for cell in self.cells if cell["status"] not in ENDED]
         return [f"{cell['algorithm']}, {cell['partition']}, seed {cell['seed']}: {cell['message']}" for cell in failed]
 
@@ -58,16 +58,16 @@ def compare(
     """Run algorithms x partitions x seeds at equal work, and write tables, curves and a page about them.
 
     Args:
-        spec: A comparison file, or what one would say; data paths are relative to the current folder then.
-        out: The folder for all of it; refused if it holds a comparison, unless `resume`.
-        resume: Keep the cells that ended, and go on with those that were begun.
-        progress: Whether progress is shown on standard error.
+        spec: A comparison file, or its values, whose data paths are relative to the current folder.
+        out: The folder of the comparison, which must not hold one already unless `resume` is set.
+        resume: Whether to keep the cells that ended, and resume the others.
+        progress: Whether to show progress on standard error.
 
     Returns:
-        The tables, and how it ended. An interrupted one writes no tables.
+        The tables and the status; an interrupted comparison writes no tables.
 
     Raises:
-        ConfigError: If something in it cannot be used; nothing has been started.
+        ConfigError: If something in the file cannot be used; nothing has been started then.
     """
     spec = spec if isinstance(spec, Spec) else Spec.of(spec)
     out = Path(out).resolve()
@@ -91,7 +91,7 @@ def compare(
 
 
 def _has_begun(out: Path) -> bool:
-    """Return whether a comparison there has come to something; one that has not may be replaced."""
+    """Return whether a comparison has finished a round; one that has not may be replaced."""
     runs = map(RunDirectory, out.glob("runs/*/*/seed-*"))
     return (out / "table.json").exists() or any(run.has_begun() for run in runs)
 
@@ -99,7 +99,10 @@ def _has_begun(out: Path) -> bool:
 def _run(
     spec: Spec, cells: Sequence[Cell], found: dict[Cell, CellResult], begin: Callable[[], None], *, progress: bool
 ) -> bool:
-    """Run what has not ended, into `found`; False if the user asked to stop. Tells when nothing can be refused more."""
+    """Run cells and add their results to `found`; return False if the user asked to stop.
+
+    `begin` is called when nothing can be refused any more.
+    """
     score = spec.file.score
     with closing(Display(len(cells) + len(found), len(found), quiet=not progress)) as display:
         if not cells:
@@ -124,7 +127,7 @@ def _write(spec: Spec, folder: Folder, results: Sequence[CellResult]) -> Compari
     folder.write("table.csv", comma_separated(rows).encode())
     folder.write("table.md", markdown(rows, file.score, file.equal).encode())
     clock = [{**_place(result), **{key: result.end.get(key) for key in _CLOCK}} for result in results]
-    folder.write("times.csv", comma_separated(clock).encode())  # apart, since they differ from one time to the next
+    folder.write("times.csv", comma_separated(clock).encode())  # in a file of their own, as times always differ
     folder.write("index.html", write_page(spec, rows, results).encode("utf-8", errors="replace"))
     failed = any(result.outcome.status not in ENDED for result in results)
     return Comparison("failed" if failed else "finished", rows, cells, Path(folder.path))
@@ -135,12 +138,12 @@ def _place(result: CellResult) -> dict[str, Any]:
 
 
 def _wait_for_others(cells: Sequence[Cell]) -> None:
-    """Until no cell is at work for a driver that is gone: Ray takes a moment to end its processes.
+    """Wait until no cell runs for a driver that has died, as Ray takes a moment to end its processes.
 
     Raises:
-        ConfigError: If one goes on.
+        ConfigError: If one still runs.
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + WAIT
     for cell in cells:
         while RunDirectory(cell.path).is_running():
             if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison: a progress bar on a terminal, one line a cell elsewhere, nothing if unwanted."""
+"""Shows the progress of a comparison: a bar on a terminal, one line per cell elsewhere, nothing if unwanted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class Display(Bar):
     """Shows how many cells are done.
 
     Args:
-        cells: All of them.
-        done: Those that ended before (a resumed comparison).
-        quiet: Show nothing.
+        cells: The number of all cells.
+        done: The number of cells that ended before, if the comparison is resumed.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, cells: int, done: int = 0, *, quiet: bool = False) -> None:
@@ -19,7 +19,7 @@ class Display(Bar):
         self._cells, self._done = cells, done
 
     def ended(self, cell: str, how: str) -> None:
-        """A cell ended."""
+        """Show that a cell has ended."""
         self._done += 1
         self._advance(f"{cell}: {how}")
         if self._bar.disable:

@@ -1,4 +1,4 @@
-"""index.html: tables, curves of the score over work, and the settings of every row, in one file."""
+"""Makes index.html, with tables, curves of the score over work, and the settings of every row."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _EQUAL = {
     "rounds": "every algorithm runs {rounds}, whatever they cost",
 }
 _CAPTION = "Mean ± standard deviation (smallest to largest) over the seeds that came to their end"
-#: Of YAML that is written as people write it.
+#: Options of YAML that is written as people write it.
 _ONE_LINE: dict[str, Any] = {"width": 10_000, "allow_unicode": True, "sort_keys": False}
 
 
 def write_page(spec: Spec, rows: Sequence[Row], results: Sequence[CellResult]) -> str:
-    """The page, which needs no other file and no network."""
+    """Return the page, which needs no other file and no network."""
     file = spec.file
     numbers = (file.algorithms, "algorithm"), (file.partitions, "partition"), (file.seeds, "seed")
     rounds = spec.config(None, next(iter(file.partitions)), file.seeds[0]).rounds
@@ -47,7 +47,7 @@ def write_page(spec: Spec, rows: Sequence[Row], results: Sequence[CellResult]) -
 
 
 def _table(spec: Spec, partition: str, rows: Sequence[Row]) -> Table:
-    """A partition's numbers, in the colours of its curves."""
+    """Return the table of a partition, whose rows have the colours of its curves."""
     keys = {name: line_key(i) + name for i, name in enumerate(spec.file.algorithms)}
     columns = [("Algorithm", "name"), *((_sentence(name), "n") for name in headings(rows))]
     own = [row for row in rows if row["partition"] == partition]
@@ -55,7 +55,7 @@ def _table(spec: Spec, partition: str, rows: Sequence[Row]) -> Table:
 
 
 def _figure(spec: Spec, partition: str, results: Sequence[CellResult], number: int) -> Figure | None:
-    """The score over work: a line an algorithm, and a band from the smallest to the largest of its seeds."""
+    """Draw the score over work: a line per algorithm, with a band from its smallest to its largest seed."""
     score, lines, keys = spec.file.score, [], []
     for i, name in enumerate(spec.file.algorithms):
         own = [one for one in results if (one.cell.algorithm, one.cell.partition) == (name, partition) and one.measured]
@@ -83,7 +83,7 @@ def _figure(spec: Spec, partition: str, results: Sequence[CellResult], number: i
 
 
 def _settings(spec: Spec, rows: Sequence[Row]) -> list[Table]:
-    """What each row, and each partition, changes of the base."""
+    """Return tables of what each row and each partition changes of the base."""
     changes = [
         [line_key(i) + name, _rounds(rows, name), CODE.format(_yaml(row))]
         for i, (name, row) in enumerate(spec.file.algorithms.items())
@@ -102,7 +102,7 @@ def _rounds(rows: Sequence[Row], algorithm: str) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Key by key, each on one line."""
+    """Write a section with a line per key."""
     if not value:
         return "(as the base)"
     lines = [yaml.safe_dump({key: inner}, default_flow_style=True, **_ONE_LINE) for key, inner in value.items()]
@@ -110,7 +110,7 @@ def _yaml(value: Any) -> str:
 
 
 def _two_lines(cell: str) -> str:
-    """What is in brackets, below the rest."""
+    """Put the part of a cell that is in brackets on a line of its own."""
     first, bracket, rest = cell.partition(" (")
     return Markup('{}<br><span class="soft">{}</span>').format(first, rest.removesuffix(")")) if bracket else first
 

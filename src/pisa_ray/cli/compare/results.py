@@ -1,4 +1,4 @@
-"""What came of a cell, from its run directory: the same numbers whenever it is read, and nothing that a clock says."""
+"""Reads the result of a cell from its run directory, without times, so that it is the same whenever it is read."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pisa_ray.errors import PisaError
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.start import method_of
 
-#: Statuses of cells that no resume runs again.
+#: The statuses of cells that a resume does not run again.
 ENDED = ("finished", "stopped", "diverged")
-#: Columns of metrics.jsonl whose last value is in the table too, where the rows have them.
+#: Columns of metrics.jsonl whose last value is in the table, too, if the rows have them.
 ALSO = ("test_loss", "validation_worst_shard_accuracy")
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell and what came of it.
+    """A cell and its result.
 
     Attributes:
-        cell: Which.
+        cell: The cell.
         outcome: How it ended.
-        end: What its result.json says.
-        rows: Its evaluated rounds.
-        shards: How many it has.
+        end: The content of its result.json.
+        rows: The rows of its evaluated rounds.
+        shards: The number of its shards.
     """
 
     cell: Cell
@@ -41,44 +41,44 @@ class CellResult:
 
     @property
     def measured(self) -> bool:
-        """Whether it ran to its end."""
+        """Whether the cell ran to its end."""
         return self.outcome.status in ("finished", "stopped") and bool(self.rows)
 
     @property
     def rounds(self) -> int:
-        """Rounds done, or planned where it did not come to its end."""
+        """The rounds done, or the rounds planned if the cell did not run to its end."""
         planned = self.cell.config.rounds
         return int(self.end.get("rounds", planned)) if self.measured else planned
 
     @property
     def vectors(self) -> float | None:
-        """Vectors, as long as the model, that a shard sends in all its rounds, on average."""
+        """The mean number of vectors of the model's size that a shard sends in the run."""
         if not self.measured:
             return None
         config = self.cell.config
         return reports(self.rounds, config.participation, self.shards) * method_of(config).vectors
 
     def last(self, key: str) -> float | None:
-        """The last row's value."""
+        """Return the value of the last row."""
         return number(self.rows[-1].get(key)) if self.rows else None
 
     def best(self, key: str) -> float | None:
-        """The best value of all evaluated rounds."""
+        """Return the best value of all evaluated rounds."""
         values = [value for row in self.rows if (value := number(row.get(key))) is not None]
         return (max if larger_is_better(key) else min)(values, default=None)
 
     def points(self, key: str) -> dict[int, tuple[float, float]]:
-        """Work done (gradients of single rows) and the value there, by round."""
+        """Return the work done (gradients of single rows) and the value at each evaluated round."""
         found = {int(row["round"]): (float(row["sample_gradients"]), number(row.get(key))) for row in self.rows}
         return {round_: (work, value) for round_, (work, value) in found.items() if value is not None}
 
 
 def read_result(cell: Cell, outcome: Outcome | None = None) -> CellResult | None:
-    """What is in a cell's folder.
+    """Read the result in a cell's folder.
 
     Args:
         cell: The cell.
-        outcome: How it ended, if that was just seen; None: as its result.json says.
+        outcome: How it ended, if that is known; None: as in its result.json.
 
     Returns:
         The result, or None if it has not ended.
@@ -86,7 +86,7 @@ def read_result(cell: Cell, outcome: Outcome | None = None) -> CellResult | None
     directory = RunDirectory(cell.path)
     try:
         end, shards = directory.read("result.json"), len(directory.read("partition.json")["shards"])
-    except PisaError:  # not there yet, or not whole
+    except PisaError:  # a file is missing or damaged
         return None if outcome is None else CellResult(cell, outcome)
     status = "diverged" if end.get("error") == "NonFiniteError" else str(end.get("status"))
     outcome = outcome or Outcome(status, str(end.get("message", "")))
@@ -104,7 +104,7 @@ def larger_is_better(key: str) -> bool:
 
 
 def describe(result: CellResult, score: str) -> dict[str, Any]:
-    """A cell as table.json has it."""
+    """Return a cell as an entry of table.json."""
     cell = result.cell
     known = ("sample_gradients", "bytes_sent", "weights_sha256")
     return {
@@ -122,7 +122,7 @@ def describe(result: CellResult, score: str) -> dict[str, Any]:
 
 
 def summarise(results: Sequence[CellResult], score: str) -> list[dict[str, Any]]:
-    """One row an algorithm and partition, in the file's order: partition by partition."""
+    """Return a row per algorithm and partition, in the order of the file, partition by partition."""
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for result in results:
         groups.setdefault((result.cell.partition, result.cell.algorithm), []).append(result)
@@ -151,7 +151,7 @@ def _row(group: Sequence[CellResult], score: str, also: Sequence[str]) -> dict[s
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean, standard deviation (of a sample: with one less) and range; nothing if one is missing."""
+    """Return mean, standard deviation (of a sample) and range, or no values if one is missing."""
     found = [value for value in values if value is not None]
     if not found or len(found) < len(values):
         return dict.fromkeys(("mean", "std", "min", "max"))
@@ -162,6 +162,6 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, as a whole number where it is one."""
+    """Return the mean, as an int if it is a whole number."""
     mean = _spread(values)["mean"]
     return int(mean) if mean is not None and mean == int(mean) else mean

@@ -1,4 +1,4 @@
-"""Runs cells on a Ray cluster: one task each; those with workers of their own one after the other from the driver."""
+"""Runs cells on a Ray cluster: each is a task, but those with workers run one after another from the driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.interrupt import StopRequests
 from pisa_ray.trainer.run_directory import RunDirectory
 
-#: Seconds between two looks at whether the user asked to stop.
+#: Seconds between two checks whether the user asked to stop.
 _LOOK = 0.2
 
 
@@ -53,15 +53,15 @@ def run_cells(
     """Run cells to their ends.
 
     Args:
-        cells: Those to run; a run that is in a cell's folder is gone on with.
-        concurrent: How many tasks there are at a time, or None: as many as there is room for.
-        address: Of the cluster, as in ray.init.
-        begin: Told when the first is about to run.
-        ended: Told of every cell that ended.
-        say: Told what a person may want to know.
+        cells: The cells to run; a run in a cell's folder is resumed.
+        concurrent: The number of tasks at a time; None: as many as there is room for.
+        address: The address of the cluster, as in ray.init.
+        begin: Called before the first cell runs.
+        ended: Called with every cell that has ended.
+        say: Called with lines for the user.
 
     Returns:
-        Whether all were run: False if the user asked to stop, then what was begun can be gone on with.
+        Whether all cells were run; False if the user asked to stop, after which the comparison can be resumed.
 
     Raises:
         ConfigError: If there is no cluster at the address, or it has no room for a cell.
@@ -88,7 +88,7 @@ def run_cells(
 
 
 def attempt(config: Config, path: Path) -> Outcome:
-    """Run a cell in this process, or go on with what is in its folder; whatever goes wrong is how it ended."""
+    """Run or resume a cell in this process, and return errors as its outcome."""
     try:
         data = opened(config.data, keep=True) if config.scaling.most == 0 else None
         result = train(config, path, resume=RunDirectory(path).has_begun(), progress=False, data=data)
@@ -96,11 +96,11 @@ def attempt(config: Config, path: Path) -> Outcome:
         return Outcome("diverged", str(error))
     except StoppedWaitingError as error:
         return Outcome("interrupted", str(error))
-    except RayLostError:  # no other one would do better
+    except RayLostError:  # the other cells need Ray, too
         raise
     except PisaError as error:
         return Outcome("failed", str(error))
-    except Exception as error:  # one cell's crash is not the others'
+    except Exception as error:  # a crash of one cell must not end the others
         return Outcome("failed", f"{type(error).__name__}: {error}")
     return Outcome(result.status)
 
@@ -115,7 +115,7 @@ def _task(values: dict[str, Any], path: str, folders: list[str], folder: str) ->
 def _in_tasks(
     cells: Sequence[Cell], concurrent: int, stop: Callable[[], bool], ended: Callable[[Cell, Outcome], None]
 ) -> bool:
-    """Run cells as tasks; after a request to stop, those that run finish their round and leave a checkpoint."""
+    """Run cells as tasks; after a request to stop, those under way finish their round and save a checkpoint."""
     waiting, running = deque(cells), dict[Any, Cell]()
     cancelled = False
     while running or (waiting and not stop()):
@@ -123,17 +123,17 @@ def _in_tasks(
             cell = waiting.popleft()
             running[_submit(cell)] = cell
         done, _ = ray.wait(list(running), timeout=_LOOK) if running else ([], [])
-        check_ray()  # else what was lost with it would count as failed
+        check_ray()  # else cells that were lost with Ray would count as failed
         for ref in done:
             cell, outcome = running.pop(ref), _outcome(ref)
             if outcome.status == "interrupted":
-                waiting.append(cell)  # by the user, or by a node that leaves; then it goes on elsewhere
+                waiting.append(cell)  # if a node leaves, the cell goes on elsewhere
             else:
                 ended(cell, outcome)
         if stop() and not cancelled:
             cancelled = True
             for ref in running:
-                ray.cancel(ref)  # as Ctrl-C, where it runs
+                ray.cancel(ref)  # raises KeyboardInterrupt in the task
     return not waiting
 
 
@@ -150,9 +150,9 @@ def _outcome(ref: Any) -> Outcome:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.TaskCancelledError:
         return Outcome("interrupted")
-    except ray.exceptions.LocalRayletDiedError as error:  # so would all that are to come
+    except ray.exceptions.LocalRayletDiedError as error:  # all later cells would fail, too
         raise RayLostError(GONE) from error
-    except ray.exceptions.RayError as error:  # the process died, and died again when it was tried again
+    except ray.exceptions.RayError as error:  # the process died, and again when the task was retried
         return Outcome("failed", str(error))
     return outcome
 
@@ -173,12 +173,12 @@ def _check_room(cells: Sequence[Cell], say: Callable[[str], None], *, refuse: bo
 
 
 def _cores(config: Config) -> int:
-    """Cores that a cell reserves, at the least."""
+    """Return the least number of cores that a cell reserves."""
     workers = config.scaling.least
     return int(workers * config.scaling.cpus + 0.999) if workers else config.threads_per_worker
 
 
 def _at_once(cells: Sequence[Cell], concurrent: int | None) -> int:
-    """Cores for so many cells at a time, whatever this machine has; 0 where that is not asked for."""
+    """Return the cores that so many cells need at a time; 0 if no number is given."""
     alone = sorted((cell.config.threads_per_worker for cell in cells if cell.alone), reverse=True)
     return sum(alone[:concurrent]) if concurrent else 0

@@ -1,4 +1,4 @@
-"""The table as Markdown, CSV and JSON."""
+"""Writes the table as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 def cells_of(row: Row) -> list[str]:
-    """A row as text, in the order of `headings`."""
+    """Return a row as text, in the order of `headings`."""
     return [
         _seeds(row),
         *(short(row[key]) for key in ("rounds", "sample_gradients")),
@@ -24,14 +24,14 @@ def cells_of(row: Row) -> list[str]:
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
-    """Those of the columns after the algorithm's; the rows of a comparison have the same."""
+    """Return the headings of the columns after the algorithm's, which are the same for all rows."""
     kinds = {"last": "last {}", "best": "best {} over rounds"}
     named = [kinds[kind].format(key.replace("_", " ")) for kind, key in _kinds(rows[0])]
     return ["seeds", "rounds", "sample gradients", "bytes sent", "vectors a shard", *named]
 
 
 def spread(value: Mapping[str, float | None], absent: str = "-") -> str:
-    """A mean with what is known of its spread, or what stands for one that is absent.
+    """Return a mean with its spread as text, or `absent` if there is no mean.
 
     Example:
         >>> spread({"mean": 0.5, "std": 0.25, "min": 0.25, "max": 0.75})
@@ -44,7 +44,7 @@ def spread(value: Mapping[str, float | None], absent: str = "-") -> str:
 
 
 def markdown(rows: Sequence[Row], score: str, equal: str) -> str:
-    """The tables, one a partition, aligned so that they can be read as they are."""
+    """Return a table per partition, aligned so that the text can be read as it is."""
     work = {"rounds": "rounds", "bytes": "vectors sent", "gradients": "gradients"}[equal]
     parts = [
         f"{score.replace('_', ' ')} at equal {work}: mean ± standard deviation (smallest to largest) over the seeds "
@@ -62,7 +62,7 @@ def markdown(rows: Sequence[Row], score: str, equal: str) -> str:
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
-    """One line a row, at full precision; a mean and its spread in columns of their own."""
+    """Return a line per row, at full precision, with a mean and its spread in columns of their own."""
     flat = [_flat(row) for row in rows]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(flat[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Equal work: how many rounds a row gets for what the base's rounds of one gradient a shard cost."""
+"""Equal work: the rounds of a row that cost as much as the base's rounds of one gradient per shard."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pisa_ray.trainer.config import Config
 
 
 def samples(config: Config, method: Method | None, shards: Sequence[int]) -> float:
-    """Gradients of single rows in a report, on average over shards, with the share of the trials of online_k0.
+    """Return the mean number of gradients of single rows in a report, with the share of the trials of online_k0.
 
     Args:
-        config: Its batch size.
-        method: What is computed; None: one mini-batch gradient.
-        shards: Rows of each shard.
+        config: The configuration, which has the batch size.
+        method: The method; None: a report is one mini-batch gradient.
+        shards: The number of rows of each shard.
     """
     batches = [config.batch_of(rows) for rows in shards]
     each = [
@@ -26,19 +26,19 @@ def samples(config: Config, method: Method | None, shards: Sequence[int]) -> flo
 
 
 def reports(rounds: int, participation: Participation, shards: int) -> float:
-    """How often a shard reports in all rounds, on average: in round 1 all do."""
+    """Return how often a shard reports in a run, on average; in round 1 all report."""
     return 1 + (rounds - 1) * share_reporting(participation, shards)
 
 
 def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, shards: Sequence[int]) -> int:
-    """The rounds of a row that do the work of the base's, if there all shards report in every round.
+    """Return the rounds of a row that do the work of the base, in whose rounds all shards report.
 
     Args:
-        equal: What is equal: "gradients", "bytes" (vectors sent) or "rounds".
-        base: The configuration without a row: its rounds and batch size set the work.
-        row: The configuration with it.
+        equal: The measure of work: "gradients", "bytes" (vectors sent) or "rounds".
+        base: The configuration without the row, whose rounds and batch size set the work.
+        row: The configuration with the row.
         method: The row's method.
-        shards: Rows of each shard.
+        shards: The number of rows of each shard.
     """
     if equal == "rounds":
         return base.rounds
@@ -48,7 +48,7 @@ def rounds_at_equal_work(equal: str, base: Config, row: Config, method: Method, 
 
 
 def in_proportion(every: int, base_rounds: int, rounds: int) -> int:
-    """How often something happens in so many rounds that happens every so often in the base's.
+    """Return an interval of the base's rounds in proportion to other rounds.
 
     Example:
         >>> in_proportion(20, 200, 50)

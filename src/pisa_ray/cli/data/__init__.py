@@ -1,11 +1,11 @@
-"""Parquet files of well-known data sets, of folders of images and of CSV files: `pisa-ray data`."""
+"""Makes Parquet files of well-known data sets, of folders of images and of CSV files: `pisa-ray data`."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-#: What files can be made of, each with the module that reads it and what --from names.
+#: The kinds of data, each with the module that reads it and a description of --from.
 KINDS = {
     "mnist": ("idx", "the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k"),
     "fashion-mnist": ("idx", "the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k"),
@@ -17,13 +17,13 @@ KINDS = {
 
 
 def making(place: str) -> str:
-    """How to make a file that a configuration names.
+    """Say how to make a file that a configuration names.
 
     Args:
-        place: Its path, such as data/mnist/test.parquet.
+        place: The path of the file, such as data/mnist/test.parquet.
 
     Returns:
-        The end of a sentence, empty where the path is not named after a data set.
+        The end of a sentence, empty if the path is not named after a data set.
     """
     path = Path(place)
     name = path.parent.name.lower().replace("_", "-")

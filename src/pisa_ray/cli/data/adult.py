@@ -1,4 +1,4 @@
-"""Adult (census income), from the files of the UCI repository, as the 123 features of LIBSVM's a9a."""
+"""Reads Adult (census income) from the files of the UCI repository, as the 123 features of LIBSVM's a9a."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ native-country: United-States Cambodia England Puerto-Rico Canada Germany Outlyi
 """
 COLUMNS = {name: kinds.split() for name, kinds in re.findall(r"^(\S+): (.*(?:\n  .*)*)", _TABLE, re.MULTILINE)}
 
-#: How the file writes a word that is not known; it has none of the column's features.
+#: The mark for an unknown word in the file, which has none of the column's features.
 UNKNOWN = "?"
 
 
 def made(asked: Asked) -> Made:
-    """The rows of a split: for each column one feature is 1, that of its word or range, and 0 the others."""
+    """Read the rows of a split: in each column the feature of its word or range is 1, and the others are 0."""
     path = asked.file("adult.data" if asked.split == "train" else "adult.test")
     features, labels = [], []
     for number, line in enumerate(text(path).splitlines(), 1):
@@ -68,7 +68,7 @@ def _size(kinds: list[str]) -> int:
 
 
 def _encoded(line: str) -> tuple[list[int], int]:
-    """The features of a line that are 1, and its class."""
+    """Return the features of a line that are 1, and its class."""
     *words, income = (word.strip() for word in line.split(","))
     if len(words) != len(COLUMNS):
         raise ValueError(f"there are {len(words) + 1} values, but {len(COLUMNS) + 1} are expected")
@@ -83,7 +83,7 @@ def _encoded(line: str) -> tuple[list[int], int]:
         elif word != UNKNOWN:
             raise ValueError(f"{name} is {word!r}, but it must be {UNKNOWN} or one of {', '.join(kinds)}")
         begin += _size(kinds)
-    income = income.removesuffix(".")  # adult.test writes a full stop
+    income = income.removesuffix(".")  # adult.test has a full stop there
     if income not in CLASSES:
         raise ValueError(f"the income is {income!r}, but it must be {' or '.join(CLASSES)}")
     return ones, CLASSES.index(income)

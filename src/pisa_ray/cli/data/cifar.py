@@ -1,4 +1,4 @@
-"""CIFAR-10, from the files of its binary version."""
+"""Reads CIFAR-10 from the files of its binary version."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pisa_ray.errors import ConfigError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
-#: Bytes of a record: its class, then the red, green and blue values of 32 rows of 32 pixels.
+#: The bytes of a record: its class, then the red, green and blue values of 32 rows of 32 pixels.
 RECORD = 1 + 3 * 32 * 32
 
 
 def made(asked: Asked) -> Made:
-    """The images and labels of a split; images are PNG files, which lose nothing."""
+    """Read the images and labels of a split; images become PNG files, which lose nothing."""
     here = {path.name.lower() for path in entries(asked.source)}
     if "data_batch_1" in here and "data_batch_1.bin" not in here:
         raise ConfigError(

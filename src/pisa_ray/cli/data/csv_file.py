@@ -1,4 +1,4 @@
-"""A CSV file: columns of numbers become `features`, one column `label`; other columns stay as they are."""
+"""Reads a CSV file: columns of numbers become `features`, one column becomes `label`, and the others are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pisa_ray.errors import ConfigError
 
 
 def made(asked: Asked) -> Made:
-    """The rows. A label that is text is a class, and a number stays what it is."""
+    """Read the rows; a label that is a text becomes a class, and a number stays a number."""
     table = _read(asked)
     if asked.label not in table.column_names:
         raise ConfigError(
@@ -62,7 +62,7 @@ def _floats(column: pa.ChunkedArray, name: str, asked: Asked) -> np.ndarray:
 
 
 def _labels(column: pa.ChunkedArray, asked: Asked) -> tuple[pa.Array, list[str] | None]:
-    """Labels, and the names of classes where the column has them."""
+    """Return the labels, and the names of the classes if the labels are texts."""
     labels = column.combine_chunks()
     if is_number(labels.type) and asked.classes is None:
         labels = labels if pa.types.is_floating(labels.type) else labels.cast(pa.int64())

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from the IDX files that they are distributed in."""
+"""Reads MNIST and Fashion-MNIST from the IDX files in which they are distributed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CLASSES = {
     ],
 }  # fmt: skip
 
-#: MNIST's training rows are mixed once, as those were that docs/benchmarks.md measured with.
+#: The seed with which MNIST's training rows are shuffled, as they were for docs/benchmarks.md.
 SEED = 1234
 
 
 def made(asked: Asked) -> Made:
-    """The images and labels of a split."""
+    """Read the images and labels of a split."""
     prefix = {"train": "train", "test": "t10k"}[asked.split]
     images_file = asked.file(f"{prefix}-images-idx3-ubyte", f"{prefix}-images.idx3-ubyte")
     labels_file = asked.file(f"{prefix}-labels-idx1-ubyte", f"{prefix}-labels.idx1-ubyte")
@@ -43,7 +43,7 @@ def made(asked: Asked) -> Made:
 
 
 def _array(path: Path, dimensions: int) -> np.ndarray:
-    """The array of bytes that an IDX file holds: a magic number, the sizes, then the entries."""
+    """Read the array of bytes in an IDX file, which has a magic number, the sizes, then the entries."""
     data, header = contents(path), 4 + 4 * dimensions
     magic = bytes([0, 0, 8, dimensions])
     if not data.startswith(magic):
@@ -56,7 +56,7 @@ def _array(path: Path, dimensions: int) -> np.ndarray:
     shape = struct.unpack(f">{dimensions}I", data[4:header])
     if len(data) - header != math.prod(shape) or not len(data) - header:
         raise ConfigError(
-            f"{path} has {len(data) - header:,} bytes behind its header, which says {' x '.join(map(str, shape))}: "
+            f"{path} has {len(data) - header:,} bytes after its header, which says {' x '.join(map(str, shape))}: "
             "download it again."
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

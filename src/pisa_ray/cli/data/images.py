@@ -1,4 +1,4 @@
-"""A folder of images with a sub-folder for each class; the images are stored as they are."""
+"""Reads a folder of images with a sub-folder for each class; the images are stored unchanged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pisa_ray.errors import ConfigError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
-#: Rows and bytes of one table.
+#: The most rows and bytes of a table.
 ROWS, BYTES = 5_000, 1 << 26
 
 
 def made(asked: Asked) -> Made:
-    """All images, class by class in the order of the classes' numbers, and in each in the order of their names."""
+    """Read all images, in the order of the classes' numbers, and of the names in each class."""
     files = _files(asked)
     classes = asked.classes or list(files)
     if unknown := [name for name in files if name not in classes]:
@@ -32,7 +32,7 @@ def made(asked: Asked) -> Made:
 
 
 def _files(asked: Asked) -> dict[str, list[Path]]:
-    """The images of each class."""
+    """Return the images of each class."""
     files: dict[str, list[Path]] = {}
     for folder in entries(asked.source):
         if folder.is_dir():
@@ -46,7 +46,7 @@ def _files(asked: Asked) -> dict[str, list[Path]]:
     for path in (path for paths in files.values() for path in paths):
         if path.suffix.lower() not in ENDINGS or not path.is_file():
             raise ConfigError(
-                f"{path} is no image file ({', '.join(ENDINGS)}): move it away, or give the --from folder whose "
+                f"{path} is not an image file ({', '.join(ENDINGS)}): move it away, or give the --from folder whose "
                 "sub-folders have the images."
             )
     return files
@@ -67,7 +67,7 @@ def _tables(rows: list[tuple[Path, int]], schema: pa.Schema) -> Iterator[pa.Tabl
 
 
 def _read(path: Path, shape: tuple[int, ...] | None) -> tuple[bytes, tuple[int, ...]]:
-    """The bytes and the shape of an image, read as the data of a run are; of this shape, if one is given."""
+    """Read the bytes and the shape of an image, which is decoded as in a run and must have the given shape, if any."""
     from pisa_ray.data.images import decode
 
     image = contents(path)

@@ -1,4 +1,4 @@
-"""`pisa-ray data NAME --from FOLDER --out FILE`: nothing is at FILE before all of it is there."""
+"""Runs `pisa-ray data NAME --from FOLDER --out FILE`: FILE appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pisa_ray.cli.data.source import Asked, Made
 from pisa_ray.engine.local_files import new_file
 from pisa_ray.errors import ConfigError, PisaError
 
-#: Rows of a row group, of which a worker reads those that it needs.
+#: The rows of a row group; a worker reads whole groups, and only those that it needs.
 ROW_GROUP = 5_000
 
 
@@ -26,17 +26,17 @@ def make(
 
     Args:
         name: One of KINDS.
-        source: What its table says.
-        out: The file, which must not be there yet.
-        split: "train" or "test", of data sets that have both; None: "train".
+        source: The file or folder that --from names.
+        out: The file, which must not exist.
+        split: "train" or "test", for data sets that have both; None: "train".
         label: The label column of a CSV file.
-        like: A file that was made before, whose classes and features this one is to have.
+        like: A file that was made before, whose classes and features this one must have.
 
     Returns:
-        What was written, for people.
+        A description of the file for the user.
 
     Raises:
-        ConfigError: If what is asked for does not fit together, or the data are not what they should be.
+        ConfigError: If the options do not fit together, or the data are wrong.
         PisaError: If the file cannot be written.
     """
     own = name in ("images", "csv")
@@ -66,7 +66,7 @@ def make(
 
 
 def _known(like: Path) -> dict[str, list[str]]:
-    """The names of classes and features that a file has."""
+    """Return the names of the classes and the features of a file."""
     try:
         return _names(pq.read_schema(like))
     except (OSError, ValueError) as error:
@@ -79,7 +79,7 @@ def _names(schema: pa.Schema) -> dict[str, list[str]]:
         if key in (schema.metadata or {}):
             known[key.decode()] = names = json.loads(schema.metadata[key])
             if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-                raise ValueError(f"its {key.decode()} are no list of names")
+                raise ValueError(f"its {key.decode()} are not a list of names")
     return known
 
 

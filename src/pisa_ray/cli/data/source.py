@@ -1,4 +1,4 @@
-"""What every format reads from, and what it gives."""
+"""The input and the output that all formats have in common."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PACKED = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asks for.
+    """The request of the user.
 
     Attributes:
         name: One of KINDS.
-        source: A folder, or a file.
+        source: The folder or file with the data.
         split: "train" or "test".
         label: The label column of a CSV file.
-        classes: The names of classes in the order of their numbers; None: those that are found, sorted.
+        classes: The names of the classes in the order of their numbers; None: those in the data, sorted.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Asked:
     classes: list[str] | None = None
 
     def file(self, *names: str) -> Path:
-        """The file in the folder that has one of some names, in whatever case, packed by gzip or not.
+        """Return the file in the folder with one of some names, in any case, packed by gzip or not.
 
         Raises:
             ConfigError: If there is none.
@@ -66,10 +66,10 @@ class Made:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder has, by name, without what is hidden.
+    """Return the paths in a folder, sorted, without hidden ones.
 
     Raises:
-        ConfigError: If it is no folder that can be read.
+        ConfigError: If it is not a folder that can be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -78,7 +78,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file, unpacked if gzip has packed them, whatever its name.
+    """Return the bytes of a file, unpacked if gzip has packed them.
 
     Raises:
         ConfigError: If it cannot be read or unpacked.
@@ -96,10 +96,10 @@ def contents(path: Path) -> bytes:
 
 
 def text(path: Path) -> str:
-    """The text of a file in UTF-8.
+    """Return the text of a file in UTF-8.
 
     Raises:
-        ConfigError: If it cannot be read, or is something else.
+        ConfigError: If it cannot be read, or is not text in UTF-8.
     """
     data = contents(path)
     try:
@@ -110,14 +110,14 @@ def text(path: Path) -> str:
 
 
 def lists(asked: Asked, column: str, values: np.ndarray, labels: np.ndarray, **about: Any) -> Made:
-    """Rows of equal lists, each with a label.
+    """Make rows of equal lists, each with a label.
 
     Args:
-        asked: Where they come from.
-        column: The lists' column.
-        values: Numbers, [n, k].
-        labels: One a row, [n].
-        about: What the schema says of them.
+        asked: The request.
+        column: The name of the column of lists.
+        values: The numbers, [n, k].
+        labels: The labels, [n].
+        about: Further metadata of the schema.
     """
     rows, size = values.shape
     of = pa.list_(pa.field("element", pa.from_numpy_dtype(values.dtype)), size)
@@ -127,14 +127,14 @@ def lists(asked: Asked, column: str, values: np.ndarray, labels: np.ndarray, **a
 
 
 def with_label(asked: Asked, *fields: pa.Field, **about: Any) -> pa.Schema:
-    """A schema with classes beside what is given; `about` is its metadata, in JSON but for texts."""
+    """Return a schema of fields and a label; `about` becomes metadata, in JSON unless it is a text."""
     about = {"name": asked.name, "split": asked.split, **about}
     known = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
     return pa.schema([*fields, pa.field("label", pa.int64(), nullable=False)], known)
 
 
 def check_classes(labels: np.ndarray, classes: int, where: str) -> None:
-    """Refuse labels that are no classes.
+    """Refuse labels that are not classes.
 
     Raises:
         ConfigError: If there is one.

@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file about one run, or about several beside each other."""
+"""Makes the report page: one self-contained HTML file about one run, or several beside each other."""
 
 from pisa_ray.cli.report.page import write_report
 

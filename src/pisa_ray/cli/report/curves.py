@@ -1,4 +1,4 @@
-"""The curves: which metrics are drawn, what healthy ones look like, and all runs over each other."""
+"""Draws the curves of all runs, with a caption that describes healthy ones."""
 
 import math
 from collections.abc import Sequence
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 from pisa_ray.cli.report.figures import Line, draw_curves, thin
 from pisa_ray.cli.report.markup import Figure, line_key
-from pisa_ray.cli.report.run import Run
+from pisa_ray.cli.report.run import RecordedRun
 from pisa_ray.cli.report.text import count
 
-LEGEND_RUNS = 5  # with more runs the figures leave their names to the first table
+LEGEND_RUNS = 5  # with more runs, only the first table has their names
 
 
 @dataclass(frozen=True)
 class _Chart:
-    """What one figure shows: metrics by key and name, and what a healthy one looks like."""
+    """A figure of some metrics by key and name, whose caption describes a healthy one."""
 
     title: str
     series: tuple[tuple[str, str], ...]
     caption: str
     log_beyond: float = 2.0
     percent: bool = False
-    expected: bool = True  # say so where it is missing
+    expected: bool = True  # whether the page names it if it is missing
 
 
 _CHARTS = (
@@ -97,8 +97,8 @@ _CHARTS = (
 )
 
 
-def curves(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
-    """A figure for every metric that some run has, and which are missing."""
+def curves(runs: Sequence[RecordedRun]) -> tuple[list[Figure], list[str]]:
+    """Draw a figure for every metric that some run has, and return the names of those that are missing."""
     figures, missing = [], []
     for number, chart in enumerate(_CHARTS):
         series = [(key, name) for key, name in chart.series if any(run.points(key) for run in runs)]
@@ -109,8 +109,8 @@ def curves(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
     return figures, missing
 
 
-def _figure(runs: Sequence[Run], chart: _Chart, series: Sequence[tuple[str, str]], salt: str) -> Figure:
-    """One figure: one run's metrics differ in colour and dash, several runs in colour and their metrics in dash."""
+def _figure(runs: Sequence[RecordedRun], chart: _Chart, series: Sequence[tuple[str, str]], salt: str) -> Figure:
+    """Draw a figure: metrics of one run differ in colour and dash, runs in colour and their metrics in dash."""
     one = len(runs) == 1
     lines, gaps = [], 0
     for i, run in enumerate(runs):

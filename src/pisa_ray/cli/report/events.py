@@ -1,17 +1,17 @@
-"""The events of a run, in order."""
+"""Makes the table of a run's events."""
 
 from collections import Counter
 
 from pisa_ray.cli.report.markup import Table
-from pisa_ray.cli.report.run import Row, Run
+from pisa_ray.cli.report.run import RecordedRun, Row
 from pisa_ray.cli.report.text import count, shown
 
 _COLUMNS = {"time": "", "round": "n", "kind": "", "worker": "n", "pid": "n", "node": ""}
-_HALF = 200  # events shown at most of the beginning, and of the end
+_HALF = 200  # the most events that are shown from the beginning, and from the end
 
 
-def events(run: Run) -> tuple[str, Table]:
-    """How many there were of each kind, and each with its details."""
+def events(run: RecordedRun) -> tuple[str, Table]:
+    """Return the number of events of each kind in words, and a table of all events."""
     kinds = Counter(shown(event.get("kind")) for event in run.events).most_common()
     about = f"{count(len(run.events), 'event')}: " + ", ".join(f"{kind} {n}" for kind, n in kinds)
     rows = [_cells(event) for event in run.events]

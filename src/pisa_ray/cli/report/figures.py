@@ -1,4 +1,4 @@
-"""The figures: curves over rounds or work, and the bars of a partition."""
+"""Draws the figures: curves over rounds or work, and the bars of a partition."""
 
 import math
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ _AREA_COLOURS = (
     *("#5d6470", "#b0b5bb", "#a6611a"),
 )
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.2, 2), (6, 2, 1.2, 2))
-_RASTER_BEYOND = 700  # so many boxes are smaller as a picture than as vector shapes
-_MARKERS_UP_TO = 25  # points a line may have to show each of them
+_RASTER_BEYOND = 700  # more boxes than this take less space as a picture than as vector shapes
+_MARKERS_UP_TO = 25  # the most points of a line that are marked
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, already thinned.
+    """A curve that has been thinned.
 
     Attributes:
-        points: (x, value) pairs, in order; x is a round, or what else the axis says.
-        colour: index of its colour; indices beyond the palette begin again, in a heavier stroke.
-        dash: index into `DASHES`.
-        band: (x, smallest, largest) of what is shaded around it.
+        points: (x, value) pairs, in order; x is a round, or another quantity that the axis names.
+        colour: The index of its colour; indices beyond the palette begin again, in a heavier stroke.
+        dash: The index of its dashes in `DASHES`.
+        band: (x, smallest, largest) of the shaded area around it.
     """
 
     points: Sequence[tuple[float, float]]
@@ -44,7 +44,7 @@ class Line:
 
 
 def label_colours(count: int) -> list[str]:
-    """Colours for so many labels: the palette while it lasts, then steps of the viridis map."""
+    """Return colours for so many labels: of the palette if it has enough, else of the viridis map."""
     if count <= len(_AREA_COLOURS):
         return list(_AREA_COLOURS[:count])
     colours = matplotlib.colormaps["viridis"]
@@ -52,7 +52,7 @@ def label_colours(count: int) -> list[str]:
 
 
 def thin(points: Sequence[tuple[float, float]], buckets: int = 180) -> list[tuple[float, float]]:
-    """Thins a curve to what a screen can show, keeping the ends and each bucket's smallest and largest value."""
+    """Thin a curve to what a screen can show, but keep the ends and each bucket's smallest and largest value."""
     if len(points) <= 2 * buckets:
         return list(points)
     keep = {0, len(points) - 1}
@@ -73,16 +73,16 @@ def draw_curves(
     x: str = "round",
     inches: tuple[float, float] = (4.5, 2.7),
 ) -> Markup:
-    """Draws curves.
+    """Draw curves.
 
     Args:
-        lines: the curves; at least one has a point.
-        salt: makes the ids of this figure unique within the page.
-        description: what the figure shows, for people who cannot see it.
-        log_beyond: the ratio of the largest to the smallest value from which the y axis is logarithmic.
-        percent: the values are shares of one.
-        x: what is on the horizontal axis.
-        inches: the size.
+        lines: The curves; at least one has a point.
+        salt: Makes the ids of this figure unique within the page.
+        description: A description of the figure for people who cannot see it.
+        log_beyond: The ratio of the largest to the smallest value from which the y axis is logarithmic.
+        percent: Whether the values are shares of one.
+        x: The label of the horizontal axis.
+        inches: The width and the height.
 
     Returns:
         An `<svg>` element. On a logarithmic axis values that are not positive are left out.
@@ -129,12 +129,12 @@ def draw_curves(
 
 
 def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: str) -> Markup:
-    """Draws one stacked bar a shard.
+    """Draw a stacked bar per shard.
 
     Args:
-        shards: for each shard its counts, label by label in one order for all.
-        salt: makes the ids of this figure unique within the page.
-        description: what the figure shows, for people who cannot see it.
+        shards: The counts of each shard by label, in one order for all shards.
+        salt: Makes the ids of this figure unique within the page.
+        description: A description of the figure for people who cannot see it.
     """
     colours = label_colours(len(shards[0]))
     half = 0.4 if len(shards) <= 200 else 0.5
@@ -167,7 +167,7 @@ def draw_partition(shards: Sequence[Sequence[int]], *, salt: str, description: s
 
 
 def _tick(value: float) -> str:
-    """A short tick label: plain digits where they are short, else a power of ten."""
+    """Return a short tick label: plain digits if they are short, else a power of ten."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
         return text.replace("-", "\N{MINUS SIGN}")

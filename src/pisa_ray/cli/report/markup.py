@@ -1,4 +1,4 @@
-"""What the templates of the pages are given. Only `Markup` is HTML: all other text is escaped as it is put in."""
+"""The values for the templates of the pages. Only `Markup` is HTML: all other text is escaped by the template."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure, with what stands above and below it."""
+    """A figure, with its title, its legend and its caption."""
 
     title: str
     keys: Sequence[Markup]
@@ -30,11 +30,11 @@ class Figure(NamedTuple):
 
 
 def render(template: str, **values: object) -> str:
-    """A whole page, which needs no other file and no network.
+    """Return a whole page, which needs no other file and no network.
 
     Args:
-        template: Its file, below `cli`.
-        values: What the template names; functions may be among them.
+        template: The file of the template, below `cli`.
+        values: The values, or functions, that the template names.
     """
     pages = Environment(
         loader=PackageLoader("pisa_ray.cli", ""),
@@ -47,7 +47,7 @@ def render(template: str, **values: object) -> str:
 
 
 def line_key(colour: int | None, dash: int = 0) -> Markup:
-    """A short piece of a line, as the figures draw it; without a colour it stands for every run's."""
+    """Return a short piece of a line as in the figures; without a colour it stands for all runs."""
     paint = "var(--soft)" if colour is None else f"var(--c{colour % len(LINE_COLOURS)})"
     width = 2.5 if colour is None or colour < len(LINE_COLOURS) else 4.5
     dashes = f";stroke-dasharray:{','.join(str(2 * d) for d in DASHES[dash])}" if dash else ""
@@ -55,5 +55,5 @@ def line_key(colour: int | None, dash: int = 0) -> Markup:
 
 
 def area_key(colour: str) -> Markup:
-    """A box of a colour."""
+    """Return a box of a colour."""
     return _KEY.format("M6 0h14v10H6z", f"fill:{colour}")

@@ -1,22 +1,22 @@
-"""The final numbers of one run, and those of several beside each other."""
+"""Makes tables of the final numbers of one run, or of several beside each other."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup
 
 from pisa_ray.cli.report.markup import CODE, Table, line_key
-from pisa_ray.cli.report.run import Run
+from pisa_ray.cli.report.run import RecordedRun
 from pisa_ray.cli.report.text import count, duration, number, percent, short, shown, size
 
 
-def badge(run: Run) -> Markup:
-    """How the run ended, in its colour."""
+def badge(run: RecordedRun) -> Markup:
+    """Return the status of a run, in its colour."""
     known = run.status if run.status in {"finished", "stopped", "interrupted", "failed"} else "unfinished"
     return Markup('<span class="status {}">{}</span>').format(known, run.status)
 
 
-def headline(run: Run) -> list[tuple[str, str, str]]:
-    """The numbers of one run, large: the name of each, its value, and what is said below it."""
+def headline(run: RecordedRun) -> list[tuple[str, str, str]]:
+    """Return the main numbers of one run, each with its name, its value and a note."""
     items: list[tuple[str, str, str]] = []
     for key, name, show, choose in (
         ("test_accuracy", "Test accuracy", percent, max),
@@ -41,14 +41,14 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
     return items
 
 
-def _digest(run: Run) -> str:
+def _digest(run: RecordedRun) -> str:
     digest = run.result.get("weights_sha256")
     return Markup('<code title="{}">{}</code>').format(digest, str(digest)[:10]) if digest else "-"
 
 
-def comparison(runs: Sequence[Run]) -> Table:
-    """The numbers of several runs, one row each."""
-    columns: list[tuple[str, str, Callable[[Run], str]]] = [
+def comparison(runs: Sequence[RecordedRun]) -> Table:
+    """Return a table with a row of numbers for each run."""
+    columns: list[tuple[str, str, Callable[[RecordedRun], str]]] = [
         ("Status", "", badge),
         ("Test accuracy", "n", lambda run: percent(run.last("test_accuracy"))),
         ("Best", "n", lambda run: percent(run.best("test_accuracy", max))),
@@ -62,11 +62,11 @@ def comparison(runs: Sequence[Run]) -> Table:
         ("Weights", "n", _digest),
     ]
     rows = [[line_key(i) + run.name, *(show(run) for _, _, show in columns)] for i, run in enumerate(runs)]
-    return Table("Final values, one row a run", [("Run", "name"), *(column[:2] for column in columns)], rows)
+    return Table("Final values, one row per run", [("Run", "name"), *(column[:2] for column in columns)], rows)
 
 
-def differences(runs: Sequence[Run]) -> Table:
-    """The settings that are not the same in all runs."""
+def differences(runs: Sequence[RecordedRun]) -> Table:
+    """Return a table of the settings that are not the same in all runs."""
     flat = [dict(_flat(run.config)) for run in runs]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key != "name"]
     different = [key for key in keys if len({one.get(key) for one in flat}) > 1]

@@ -1,4 +1,4 @@
-"""The page, of what its template asks for."""
+"""Writes the page from its template."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,23 @@ from pisa_ray.cli.report.events import events
 from pisa_ray.cli.report.markup import render
 from pisa_ray.cli.report.numbers import badge, comparison, differences, headline
 from pisa_ray.cli.report.partition import partition
-from pisa_ray.cli.report.run import Run, read_runs
+from pisa_ray.cli.report.run import RecordedRun, read_runs
 from pisa_ray.engine.local_files import write_file
 from pisa_ray.errors import ConfigError
 
 
 def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes one HTML page, which needs no other file and no network, about one run or several.
+    """Write one HTML page, which needs no other file and no network, about one run or several.
 
     Args:
-        run_dirs: directories of runs, finished or not. Several are drawn over each other and compared in a table.
-        out: the file to write; by default `report.html` in the first directory.
+        run_dirs: Directories of runs, finished or not. Several are drawn over each other and compared in a table.
+        out: The file to write; by default `report.html` in the first directory.
 
     Returns:
         The path of the page.
 
     Raises:
-        ConfigError: no directory was given, one is not a run directory, or the page cannot be written.
+        ConfigError: If no directory is given, one is not a run directory, or the page cannot be written.
     """
     if not run_dirs:
         raise ConfigError("No run directory was given: name at least one that 'pisa-ray train' has written.")
@@ -35,7 +35,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         if target.is_dir():
             target = target / "report.html"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target == out:  # also where that is a link, or no file
+        if target == out:  # even if that is a link, or not a regular file
             target.write_bytes(data)
         else:
             write_file(target, data)
@@ -44,15 +44,15 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     return target
 
 
-def _page(runs: Sequence[Run]) -> str:
+def _page(runs: Sequence[RecordedRun]) -> str:
     parts = (badge, headline, comparison, differences, curves, partition, events)
     title = " / ".join(run.name for run in runs)
     asked = {part.__name__: part for part in parts}
     return render("report/report.jinja", title=title, runs=runs, words=_words, LEGEND_RUNS=LEGEND_RUNS, **asked)
 
 
-def _words(run: Run) -> str:
-    """What it is, in a few words."""
+def _words(run: RecordedRun) -> str:
+    """Describe a run in a few words."""
     words = []
     for key in ("algorithm", "model", "partition"):
         value = run.config.get(key)

@@ -1,4 +1,4 @@
-"""The partition: how many rows of each label lie on each shard."""
+"""Shows the partition: how many rows of each label each shard has."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from markupsafe import Markup
 
 from pisa_ray.cli.report.figures import draw_partition, label_colours
 from pisa_ray.cli.report.markup import Table, area_key
-from pisa_ray.cli.report.run import Row, Run
+from pisa_ray.cli.report.run import RecordedRun, Row
 from pisa_ray.cli.report.text import count, number
 
-_MATRIX_LABELS = 12  # with more labels the table names each shard's largest ones only
+_MATRIX_LABELS = 12  # with more labels, the table names only the most frequent ones of each shard
 _NAMED_LABELS = 4
 
 
 class Partition(NamedTuple):
-    """The shards of a run: in a sentence, as a figure with its legend, and as a table."""
+    """The shards of a run in a sentence, in a figure with its legend, and in a table."""
 
     about: str
     svg: Markup
@@ -23,8 +23,8 @@ class Partition(NamedTuple):
     table: Table
 
 
-def partition(run: Run, index: int) -> Partition:
-    """The shards of a run that has some; `index` is its place on the page."""
+def partition(run: RecordedRun, index: int) -> Partition:
+    """Describe the shards of a run, of which there is at least one; `index` is the run's place on the page."""
     counts = [_counts(shard) for shard in run.shards]
     rows = [
         int(n) if (n := number(shard.get("rows"))) is not None else sum(labels.values())
@@ -48,7 +48,7 @@ def _counts(shard: Row) -> dict[str, int]:
 
 
 def _order(label: str) -> tuple[float, str]:
-    """Numbers by their value, and other labels after them."""
+    """Return a key that sorts numbers by their value, and other labels after them."""
     try:
         return float(label), label
     except ValueError:

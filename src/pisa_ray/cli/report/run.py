@@ -1,4 +1,4 @@
-"""What the page reads of a run directory, whole or not."""
+"""Reads the files of a run directory, as far as they can be read."""
 
 import json
 from collections import Counter
@@ -14,12 +14,12 @@ from pisa_ray.trainer.yaml_text import parse
 
 Row = Mapping[str, object]
 
-_LARGEST = 1e100  # what can still be drawn
+_LARGEST = 1e100  # values from here on cannot be drawn
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run directory as far as it could be read; whatever is absent is said in `notes`."""
+class RecordedRun:
+    """A run directory as far as it could be read; `notes` say what is missing."""
 
     path: Path
     name: str
@@ -33,40 +33,40 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How it ended, if it did."""
+        """The status with which it ended, if it did."""
         return str(self.result.get("status") or ("unfinished" if not self.result else "unknown"))
 
     @property
     def rounds(self) -> object:
-        """The last round that is known of."""
+        """The last round that was recorded."""
         return self.last("rounds" if self.result else "round")
 
     @property
     def gradient_share(self) -> float | None:
-        """The share of the workers' time that went into gradients."""
+        """The share of the workers' time that was spent on gradients."""
         gradient, seconds = number(self.result.get("gradient_seconds")), number(self.result.get("seconds"))
         workers = number(self.last("workers")) or 1
         return gradient / (seconds * workers) if gradient is not None and seconds else None
 
     def last(self, key: str) -> object:
-        """A final value: from the result, else from the last evaluated round."""
+        """Return a final value, of the result or else of the last evaluated round."""
         value = self.result.get(key)
         return value if value is not None else self.rows[-1].get(key) if self.rows else None
 
     def best(self, key: str, choose: Callable[[Iterable[float]], float]) -> float | None:
-        """A best value: from the result, else from all evaluated rounds."""
+        """Return a best value, of the result or else of all evaluated rounds."""
         value = number(self.result.get(f"best_{key}"))
         values = [y for _, y in self.points(key)]
         return value if value is not None else choose(values) if values else None
 
     def points(self, key: str) -> list[tuple[float, float]]:
-        """The finite values of a metric, by round."""
+        """Return the finite values of a metric, each with its round."""
         found = ((number(row["round"]), number(row.get(key))) for row in self.rows)
         return [(x, y) for x, y in found if x is not None and y is not None and max(abs(x), abs(y)) < _LARGEST]
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Reads run directories; runs of one name are told apart by their directories.
+def read_runs(paths: Sequence[Path]) -> list[RecordedRun]:
+    """Read run directories; runs of the same name get their directories added to it.
 
     Raises:
         ConfigError: If one is not a run directory.
@@ -76,7 +76,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     return [replace(run, name=f"{run.name} ({run.path})") if names[run.name] > 1 else run for run in runs]
 
 
-def _read_run(path: Path) -> Run:
+def _read_run(path: Path) -> RecordedRun:
     if _text(path / "config.yaml") is None:
         raise ConfigError(
             f"{path} is not a run directory (it has no config.yaml): name one that 'pisa-ray train' has written."
@@ -106,7 +106,7 @@ def _read_run(path: Path) -> Run:
         notes.append("metrics.jsonl holds no evaluated round yet.")
     events = _read_lines(path / "events.jsonl", notes)
     name = str(result.get("name") or config.get("name") or path.resolve().name)
-    run = Run(path, name, config_text, config, rows, result, events, shards, notes)
+    run = RecordedRun(path, name, config_text, config, rows, result, events, shards, notes)
     if rows and not run.points("test_accuracy"):
         notes.append("No test accuracy: the run has no test data, or its evaluation gives no accuracy.")
     return run
@@ -142,7 +142,7 @@ def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text; None where there is no file that can be read."""
+    """Return the text of a file, or None if it cannot be read."""
     try:
         return read_file(path).decode(errors="replace")
     except (OSError, ValueError):
@@ -150,7 +150,7 @@ def _text(path: Path) -> str | None:
 
 
 def _parsed(text: str) -> Any:
-    """What JSON says; None where it is none."""
+    """Return the value of a JSON text, or None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Matplotlib drawings as inline SVG that follows the page's light or dark colours.
+"""Makes inline SVG of Matplotlib drawings, which follows the page's light or dark colours.
 
-No text that a user chose is drawn; names and labels stand in the page around the figures, where they are escaped.
+The user's texts are never drawn; names and labels are in the page around the figures, where they are escaped.
 """
 
 import io
@@ -42,7 +42,7 @@ _RC: dict[Any, Any] = {
 def draw(
     paint: Callable[[Axes], None], inches: tuple[float, float], salt: str, description: str, colours: Mapping[str, str]
 ) -> Markup:
-    """Draws with `paint` on new axes and returns the figure as an `<svg>` element for an HTML page."""
+    """Draw with `paint` on new axes, and return the figure as an `<svg>` element for an HTML page."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**_RC, "svg.hashsalt": salt}):
         figure = Figure(figsize=inches)
@@ -62,7 +62,7 @@ def draw(
 
 
 def _for_html(svg: str, description: str, colours: Mapping[str, str]) -> Markup:
-    """Cuts a stand-alone SVG file down to what belongs inside an HTML page, and lets the page set the colours."""
+    """Reduce a stand-alone SVG file to what an HTML page needs, and let the page set the colours."""
     box = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>|<!--.*?-->", "", body, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Values as people read them."""
+"""Formats values for people."""
 
 import json
 import math
@@ -7,40 +7,40 @@ _LIMIT = 2000  # characters shown of one value
 
 
 def number(value: object) -> float | None:
-    """The value as a finite number, or None for anything else."""
+    """Return the value as a finite number, or None if it is anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # a whole number may be too large for a float
         return None
 
 
 def shown(value: object) -> str:
-    """Whatever a file holds, as text, cut where it is very long."""
+    """Return a value of a file as text, cut if it is very long."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LIMIT else text[:_LIMIT] + " …"
 
 
 def count(n: int, noun: str) -> str:
-    """So many of something."""
+    """Return a number with a noun."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def short(value: object) -> str:
-    """A number in few digits."""
+    """Return a number in few digits."""
     if (x := number(value)) is None:
         return "-"
     return f"{x:,.0f}" if x == int(x) and abs(x) < 1e15 else f"{x:.4g}"
 
 
 def percent(value: object, digits: int = 2) -> str:
-    """A share of one."""
+    """Return a share of one in percent."""
     return "-" if (x := number(value)) is None else f"{100 * x:.{digits}f} %"
 
 
 def duration(value: object) -> str:
-    """Seconds, minutes or hours, from seconds."""
+    """Return seconds as seconds, minutes or hours."""
     if (seconds := number(value)) is None:
         return "-"
     if seconds < 60:
@@ -51,7 +51,7 @@ def duration(value: object) -> str:
 
 
 def size(value: object) -> str:
-    """Bytes, in the unit that suits."""
+    """Return bytes in a suitable unit."""
     if (x := number(value)) is None:
         return "-"
     for unit in ("B", "kB", "MB", "GB"):
