@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from pisa_ray.algorithm import Curvature, Layout, Method, RowLayout, Task, TreeSum, consensus
+from pisa_ray.algorithm import Curvature, Layout, Method, RowLayout, ShardState, Task, TreeSum, consensus
 from pisa_ray.algorithm.diagnostics import combine, shard_diagnostics
 from pisa_ray.schedulers import Geometric
+
+
+def state_sha256(state: ShardState) -> str:
+    """The hash of all fields of a state and their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.tensors().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(repr(sorted(state.scalars().items())).encode())
+    return digest.hexdigest()
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from problems import Known
+from problems import Known, state_sha256
 
 from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Layout, RowLayout, SecondMoment, Task, compiled, rules
 from pisa_ray.algorithm.kernel import Kernel
@@ -380,7 +380,7 @@ def test_a_step_of_a_method_is_the_same_compiled(method):
             rows.complete(row, 0.3, w[:0], weighed=True)
             if when and r == 1:  # the first two eagerly, then compiled
                 assert compiled.wait(600)
-        return row, shard.sha256()
+        return row, state_sha256(shard)
 
     (one, state), (other, its) = run(False), run(True)
     assert torch.equal(one.view(torch.int32), other.view(torch.int32))

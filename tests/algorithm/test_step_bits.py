@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from problems import known
+from problems import known, state_sha256
 
 from pisa_ray.algorithm import NSISA, PISA, SISA, SISAD, Layout, RowLayout, Task, consensus
 from pisa_ray.algorithm import layout as layout_module
@@ -41,7 +41,7 @@ def test_block_size_and_alignment_do_not_change_a_bit(method, steps, monkeypatch
         for g in values[2:]:
             method.step(shard, Task(w, known(aligned(g)), 2.0, layout, gap=gap, steps=steps), message)
         message.weight.fill_(1)
-        return [shard.sha256(), *(x.numpy().tobytes() for x in (message.N, gap, consensus(message, 0.1, w)))]
+        return [state_sha256(shard), *(x.numpy().tobytes() for x in (message.N, gap, consensus(message, 0.1, w)))]
 
     first = run()
     assert all(run(offset) == first for offset in (1, 3, 7))

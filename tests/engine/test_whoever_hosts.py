@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+from problems import state_sha256
 from runs import METHODS, Rich, uneven
 
 from pisa_ray import Data
@@ -38,7 +40,7 @@ def worker_of(of, shards):
 
 
 def states(*workers):
-    return {i: shard.state.sha256() for worker in workers for i, shard in worker.shards.items()}
+    return {i: state_sha256(shard.state) for worker in workers for i, shard in worker.shards.items()}
 
 
 SIGMAS = (1.0, 1.5, 2.5)
@@ -81,7 +83,7 @@ def test_a_lost_shard_is_rebuilt_from_an_older_state_and_the_rounds_since(kept):
 
     def keep(round_):
         if round_ == kept:
-            safe.update({i: shard.state.to("cpu") for i, shard in alone.shards.items()})
+            safe.update({i: deepcopy(shard.state) for i, shard in alone.shards.items()})
 
     published = played(of, [alone], keep)
     another = worker_of(of, [4])

@@ -1,11 +1,9 @@
-"""A shard's state, a value whose fields define how it is saved, hashed and moved."""
+"""A shard's state, a value whose fields define how it is saved and moved."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
 
 from pisa_ray.later import torch
 
@@ -54,17 +52,3 @@ class ShardState:
             own[name].copy_(value)
         for name, number in scalars.items():
             setattr(self, name, type(getattr(self, name))(number))
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return a copy on another device."""
-        vectors: dict[str, Any] = {name: v.to(device, copy=True) for name, v in self.tensors().items()}
-        return replace(self, **vectors)
-
-    def sha256(self) -> str:
-        """Return the hash of all fields and their names."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.tensors().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        digest.update(repr(sorted(self.scalars().items())).encode())
-        return digest.hexdigest()
