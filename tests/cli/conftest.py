@@ -11,7 +11,7 @@ import pytest
 from config_files import SMALLEST, Load
 from quick_runs import CONFIG, MODELS
 
-from pisa_ray.cli.config import Config, load
+from pisa_ray.cli.config import Config, check_places, load
 
 
 @pytest.fixture
@@ -21,7 +21,10 @@ def read(tmp_path: Path) -> Load:
     def load_text(*settings: str, text: str = SMALLEST, look: bool = False) -> Config:
         path = tmp_path / "config.yaml"
         path.write_text(text)
-        return load(path, list(settings), look=look)
+        config = load(path, list(settings))
+        if look:
+            check_places(config)
+        return config
 
     return load_text
 

@@ -16,13 +16,12 @@ from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.yaml_text import parse
 
 
-def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -> Config:
+def load(path: Path, settings: list[str] | None = None) -> Config:
     """Read a configuration file.
 
     Args:
         path: A YAML file; data paths in it are relative to its folder.
         settings: Overrides as "key.path=value", values in YAML.
-        look: Whether files that it names must be there.
 
     Returns:
         The configuration, with data paths made absolute.
@@ -30,7 +29,7 @@ def load(path: Path, settings: list[str] | None = None, *, look: bool = False) -
     Raises:
         ConfigError: If the first thing that is wrong, in one sentence.
     """
-    return checked(read(path, settings), path.resolve().parent, look=look)
+    return checked(read(path, settings), path.resolve().parent)
 
 
 def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
@@ -56,13 +55,12 @@ def read(path: Path, settings: list[str] | None = None) -> dict[str, Any]:
     return values
 
 
-def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config:
+def checked(values: dict[str, Any], base: Path) -> Config:
     """Make a configuration of a file's values, and check it as far as is possible without data and model.
 
     Args:
         values: The values of the file.
         base: The folder that data paths are relative to.
-        look: Whether the files that it names must exist.
 
     Returns:
         The configuration, with data paths made absolute.
@@ -80,10 +78,7 @@ def checked(values: dict[str, Any], base: Path, *, look: bool = False) -> Config
     model = section(config)
     if model.weights is not None:
         changes["model"] = replace(model, weights=str((base / model.weights).resolve()))
-    config = config.changed(**changes)
-    if look:
-        check_places(config)
-    return config
+    return config.changed(**changes)
 
 
 def check_places(config: Config) -> None:

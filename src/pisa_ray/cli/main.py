@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pisa_ray import checks
 from pisa_ray.checks import shown
 from pisa_ray.cli import last_resort
-from pisa_ray.cli.config import load
+from pisa_ray.cli.config import check_places, load
 from pisa_ray.cli.data import KINDS
 from pisa_ray.errors import ConfigError, PisaError, StoppedWaitingError
 from pisa_ray.trainer.terminal import answer, escaped, say, streams
@@ -216,7 +216,8 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = load(options.config, options.set, look=True)
+    config = load(options.config, options.set)
+    check_places(config)
     from pisa_ray.cli.train import train
 
     out = _out(options, config.run.name)
