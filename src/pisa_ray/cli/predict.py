@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import torch
 
+from pisa_ray.cli.data.make import write_rows
 from pisa_ray.data import open_source
-from pisa_ray.engine.local_files import new_file
 from pisa_ray.engine.user_code import refused
-from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.errors import ConfigError
 from pisa_ray.named import imported
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.trained import Trained, load
@@ -60,20 +60,11 @@ def predict(
     shards = directory.read("partition.json").get("shards") or [{}]
     classes, integers = "labels" in shards[0], recorded.get("dtype") == "int64"
     tables = _tables(data, names)
-    rows = 0
-    try:
-        with new_file(out) as file:
-            writer = None
-            for table in tables:
-                said = _said(trained, table, columns, data, classes=classes, integers=integers)
-                writer = writer or pq.ParquetWriter(file, said.schema, compression="zstd")
-                writer.write_table(said)
-                rows += said.num_rows
-            if writer is None:
-                raise ConfigError(f"{data} has no rows: give data with some.")
-            writer.close()
-    except OSError as error:
-        raise PisaError(f"{out} cannot be written ({error.strerror or error}): nothing is there.") from error
+    said = (_said(trained, table, columns, data, classes=classes, integers=integers) for table in tables)
+    first = next(said, None)
+    if first is None:
+        raise ConfigError(f"{data} has no rows: give data with some.")
+    rows = write_rows(first.schema, chain([first], said), out)
     return f"{out}: {rows:,} rows, by the model of round {trained.round}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,7 +61,7 @@ def make(
             f"{source} has the features {features}, but {like} has {earlier.get('feature_names')}: give a file with "
             "the same columns of numbers."
         )
-    rows = _write(made, out)
+    rows = write_rows(made.schema, made.tables, out)
     columns = [f"  {field.name:20} {field.type}" for field in made.schema]
     return "\n".join([f"{out}: {rows:,} rows, {out.stat().st_size / 2**20:.1f} MiB", *columns])
 
@@ -83,15 +84,21 @@ def _names(schema: pa.Schema) -> dict[str, list[str]]:
     return known
 
 
-def _write(made: Made, out: Path) -> int:
+def write_rows(schema: pa.Schema, tables: Iterable[pa.Table], out: Path) -> int:
+    """Write the rows of tables to a Parquet file, all or none, and return their number.
+
+    Raises:
+        ConfigError: If the folder of the file cannot be made.
+        PisaError: If the file cannot be written.
+    """
     rows = 0
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out is {str(out)!r}, but its folder cannot be made ({error.strerror}).") from error
     try:
-        with new_file(out) as file, pq.ParquetWriter(file, made.schema, compression="zstd") as writer:
-            for table in made.tables:
+        with new_file(out) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in tables:
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
     except OSError as error:
