@@ -1,1 +1,1 @@
-"""What happens in one process: a model as flat vectors, shards on a worker, the consensus. No Ray here."""
+"""The parts of a run that need no Ray: the model as a flat vector, the worker with its shards, the consensus."""

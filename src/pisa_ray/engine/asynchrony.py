@@ -1,9 +1,9 @@
 """Asynchronous rounds: when one ends, and the log from which a run can be repeated to the bit.
 
-A round t begins with w^t. Every shard that is free takes a step at w^t, the newest there is, and never two at the same
-w; a step that takes long goes on while rounds end, and its message, with the penalty of its own round, enters the sum
-of the round in which it arrives. Which messages arrived in which round is all that chance decides, so a log of that
-repeats the run: a step is a function of the shard's state, w, sigma and the round that it began in.
+A round t begins with w^t. Every shard that is free begins a report at w^t, and never two at the same w. A long report
+goes on while rounds end, and its message, with the penalty of its own round, enters the sum of the round in which it
+arrives. Chance decides only which messages arrive in which round, so a log of that repeats the run: a report is a
+function of the shard's state, w, sigma and the round in which it began.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Positive
 from pisa_ray.options import Options
 
-#: (shard, version): a step of a shard at w^version.
+#: (shard, version): a report of a shard that began at w^version.
 Step = tuple[int, int]
-#: The steps whose messages arrived in each round, in the order in which they did.
+#: The reports whose messages arrived in each round, in the order of arrival.
 Arrivals = Mapping[int, Sequence[Step]]
 
 
@@ -51,7 +51,7 @@ class Asynchronous(Options):
     replay: Annotated[str | None, checks.path | checks.nothing] = None
 
     def by_key(self) -> dict[str, Any]:
-        """See Options: the path is absolute, so that it is found from anywhere."""
+        """Override `Options.by_key`: the path is absolute, so that it is found from anywhere."""
         return super().by_key() | {"replay": None if self.replay is None else str(Path(self.replay).absolute())}
 
     def ends(self, round_: int, heard: Sequence[int], arrived: Collection[int], seconds: float) -> bool:
@@ -59,9 +59,9 @@ class Asynchronous(Options):
 
         Args:
             round_: The round t.
-            heard: The round that each shard's standing message is from, with what has arrived; 0: none yet.
-            arrived: Shards that have reported since w^t.
-            seconds: Since the round began.
+            heard: The round of each shard's last message, including those that have just arrived; 0: none yet.
+            arrived: The shards that have reported since w^t.
+            seconds: The seconds since the round began.
 
         Example:
             >>> rule = Asynchronous(quorum=0.5, staleness=2)
@@ -82,17 +82,17 @@ def read_arrivals(path: Path, shards: int, staleness: int) -> Arrivals:
 
     Args:
         path: The file.
-        shards: m.
-        staleness: The run's tau; a message older than that is refused.
+        shards: The number m of shards.
+        staleness: The run's tau; an older message is refused.
 
     Raises:
-        ConfigError: There is no such file, or it is not the log of such a run.
+        ConfigError: If there is no such file, or it is not the log of such a run.
     """
     found: dict[int, list[Step]] = {}
     last = [0] * shards
     try:
         lines = read_file(path).split(b"\n")[:-1]
-        for line in map(parse, filter(bytes.strip, lines)):  # of two lines for a round the later one counts
+        for line in map(parse, filter(bytes.strip, lines)):  # if a round has two lines, the later one counts
             if "changed" in line:
                 raise ValueError(f"shards joined, left or were away after round {line['round']}")
             found[int(line["round"])] = [(int(shard), int(version)) for shard, version in line["steps"]]

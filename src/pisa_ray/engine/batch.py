@@ -1,4 +1,4 @@
-"""A mini-batch of a shard, and what the model's loss does on it."""
+"""A mini-batch of a shard, with gradients and curvature of the model's loss on it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pisa_ray.errors import ConfigError
 
 
 class ShardBatch:
-    """See pisa_ray.algorithm.method.Batch. Any number of gradients may be asked for; each starts from the same buffers.
+    """A mini-batch; see pisa_ray.algorithm.method.Batch. Any number of gradients start from the same buffers.
 
     Args:
         model: The model, in training mode.
-        job: What has the loss.
+        job: The job, which has the loss.
         x: Inputs, [b, ...].
         y: Targets, [b].
         buffers: The model's floating buffers before the batch, [buffers].
-        begin: Resets what a forward pass must not carry over: random numbers, counters, constants.
+        begin: Resets random numbers, counters and constants before a forward pass.
         probes: Seed of the random probes of curvature.
 
     Attributes:
         inputs: x.
-        loss: Mean loss of the gradient asked for last.
-        left: The buffers after the gradient asked for last, [buffers].
-        seconds: Seconds spent in gradients and features.
+        loss: Mean loss of the last gradient.
+        left: The buffers after the last gradient, [buffers].
+        seconds: Seconds spent on gradients and features.
     """
 
     def __init__(
@@ -112,5 +112,5 @@ class LastInputs:
         self._caught = inputs[0]
 
     def last(self) -> torch.Tensor:
-        """Return what entered it in the last forward pass, [rows, features]."""
+        """Return the inputs of the layer in the last forward pass, [rows, features]."""
         return self._caught.flatten(1)

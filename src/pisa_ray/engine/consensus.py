@@ -1,4 +1,4 @@
-"""The consensus of a round: adds messages as they arrive and makes the next w. A plain class; see pisa_ray.actors."""
+"""The consensus, which adds messages as they arrive and makes the next w; pisa_ray.actors makes it a Ray actor."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pisa_ray.engine.reports import ConsensusReport, Payload, RoundSpec
 class Consensus:
     """Holds the published vector: w, the model's floating buffers, the method's memory, [p + b + e] float32.
 
-    Where duals are clipped, the limit is the memory's last entry. Where the messages of absent shards stay in the sum,
-    or messages are compared, it holds all messages, too. A consensus that takes its place, or begins with a
-    round after the first, must be sent them again.
+    If duals are clipped, the last entry of the memory is their limit. If the messages of absent shards stay in the sum,
+    or messages are compared, it holds all messages, too. A consensus that takes its place, or begins with a round after
+    the first, must be sent them again.
 
     Deliveries are keyed by round and ticket, so that none counts twice and none of another round counts at all: a
     worker that was given up may wake up and send, and a call that was reported as failed may have run.
 
     Args:
-        job: The method, and who reports in which round.
+        job: The job, which has the method and the reporters of each round.
         layout: Where the parameters lie in w.
         initial: w^init and the initial buffers, [p + b].
-        unaveraged: How many of the last buffers are not averaged; the first shard's are taken.
+        unaveraged: The number of last buffers that are not averaged; those of the first shard are taken.
     """
 
     def __init__(self, job: Job, layout: Layout, initial: np.ndarray, unaveraged: int = 0) -> None:
@@ -41,11 +41,11 @@ class Consensus:
         self._duals = self._dual_tree()
         w, buffers = torch.tensor(initial).tensor_split([layout.size])
         self._rows = job.rows(layout, len(buffers))
-        limit = torch.zeros(1 if job.clips else 0)  # of the first round: 0
+        limit = torch.zeros(1 if job.clips else 0)  # the limit of the first round is 0
         memory = [job.method.initial_memory(layout), limit]
         self._published = torch.cat([job.method.first_consensus(w, layout), buffers, *memory])
         self._memory = len(memory[0])
-        self._next = torch.empty_like(self._published)  # the two change places every round
+        self._next = torch.empty_like(self._published)  # the two are swapped every round
         self._round, self._since = 1, -1
         self._accepted: set[int] = set()
         self._fenced: set[int] = set()
@@ -77,12 +77,12 @@ class Consensus:
         self._begin(self._round)
 
     def publish(self) -> np.ndarray:
-        """Return the current published vector, [p + b + e], a view that lives until the next but one."""
+        """Return the published vector, [p + b + e], a view that is overwritten by the next but one."""
         array: np.ndarray = self._published.numpy()
         return array
 
     def add(self, round_: int, ticket: int, payload: Payload, *, duals: bool = True) -> bool:
-        """Add a delivery of messages; order does not matter.
+        """Add a delivery of messages, in any order.
 
         Args:
             round_: The round they belong to.
@@ -91,7 +91,7 @@ class Consensus:
             duals: Whether its duals are this round's; a step that began in an earlier round may have others.
 
         Returns:
-            Whether it counts: not if it is of another round, was there before, or is fenced off.
+            Whether it counts; it does not if it is of another round, was added before, or is fenced off.
         """
         if round_ != self._round or ticket < self._since or ticket in self._accepted or ticket in self._fenced:
             return False
@@ -109,7 +109,7 @@ class Consensus:
         return True
 
     def heard(self) -> list[int]:
-        """Return the shards whose messages stand, in order; none where messages do not outlive their round."""
+        """Return the shards whose messages stand, in order; none if messages do not outlive their round."""
         return list(self._sum.heard()) if isinstance(self._sum, StandingSum) else []
 
     def said(self, shards: Collection[int]) -> dict[int, np.ndarray]:
@@ -118,7 +118,7 @@ class Consensus:
         return {i: self._sum.row(i).numpy().copy() for i in self._sum.heard() if i in shards}
 
     def fence(self, round_: int, ticket: int) -> bool:
-        """Refuse a delivery from now on; return whether it has been counted (in a complete round all have)."""
+        """Refuse a delivery from now on, and return whether it was counted before, as all of a complete round are."""
         if round_ < self._round:
             return True
         self._fenced.add(ticket)
@@ -137,7 +137,7 @@ class Consensus:
             tickets: Deliveries that must have been counted.
 
         Raises:
-            ValueError: One of them has been fenced off since this update was asked for.
+            ValueError: If one of them has been fenced off since this update was asked for.
 
         Returns:
             What `publish` returns, and the report.
@@ -182,7 +182,7 @@ class Consensus:
         return float(w.double().dot(self._job.method.shrinkage(w, self._layout).double())) / 2
 
     def _total(self) -> Message:
-        """Return the sum of all messages that count, or the means over those that a robust consensus takes."""
+        """Return the sum of all messages, or the means of those that a robust consensus keeps."""
         robust = self._job.robust
         if robust is None or robust.clips or isinstance(self._sum, TreeSum):
             return self._rows.split(self._sum.total())
@@ -196,18 +196,18 @@ class Consensus:
         return self.heard() if self._job.method.remembers else self._job.reporters(self._round)
 
     def _first_shard(self, total: Message) -> Message:
-        """Return the first message that counts; where messages are added up, no other one has such buffers."""
+        """Return the message with the unaveraged buffers: the first reporter's, or the sum if no other one has any."""
         if isinstance(self._sum, TreeSum):
             return total
         return self._rows.split(self._sum.row(self._speakers()[0]))
 
     def restore(self, published: np.ndarray, round_: int, since: int = -1) -> np.ndarray:
-        """Take over a published vector, with which a round is to begin, perhaps once more, and forget all messages.
+        """Take over the published vector with which a round begins, perhaps again, and forget all messages.
 
         Args:
             published: The vector, [p + b + e].
             round_: The round.
-            since: The first ticket that may count: deliveries with lower ones were made before.
+            since: The first ticket that may count, as deliveries with lower ones were made before.
 
         Returns:
             The vector.
@@ -236,7 +236,7 @@ def read_published(folder: Folder, entry: Mapping[str, object], size: int) -> np
     """Read the published vector of a checkpoint, [size] = [p + b + e].
 
     Raises:
-        ConfigError: The file holds none, or one of another size.
+        ConfigError: If the file has no such vector, or one of another size.
     """
     expected = {"published": torch.empty(size)}
     array: np.ndarray = folder.read_tensors(entry, expected, expected)["published"].numpy()

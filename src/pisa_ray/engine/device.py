@@ -1,4 +1,4 @@
-"""Copies between host and device: all that differs on a GPU."""
+"""The device of a worker, and copies between host and device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def choose_device(gpu: bool) -> torch.device:
     """Return the device of a worker: the GPU that was reserved for it, or the CPU.
 
     Raises:
-        ConfigError: A GPU is asked for and torch sees none.
+        ConfigError: If a GPU is asked for and torch sees none.
     """
     if gpu and not torch.cuda.is_available():
         raise ConfigError("a GPU was asked for, but torch sees none: install a CUDA build of torch, or ask for none.")
-    if gpu:  # repeatable matrix products; read when the first of them is made
+    if gpu:  # makes matrix products repeatable; it is read when the first one is computed
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if gpu else "cpu")
 

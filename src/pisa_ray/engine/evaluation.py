@@ -1,4 +1,4 @@
-"""Sums over evaluation rows, in fixed blocks, so that who evaluates what cannot change a bit of the mean."""
+"""Sums over evaluation rows in fixed blocks, so that the bits of a mean do not depend on who evaluates which block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pisa_ray.engine.user_code import located
 
 #: Sums over the rows of a block in float64: "rows", "loss" and one per metric.
 Sums = dict[str, float]
-#: Makes model inputs and targets, [b, ...], what they are in the shard that the rows at these positions belong to.
+#: Distorts model inputs and targets, [b, ...], as in the shard to which the rows at these positions belong.
 Distort = Callable[[torch.Tensor, torch.Tensor, np.ndarray], tuple[torch.Tensor, ...]]
 
 
@@ -63,10 +63,10 @@ def _added(blocks: Iterable[Sums]) -> Sums:
 
 
 def means(blocks: Iterable[Sums]) -> Mapping[str, float]:
-    """Return means over all rows of blocks given in their canonical order; empty where there are no rows.
+    """Return means over all rows of blocks that are in their canonical order; empty without rows.
 
     Raises:
-        PisaError: Blocks have metrics of different names.
+        PisaError: If blocks have metrics of different names.
     """
     total = _added(block for block in blocks if block["rows"])
     rows = total.pop("rows", 0.0)
@@ -77,7 +77,7 @@ def worst(shards: Iterable[Sums]) -> Mapping[str, float]:
     """Return the worst shard's mean of each name: the largest loss, else the smallest; empty without rows."""
     found = [means([sums]) for sums in shards if sums["rows"]]
     names = found[0] if found else ()
-    # NumPy's largest and smallest are NaN where any number is.
+    # NumPy's largest and smallest are NaN if any number is.
     return {n: float((np.max if n.endswith("loss") else np.min)([shard[n] for shard in found])) for n in names}
 
 
@@ -91,13 +91,13 @@ class SplitRows:
         """Return a block of a split, or of so many of its rows, evenly spaced.
 
         Raises:
-            PisaError: It cannot be read.
+            PisaError: If it cannot be read.
         """
         key = split, block, rows
         if key not in self._blocks:
             source = job.test if split == "test" else job.validation
             assert source is not None  # noqa: S101  (for the type checker)
-            if rows is not None:  # of such selections only the last one stays in memory
+            if rows is not None:  # only the last selection of rows stays in memory
                 self._blocks = {known: read for known, read in self._blocks.items() if known[2] in (None, rows)}
             start, chosen = block * job.evaluation_rows, spaced(source.rows, rows)
             with located(f"{split} {block}"):
@@ -108,7 +108,7 @@ class SplitRows:
 def evaluate_block(
     model: FlatModel, job: Job, rows: Rows, split: str, number: int, distort: Distort | None = None
 ) -> Sums:
-    """Evaluate the rows of a block or a shard with random numbers of their own.
+    """Evaluate the rows of a block or a shard, with seeds of their own.
 
     Args:
         model: The model.
@@ -119,7 +119,7 @@ def evaluate_block(
         distort: What is done to a shard's own rows; None: nothing.
 
     Raises:
-        PisaError: User code raised; the sentence names the block.
+        PisaError: If user code raised; the sentence names the block.
     """
     model.reset(0)
     seed_all(job.seed, f"evaluate {split}", number)
@@ -128,7 +128,7 @@ def evaluate_block(
 
 
 def evaluate_shard(model: FlatModel, job: Job, i: int, own: ShardRows, *, held_out: bool, rows: int | None) -> Sums:
-    """Evaluate a shard's own rows, held-out or training ones, as distorted as they are there.
+    """Evaluate a shard's own rows, held-out or training ones, with their distortions.
 
     Args:
         model: The model.
@@ -136,7 +136,7 @@ def evaluate_shard(model: FlatModel, job: Job, i: int, own: ShardRows, *, held_o
         i: The shard.
         own: Its rows.
         held_out: Whether the held-out rows are evaluated.
-        rows: So many, evenly spaced; None: all.
+        rows: The number of rows, evenly spaced; None: all.
     """
     some, ids = (own.held_out, job.held_out[i]) if held_out else (own.training, job.shards[i])
     chosen = spaced(len(some), rows)
@@ -149,6 +149,6 @@ def evaluate_shard(model: FlatModel, job: Job, i: int, own: ShardRows, *, held_o
 
 
 def spaced(number: int, rows: int | None) -> np.ndarray:
-    """Return the positions of so many of a number of rows, evenly spaced, as files may be sorted; None: of all."""
+    """Return positions of some rows among a number of rows, evenly spaced, as files may be sorted; None: all."""
     some = number if rows is None else min(rows, number)
     return np.arange(some) * number // max(some, 1)

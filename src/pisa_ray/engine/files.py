@@ -1,4 +1,4 @@
-"""Files on a local disk or in an object store, through one small value that every process of a run can use."""
+"""Files on a local disk or in an object store, in a folder that can be sent to every process of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pisa_ray.engine.local_files import local_folders, local_size, make_folder, 
 from pisa_ray.engine.numerics import borrowed_tensor
 from pisa_ray.errors import ConfigError, PisaError
 
-#: What pyarrow and the file systems behind it raise.
+#: The errors of pyarrow and the file systems behind it.
 FAILURES = (OSError, pa.ArrowException)
 
 #: Bytes read at a time, and the largest header of a safetensors file.
@@ -46,11 +46,11 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder in a file system of pyarrow's. Nothing here relies on renaming or appending in an object store.
+    """A folder in a file system of pyarrow. In an object store nothing is renamed or appended to.
 
     Attributes:
-        path: Its path there, without a slash at the end.
-        filesystem: The file system, which can be pickled, so that workers write and read by themselves.
+        path: The path in the file system, without a slash at the end.
+        filesystem: The file system, which can be sent to workers, so that they write and read themselves.
 
     Example:
         >>> import tempfile
@@ -70,7 +70,7 @@ class Folder:
         """Make a folder of a local path, a URI such as s3://bucket/prefix, or a path in a given file system.
 
         Raises:
-            ConfigError: The URI's file system is unknown or does not answer.
+            ConfigError: If the URI's file system is unknown or does not answer.
         """
         if isinstance(place, Folder):
             return place
@@ -89,7 +89,7 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on a disk of this machine (or mounted there)."""
+        """Whether the folder is on a disk of this machine, or mounted there."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
@@ -98,7 +98,7 @@ class Folder:
         return self.path.rpartition("/")[2]
 
     def __str__(self) -> str:
-        kind = re.split(r"[:+]", self.filesystem.type_name)[-1]  # what Python implements is called py::fsspec+name
+        kind = re.split(r"[:+]", self.filesystem.type_name)[-1]  # file systems in Python are called py::fsspec+name
         return self.path if self.is_local else f"{kind}://{self.path}"
 
     @property
@@ -110,7 +110,7 @@ class Folder:
         return Folder(self._at(name), self.filesystem)
 
     def create(self) -> None:
-        """Make it, with its parents, where it is not there yet."""
+        """Make the folder, with its parents, unless it exists."""
         with self._telling(""):
             if self.is_local:
                 make_folder(Path(self.path))
@@ -118,7 +118,7 @@ class Folder:
                 self.filesystem.create_dir(self.path, recursive=True)
 
     def folders(self) -> list[str]:
-        """Return the names of the folders in it, sorted; none where it is missing itself. Links are left out."""
+        """Return the names of the folders in it, sorted and without links; none if it is missing itself."""
         with self._telling("", "read"):
             if self.is_local:
                 return local_folders(Path(self.path))
@@ -130,7 +130,7 @@ class Folder:
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file, or None where there is none."""
+        """Return the number of bytes of a file, or None if there is no such file."""
         with self._telling(name, "read"):
             if self.is_local:
                 return local_size(Path(self._at(name)))
@@ -146,7 +146,7 @@ class Folder:
                 self.filesystem.delete_file(self._at(name))
 
     def delete(self) -> None:
-        """Remove it and all it holds, as far as that can be done; what others write meanwhile may stay."""
+        """Remove the folder and its content, as far as possible; files that others write meanwhile may stay."""
         if self.is_local:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -157,7 +157,7 @@ class Folder:
         """Write a file, whole or not at all, and on local disks for good.
 
         Raises:
-            PisaError: It cannot be written.
+            PisaError: If it cannot be written.
         """
         with self._telling(name):
             if self.is_local:
@@ -170,7 +170,7 @@ class Folder:
         """Return a file's content.
 
         Raises:
-            PisaError: It cannot be read.
+            PisaError: If it cannot be read.
         """
         with self._telling(name, "read"):
             if self.is_local:
@@ -179,7 +179,7 @@ class Folder:
                 return bytes(stream.read())
 
     def copy_in(self, path: Path) -> None:
-        """Copy a local file into it, under its own name."""
+        """Copy a local file into the folder, under its own name."""
         at = self._at(path.name)
         with self._telling(path.name), path.open("rb") as source, self.filesystem.open_output_stream(at) as stream:
             shutil.copyfileobj(source, stream, CHUNK)
@@ -192,7 +192,7 @@ class Folder:
         """Read a JSON file.
 
         Raises:
-            ConfigError: It is no JSON.
+            ConfigError: If it is not JSON.
         """
         try:
             return parse(self.read(name))
@@ -213,7 +213,7 @@ class Folder:
         """Compare a file with its entry in a manifest.
 
         Raises:
-            ConfigError: The file lies elsewhere, is missing, of another size, or altered.
+            ConfigError: If the file lies elsewhere, is missing, of another size, or altered.
         """
         remedy = "remove this checkpoint's folder to resume from an older one."
         if self.size(entry["file"]) != entry["bytes"]:
@@ -233,11 +233,11 @@ class Folder:
 
         Args:
             entry: The file's entry in a manifest.
-            names: The tensors' names, or a function that says for a name whether it is wanted.
-            like: What is expected: the names, shapes and types must be exactly these; compared before anything is read.
+            names: The tensors' names, or a function that returns whether a name is wanted.
+            like: The expected names, shapes and types, which are compared before anything is read.
 
         Raises:
-            ConfigError: It is not safetensors, or not what is expected.
+            ConfigError: If the file is not safetensors, or its tensors are not those expected.
         """
         name, path = entry["file"], self._at(entry["file"])
         try:
@@ -261,7 +261,7 @@ class Folder:
         return Path(self._at(name)).open("rb") if self.is_local else self.filesystem.open_input_stream(self._at(name))
 
     def _header(self, name: str, whole: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Return types and shapes by name, of a file of so many bytes."""
+        """Return the types and shapes in a file of so many bytes, by name."""
         with self._opened(name) as file:
             size = int.from_bytes(file.read(8), "little")
             if not 0 < size <= min(whole, HEADER):

@@ -28,17 +28,17 @@ class FlatModel:
 
     Trainable parameters become float32 views of `parameters`; frozen ones keep their type and stay out of w; tied ones
     appear once. Persistent floating buffers become views of `buffers`: first running statistics (BatchNorm's, and all
-    whose names begin with running_), which are averaged over shards, then `unaveraged` ones, such as the unit
-    vectors of spectral_norm, of which the first shard's are taken. All others stay as they were built (`reset`),
-    but for BatchNorm's batch counters, so that no forward pass leaves a trace in a worker.
+    whose names begin with running_), which are averaged over shards, then `unaveraged` ones, such as the unit vectors
+    of spectral_norm, of which the first shard's are taken. All others except BatchNorm's batch counters are `reset` to
+    their first values, so that no forward pass leaves a trace in a worker.
 
     Args:
-        module: The model; it is changed and owned by this object from now on.
-        device: Where it is moved to.
-        frozen: Returns the names of trainable parameters that are to stay as they are, given the layout of all.
+        module: The model, which is changed and owned by this object from now on.
+        device: The device that it is moved to.
+        frozen: Returns the names of trainable parameters that must not change, given the layout of all.
 
     Raises:
-        ConfigError: The module has no trainable parameter, or one that cannot be a part of w.
+        ConfigError: If the module has no trainable parameter, or one that cannot be a part of w.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FlatModel:
         self.layout = layout_of(module)
         self.parameters = torch.empty(self.layout.size, device=device, dtype=torch.float32)
         self.gradient = torch.zeros_like(self.parameters)
-        self.w = self.parameters  # until something is published
+        self.w = self.parameters  # until a vector is loaded
         gradients = self.layout.views(self.gradient)
         for name, view in self.layout.views(self.parameters).items():
             view.copy_(trainable[name].detach())
@@ -85,10 +85,10 @@ class FlatModel:
         self._writes = (0, 0)
 
     def load(self, published: np.ndarray) -> torch.Tensor:
-        """Take over what the consensus published: w, the floating buffers, the memory of the method, [p + b + e].
+        """Take over a published vector: w, the floating buffers, the memory of the method, [p + b + e].
 
         Returns:
-            The method's memory, [e], on the CPU. `w` is w, in memory that forward passes do not write to.
+            The method's memory, [e], on the CPU. The attribute `w` is w, in memory that forward passes do not write to.
         """
         source = borrowed_tensor(published)
         p, b = self.layout.size, len(self.buffers)
@@ -98,7 +98,7 @@ class FlatModel:
         return source[p + b :]
 
     def go_to(self, point: torch.Tensor) -> None:
-        """Let the parameters be a point, [p]; that is free where they are at `w` already and stay there."""
+        """Set the parameters to a point, [p], which costs nothing if they are at `w` already and stay there."""
         if point is self.w and self._writes == (self.versions(), self.parameters._version):
             return
         self.parameters.copy_(point)
@@ -110,7 +110,7 @@ class FlatModel:
         return to_host(torch.cat([self.parameters, self.buffers]))
 
     def reset(self, batches: int) -> None:
-        """Undo what forward passes left: BatchNorm's counters take the round count, constants their first values."""
+        """Undo forward passes: set BatchNorm's counters to a number of batches, and constants to their first values."""
         for counter in self._counters:
             counter.fill_(batches)
         for buffer, first in self._constants:
@@ -121,10 +121,10 @@ class FlatModel:
         return sum(p._version for p in self._trainable)
 
     def check_views(self) -> None:
-        """See that forward and backward passes have left parameters and gradients in w and in its gradient.
+        """Check that forward and backward passes have left parameters and gradients in the flat vectors.
 
         Raises:
-            PisaError: They have not, so that training would not reach the model.
+            PisaError: If they have not, as training would not reach the model.
         """
         for p, name, gradient, place in self._gradients:
             if p.grad is not gradient:
@@ -141,10 +141,10 @@ class FlatModel:
                 )
 
     def check_tensors(self) -> None:
-        """See that a forward pass has left the module's parameters and persistent buffers the same objects.
+        """Check that a forward pass has left the module's parameters and persistent buffers the same objects.
 
         Raises:
-            PisaError: It has not, so that what it wrote would stay in this process.
+            PisaError: If it has not, as its new tensors would stay in this process.
         """
         now = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         for name, tensor in self._named.items():
@@ -165,7 +165,7 @@ class FlatModel:
         return {names[name]: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
 
     def save(self, path: Path) -> str:
-        """Write `model.safetensors`, and `pretrained/` beside it where there is one; return `weights_sha256`."""
+        """Write `model.safetensors`, and `pretrained/` beside it if the model can, and return `weights_sha256`."""
         Folder(str(path.parent)).write(path.name, save(self.saved_tensors()))
         if hasattr(self.module, "save_pretrained"):
             with new_folder(path.with_name("pretrained")) as part:
@@ -208,10 +208,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load a file written by FlatModel.save (or any safetensors file with the same names) into a module.
 
     Raises:
-        ConfigError: The file is missing or unreadable, or its names or shapes are not the module's.
+        ConfigError: If the file is missing or unreadable, or its names or shapes are not the module's.
     """
-    if not path.is_file():  # a pipe, say, would be waited for
-        raise ConfigError(f"{path} is no file: give a file saved by a run.")
+    if not path.is_file():  # reading a pipe, for example, would wait
+        raise ConfigError(f"{path} is not a file: give a file saved by a run.")
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own types for damaged headers

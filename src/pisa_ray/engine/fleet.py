@@ -1,4 +1,4 @@
-"""What the round loop asks of workers and consensus, wherever they are; and the fleet in this process."""
+"""The fleet, as the round loop uses it, and the fleet in this process."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from pisa_ray.errors import PisaError
 
 #: Entries of the files of a checkpoint: {"consensus": entry, "shards": [entry, ...]}.
 Saved = dict[str, Any]
-#: Asks for the sums of an evaluation, by block or shard; waits where they are not ready.
+#: Waits for the sums of an evaluation, and returns them by block or shard.
 Pending = Callable[[], dict[int, Sums]]
 
 
 def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]) -> Slope:
-    """Return gradients at a point from what workers have added up of them; see Worker.slope.
+    """Return the mean gradients at a point from the sums of workers; see Worker.slope.
 
     Raises:
-        ValueError: The gradients of some speakers are missing.
+        ValueError: If the gradients of some speakers are missing.
     """
     tree = TreeSum(shards)
     tree.expect(speakers)
@@ -45,10 +45,10 @@ def added(nodes: Mapping[Node, np.ndarray], shards: int, speakers: Sequence[int]
 
 @dataclass(frozen=True)
 class Fork:
-    """What a fleet can go back to: all there is between two rounds, or references to it.
+    """The state of a fleet between two rounds, or references to it, to which the fleet can go back.
 
     Attributes:
-        round: The round that is done.
+        round: The last round done.
         states: The shards' states.
         published: The published vector.
     """
@@ -62,10 +62,10 @@ class Saving(Protocol):
     """The files of a checkpoint while they are being written."""
 
     def done(self) -> bool:
-        """Return whether all are written, or some could not be."""
+        """Return whether all files are written, or one has failed."""
 
     def files(self) -> Saved:
-        """Wait for them; return their entries in the manifest."""
+        """Wait for the files, and return their entries in the manifest."""
 
 
 class Fleet(Protocol):
@@ -75,10 +75,10 @@ class Fleet(Protocol):
         """Return what the workers run on, one entry per process."""
 
     def tend(self) -> None:
-        """Take in and let go workers between two rounds, move shards, and set their states apart against a loss."""
+        """Start and release workers between two rounds, move shards, and take snapshots of their states."""
 
     def resize(self, workers: int) -> None:
-        """Ask for another number of workers; `tend` brings it about as the cluster allows."""
+        """Ask for another number of workers, which `tend` brings about as the cluster allows."""
 
     def change(self, job: Job) -> None:
         """Go on with another job, between two rounds, when it is settled.
@@ -88,33 +88,33 @@ class Fleet(Protocol):
         """
 
     def published(self) -> np.ndarray:
-        """Return, between two rounds, w, the floating buffers and the method's memory, [p + b + e], only to be read."""
+        """Return the published vector between two rounds, [p + b + e], which is only read."""
 
     def slope(self, published: np.ndarray) -> Slope:
-        """Return, before round 1, gradients at a point, [p + b + e], on the first mini-batch of each shard."""
+        """Return the gradients at a point, [p + b + e], on the first mini-batch of each shard, before round 1."""
 
     def start(self, job: Job) -> None:
-        """Begin, before round 1, with another job, which differs in numbers of its method that have been set now."""
+        """Begin again with another job, whose method has more of its numbers set, before round 1."""
 
     def begin(self, spec: RoundSpec, settle: bool = False) -> None:
-        """Start a round at the published w; this returns at once where workers are other processes.
+        """Start a round at the published w, and return at once if workers are other processes.
 
         Args:
             spec: The round.
-            settle: Whether no step may be under way at its end, so that the state after it can be saved.
+            settle: Whether no report may be under way at its end, so that the state after it can be saved.
         """
 
     def is_settled(self) -> bool:
-        """Return whether no step is under way between two rounds."""
+        """Return whether no report is under way between two rounds."""
 
     def end(self) -> RoundReport:
         """Wait for the end of the round, after which the next w is published."""
 
     def fork(self, round_: int) -> Fork:
-        """Return, between two rounds, when it is settled, what it takes to go back to this state."""
+        """Return the state of a settled fleet between two rounds, to go back to it."""
 
     def back(self, fork: Fork) -> None:
-        """Go back to a fork, between two rounds, when it is settled; what has happened since is undone."""
+        """Go back to a fork, if the fleet is settled between two rounds; all rounds since are undone."""
 
     def evaluate(self, split: str, *, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
         """Evaluate "test" or "validation" (a separate source).
@@ -122,14 +122,14 @@ class Fleet(Protocol):
         Args:
             split: The split's name.
             at: The vector, [p + b + e]; None: the one published last when this is called.
-            rows: How many rows, evenly spaced; None: all.
+            rows: The number of rows, evenly spaced; None: all.
         """
 
     def evaluate_shards(self, *, held_out: bool, at: np.ndarray | None = None, rows: int | None = None) -> Pending:
-        """Evaluate each shard's own rows, held-out or training ones; see `evaluate`. `rows` is each shard's."""
+        """Evaluate each shard's own rows, held-out or training ones; see `evaluate`. `rows` is a number per shard."""
 
     def export(self, rounds: int, path: str) -> str:
-        """Write the plain model at the published w; return its weights_sha256."""
+        """Write the plain model at the published w, and return its weights_sha256."""
 
     def save(self, folder: Folder) -> Saving:
         """Begin to write the whole state, as it is between two rounds, to files in a folder."""
@@ -138,10 +138,10 @@ class Fleet(Protocol):
         """Load what `save` wrote after so many rounds."""
 
     def close(self) -> None:
-        """End the processes; nothing is lost that was saved."""
+        """End the processes; what was saved is not lost."""
 
 
-#: Takes note of the steps whose messages arrive in a round, before they change w.
+#: Records the reports whose messages arrive in a round, before they change w.
 Log = Callable[[int, Sequence[Step]], None]
 
 
@@ -163,13 +163,13 @@ class _Written:
 
 
 class LocalFleet:
-    """One worker and the consensus in this process, without Ray: the same bits as any number of Ray workers.
+    """One worker and the consensus in this process, without Ray, with the same bits as any number of Ray workers.
 
     Args:
-        job: What is trained.
-        gpu: Whether the model and the states live on a GPU.
-        log: Takes note of the messages that arrive in each round of an asynchronous run: all, unless it is repeated.
-        replay: The arrivals of the run that is to be repeated.
+        job: The job.
+        gpu: Whether the model and the states are on a GPU.
+        log: Records the messages that arrive in each round of an asynchronous run: all, unless a run is repeated.
+        replay: The arrivals of the run that is to be repeated, if any.
 
     Attributes:
         worker: The worker, which hosts all shards.
@@ -186,7 +186,7 @@ class LocalFleet:
         self._log, self._replay = log, replay
         self._begun: _Begun | None = None
         self._past: deque[_Begun] = deque(maxlen=1 + (job.asynchronous.staleness if job.asynchronous else 0))
-        self._lacks_standing = False  # whether the consensus does not know the shards' last messages
+        self._lacks_standing = False  # whether the consensus must be sent the shards' last messages again
 
     def workers(self) -> list[WorkerInfo]:
         """See Fleet."""
@@ -196,7 +196,7 @@ class LocalFleet:
         """See Fleet."""
 
     def resize(self, workers: int) -> None:
-        """Do nothing: all happens in this process."""
+        """Do nothing, as there is only this process."""
 
     def change(self, job: Job) -> None:
         """See Fleet."""
@@ -228,7 +228,7 @@ class LocalFleet:
         self._past.append(self._begun)
 
     def is_settled(self) -> bool:
-        """See Fleet; here a step begins when its message arrives."""
+        """See Fleet; here a report begins when its message arrives."""
         return True
 
     def end(self) -> RoundReport:
@@ -296,7 +296,7 @@ class LocalFleet:
         return self.worker.export(self.consensus.publish(), rounds, path)
 
     def save(self, folder: Folder) -> Saving:
-        """See Fleet; done when it returns."""
+        """See Fleet; all files are written when this returns."""
         return _Written(
             {
                 "consensus": write_published(folder, "consensus.safetensors", self.consensus.publish()),

@@ -22,21 +22,21 @@ def gradient(
 ) -> float:
     """Write the gradient of the mean loss over a batch to `model.gradient`.
 
-    Micro-batches are accumulated with weights b_k / b, so their number changes rounding only (and BatchNorm, which sees
-    each by itself). Clipping, where asked for, scales the whole gradient to `clip_norm`.
+    Micro-batches are added up with weights b_k / b, so their number changes rounding only, and BatchNorm, which sees
+    each by itself. A gradient that is longer than `clip_norm` is scaled to that.
 
     Args:
         model: The model at the point w, in training mode.
-        job: Loss and options.
+        job: The job, which has the loss and the options.
         x: Inputs, [b, ...].
         y: Targets, [b].
-        term: Returns what is added to the loss on some rows, after the forward pass on them.
+        term: Returns a term that is added to the loss on some rows, after the forward pass on them.
 
     Returns:
         The mean loss, without the term.
 
     Raises:
-        PisaError: The model has put the gradient elsewhere.
+        PisaError: If the model has replaced the gradient.
     """
     model.gradient.zero_()
     total, step = 0.0, job.micro_batch_size or len(y)
@@ -60,7 +60,7 @@ def gradient(
 def curvature(
     model: FlatModel, job: Job, x: torch.Tensor, y: torch.Tensor, reseed: Callable[[], None], generator: torch.Generator
 ) -> Curvature:
-    """Return second-order information on the same batch, with the same dropout masks."""
+    """Return the curvature of the loss on the same batch, with the same dropout masks."""
 
     def outputs(w: torch.Tensor) -> torch.Tensor:
         reseed()

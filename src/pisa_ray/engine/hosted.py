@@ -26,7 +26,7 @@ class ShardRows:
 
 @dataclass
 class HostedShard:
-    """The local state of a shard, and its rows; a worker where the rows may not go has the state only."""
+    """The state of a shard and its rows; a worker that may not read the rows has the state only."""
 
     state: ShardState
     rows: ShardRows | None
@@ -36,7 +36,7 @@ class HostedShard:
         """The rows.
 
         Raises:
-            RuntimeError: The worker does not have them.
+            RuntimeError: If the worker does not have the rows.
         """
         if self.rows is None:
             raise RuntimeError("a worker was asked for the rows of a shard whose rows are elsewhere")
@@ -68,11 +68,11 @@ def make_batch(
     """Return a mini-batch of a shard as the model sees it.
 
     Args:
-        job: Preprocessing and distortions.
+        job: The job, which has preprocessing and distortions.
         shard: The shard.
         rows: Its rows.
         number: The number of the mini-batch in the shard's stream, from 0.
-        device: Where the model is.
+        device: The device of the model.
     """
     positions = rows.stream.positions(number)
     x, y = rows.training.batch(positions)
@@ -83,7 +83,7 @@ def make_batch(
 
 
 def row_groups(job: Job, shard: int, rows: ShardRows, number: int) -> str:
-    """Say where in the training file the rows of a mini-batch are; empty where there is no more than one row group."""
+    """Name the row groups of a mini-batch in the training file, if that has several."""
     starts = job.source(shard).starts()
     if len(starts) <= 2:
         return ""

@@ -1,4 +1,4 @@
-"""All that determines a run's result, as one value that is sent to every worker; where it runs is no part of it."""
+"""The job: all that determines the result of a run, as one value that is sent to every worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metrics = Callable[[torch.Tensor, torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Return whether each row's largest output is its label, or in which share of its places, [rows].
+    """Return whether each row's largest output is its label, or the share of its places where that is so, [rows].
 
     Places with the label -100 are padding, which the loss leaves out, too.
     """
@@ -35,11 +35,11 @@ def classification_metrics(output: torch.Tensor, target: torch.Tensor) -> Mappin
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised and what is measured.
+    """The loss and the metrics of a job.
 
     Attributes:
         loss: (model output, targets) -> the mean loss over the rows, a scalar.
-        metrics: (model output, targets) -> name -> one value a row, [rows].
+        metrics: (model output, targets) -> name -> one value per row, [rows].
     """
 
     loss: Loss = functional.cross_entropy
@@ -51,7 +51,7 @@ class Joined:
     """A shard that joined the problem while a run went on.
 
     Attributes:
-        source: Where all its rows are, and nothing else.
+        source: A source of its rows and no others.
         round: The first round in which it reports.
     """
 
@@ -61,22 +61,22 @@ class Joined:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Batching, Membership):
-    """A run's mathematics and data.
+    """The mathematics and the data of a run.
 
     Attributes:
-        model: Makes the model; called in every process after seeding, so that all have the same.
+        model: Makes the model; it is called in every process after seeding, so that all models are equal.
         objective: Loss and metrics.
         method: PISA, SISA, NSISA, SISA-D or a baseline.
-        train: Where the shards' rows are.
-        preprocess: How stored inputs become model inputs.
+        train: The source of the shards' rows.
+        preprocess: Makes model inputs of stored inputs.
         shards: Row ids of each shard in its source, [n_i] int64.
-        alpha: Weights alpha_i of the shards; those of the first shards have the sum 1.
-        held_out: Row ids in its source of each shard's validation rows; may be empty.
+        alpha: Weights alpha_i of the shards; those of the founders have the sum 1.
+        held_out: Row ids of each shard's validation rows in its source; they may be empty.
         joined: The last of `shards`, which joined while the run went on; the source of the others is `train`.
         removed: The ids of shards that have left the problem for good.
         validation: A separate validation source, or None.
         test: The test source, or None.
-        distortions: What is done to the shards' rows, in this order.
+        distortions: The distortions of the shards' rows, in order.
         evaluation_rows: Rows per block of an evaluation; blocks are fixed, so sums do not depend on the workers.
     """
 
@@ -96,15 +96,15 @@ class Job(Batching, Membership):
     evaluation_rows: int = 1000
 
     def __post_init__(self) -> None:
-        """Skip the checks of options: what the user has given has been checked already."""
+        """Skip the checks of options, as they have been made already."""
 
     def build_model(self, device: torch.device | str = "cpu") -> FlatModel:
-        """Make the initial model, the same in every process: what torch.manual_seed(seed), then model() gives."""
+        """Make the initial model by torch.manual_seed(seed), then model(), so that it is the same in every process."""
         seed_globals(self.seed)
         return FlatModel(self.model(), device, getattr(self.method, "frozen", None))
 
     def reporters(self, round_: int, absent: Collection[int] = ()) -> Sequence[int]:
-        """Return who reports in a round, ascending: in round 1 all, and each newcomer in its first round.
+        """Return the shards that report in a round, ascending: all in round 1, and each newcomer in its first round.
 
         Args:
             round_: The round, from 1.
@@ -117,7 +117,7 @@ class Job(Batching, Membership):
 
     @property
     def clips(self) -> bool:
-        """Whether the moves of duals are limited."""
+        """Whether the changes of duals are limited."""
         return self.robust is not None and self.robust.clips
 
     @property
@@ -128,7 +128,7 @@ class Job(Batching, Membership):
 
     @property
     def founders(self) -> int:
-        """m_0, the number of shards that the run began with."""
+        """The number m_0 of founders."""
         return len(self.shards) - len(self.joined)
 
     def source(self, shard: int) -> Source:
@@ -143,7 +143,7 @@ class Job(Batching, Membership):
         """Return the same job with one more shard.
 
         Args:
-            source: Its rows, all of which it trains on.
+            source: The source of its rows, all of which it trains on.
             alpha: Its weight alpha_i.
             round_: The first round in which it reports.
         """
@@ -159,7 +159,7 @@ class Job(Batching, Membership):
     def messages_stand(self) -> bool:
         """Whether the last message of each shard is stored by itself, in its state and by the consensus.
 
-        Either it stays in the sums of rounds in which the shard does not report, or it is compared with the others'.
+        It stays in the sums of rounds in which the shard does not report, or is compared with those of other shards.
         """
         if self.robust is not None and not self.clips:
             return True
@@ -167,7 +167,7 @@ class Job(Batching, Membership):
         return self.method.remembers and some
 
     def rows(self, layout: Layout, buffers: int) -> RowLayout:
-        """Return the layout of this job's messages, given that of w and b."""
+        """Return the layout of a message, given the layout of w and the number of buffers."""
         norms = len(self.shards) if self.clips else 0
         return RowLayout(layout.size, self.method.penalties(layout).size, buffers, norms)
 
@@ -182,7 +182,7 @@ class Job(Batching, Membership):
     def distort(
         self, x: torch.Tensor, y: torch.Tensor, shard: int, rows: np.ndarray, batch: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make model inputs and targets what they are in a shard.
+        """Distort model inputs and targets as in a shard.
 
         Args:
             x: Model inputs, [b, ...].
@@ -199,7 +199,7 @@ class Job(Batching, Membership):
     def blocks(self, split: str, rows: int | None = None) -> range:
         """Return the blocks in which "test" or "validation" (a separate source), or so many of its rows, are evaluated.
 
-        None where there is no such source.
+        If there is no such source, there are no blocks.
         """
         source = self.test if split == "test" else self.validation
         number = 0 if source is None else source.rows if rows is None else min(rows, source.rows)

@@ -1,4 +1,4 @@
-"""JSON from files that others may have written, or damaged."""
+"""Reads JSON from files that others may have written or damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse(raw: bytes) -> Any:
     """Parse JSON in UTF-8, whose numbers must be finite and fit a float.
 
     Raises:
-        ValueError: The text is something else; the message says what.
+        ValueError: If the text is not such JSON; the message says why.
 
     Example:
         >>> parse(b'{"round": 3}')
@@ -42,6 +42,6 @@ def _number(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 300:  # so that it fits a float, and can be printed
+    if len(text) > 300:  # a longer number does not fit a float
         _refuse(f"{text[:20]} ...")
     return int(text)

@@ -1,4 +1,4 @@
-"""Files on a local disk, in folders where others may write, too: whole or not at all, and never through a link."""
+"""Reads and writes files in folders where others may write, too: whole or not at all, and never through a link."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Not to wait where a pipe is in a file's place.
+#: Flags that keep `os.open` from waiting if a pipe is in the place of a file.
 _THERE = os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -22,10 +22,10 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
     Args:
         path: The file.
-        most: Bytes that it may have; None: any number.
+        most: The most bytes that it may have; None: any number.
 
     Raises:
-        OSError: It cannot be read, is larger, or something else than a file is in its place.
+        OSError: If it cannot be read, is larger, or is not a regular file.
     """
     handle = os.open(path, os.O_RDONLY | _THERE)
     try:
@@ -40,10 +40,10 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file for good, whole or not at all. A link in its place is replaced, and what it names is not touched.
+    """Write a file for good, whole or not at all. A link in its place is replaced, and its target is not touched.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: If it cannot be written.
     """
     with new_file(path) as file:
         file.write(data)
@@ -51,10 +51,10 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name at the end, when it is on the disk; as `write_file` does it.
+    """Open a file that gets its name at the end, when it is on the disk, as with `write_file`.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: If it cannot be written.
     """
     if os.path.lexists(path) and not path.is_symlink():
         _check_regular(path.stat().st_mode, path)
@@ -67,7 +67,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     except BaseException:
         with suppress(OSError):
-            part.unlink()  # it may hold the last free bytes of a full disk
+            part.unlink()  # frees space on a full disk
         raise
     sync(path.parent)
 
@@ -76,7 +76,7 @@ def append(path: Path, text: str) -> None:
     """Append text to a file, all of it or nothing.
 
     Raises:
-        OSError: It cannot be written, or a link or something else than a file is in its place.
+        OSError: If it cannot be written, or is a link or not a regular file.
     """
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | _THERE, 0o666)
     try:
@@ -95,10 +95,10 @@ def append(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Make a folder that gets its name at the end, in place of what was there.
+    """Make a folder that gets its name at the end and replaces what has that name.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: If it cannot be written.
     """
     part = _part(path)
     part.mkdir()
@@ -111,7 +111,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def local_size(path: Path) -> int | None:
-    """Return the bytes of a file, or None where there is none."""
+    """Return the number of bytes of a file, or None if there is no such file."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -120,10 +120,10 @@ def local_size(path: Path) -> int | None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with its parents, where it is not there yet.
+    """Make a folder, with its parents, unless it exists.
 
     Raises:
-        OSError: It cannot be made, or a link is in its place.
+        OSError: If it cannot be made, or a link is in its place.
     """
     if path.is_symlink():
         raise OSError(f"{path} is a symbolic link, and nothing is written through one")
@@ -132,7 +132,7 @@ def make_folder(path: Path) -> None:
 
 
 def local_folders(path: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without links; none where it is a link or missing."""
+    """Return the names of the folders in a folder, sorted, without links; none if it is a link or missing."""
     if path.is_symlink():
         return []
     try:
@@ -143,10 +143,10 @@ def local_folders(path: Path) -> list[str]:
 
 
 def set_aside(path: Path) -> Path:
-    """Give what is at a path, whatever it is, another name beside it; return that.
+    """Rename whatever is at a path, and return its new path beside the old one.
 
     Raises:
-        OSError: It cannot be renamed.
+        OSError: If it cannot be renamed.
     """
     number, aside = 1, path.with_name(f"{path.name}.damaged")
     while os.path.lexists(aside):
@@ -156,7 +156,7 @@ def set_aside(path: Path) -> Path:
 
 
 def clear_parts(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove what writers of some files left that were killed; to be called while nobody writes them."""
+    """Remove half-written files that killed processes have left; to be called while none is being written."""
     for name in names:
         for part in folder.glob(f".????????.{name}.part"):
             with suppress(OSError):
@@ -164,7 +164,7 @@ def clear_parts(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Make the names in a folder last, where the file system can."""
+    """Make the names in a folder permanent, if the file system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -178,7 +178,7 @@ def _part(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there; what a link names is not touched."""
+    """Remove a file, a link or a folder, if it exists; the target of a link is not touched."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

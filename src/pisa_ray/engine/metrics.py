@@ -1,4 +1,4 @@
-"""What metrics must be, so that sums over rows mean something: by name, one number a row."""
+"""Checks that metrics are one number per row, by name, so that they can be added up over rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from pisa_ray.errors import PisaError
 
-#: Names that evaluations have already: rows and loss, and what the worst shard has of each metric.
+#: Names that evaluations use themselves: rows and loss, and the prefix of the worst shard's metrics.
 _TAKEN = ("rows", "loss")
 _PREFIX = "worst_shard_"
 
@@ -21,17 +21,17 @@ _NO_MEAN = (
 
 
 def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
-    """Return what the user's metrics have returned, if that can be added up over rows.
+    """Return the values of the user's metrics if they can be added up over rows.
 
     Args:
-        values: name -> one number a row, [rows].
-        rows: How many rows there were.
+        values: name -> one number per row, [rows].
+        rows: The number of rows.
 
     Returns:
         `values`.
 
     Raises:
-        PisaError: They have returned something else.
+        PisaError: If the values are something else.
     """
     if not isinstance(values, Mapping):
         raise PisaError(
@@ -48,7 +48,7 @@ def check_same_names(names: Collection[str], before: Collection[str]) -> None:
     """Refuse metrics that have other names for some rows than for others.
 
     Raises:
-        PisaError: The names differ.
+        PisaError: If the names differ.
     """
     differing = sorted(set(names) ^ set(before))
     if differing:

@@ -1,4 +1,4 @@
-"""What a module's parameters must be to become parts of one flat vector."""
+"""Checks that the parameters of a module can become parts of one flat vector."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pisa_ray.errors import ConfigError
 
 
 def check_trainable(module: nn.Module) -> None:
-    """See that a module has parameters of known shapes that real float32 numbers can stand for.
+    """Check that a module has parameters, that their shapes are known, and that float32 can represent them.
 
     Raises:
-        ConfigError: Some parameters are of other kinds, or there are none.
+        ConfigError: If there are none, or some cannot be represented.
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
             raise ConfigError(
-                f"model is lazy: nobody knows the shape of {name} before a first forward pass; name the size, as "
+                f"model is lazy: the shape of {name} is unknown before a first forward pass; name the size, as "
                 "nn.Linear does, or call the model once in the function that makes it, on inputs of the right shape."
             )
         if tensor.is_meta:

@@ -1,4 +1,4 @@
-"""The reason why a loss is not finite, where it can be seen."""
+"""Finds out whether inputs are the reason why a loss is not finite."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pisa_ray.errors import PisaError
 
 
 def check_inputs(job: Job, x: torch.Tensor, loss: float) -> None:
-    """Refuse inputs that a transform has made, where a loss that is not finite may come from them.
+    """Refuse inputs of a transform that are not finite, if the loss on them is not finite either.
 
-    Without a transform inputs are known to be finite: they have been looked at as they are stored.
+    Without a transform inputs are finite, as the stored ones have been checked.
 
     Args:
-        job: The transform, if there is one.
+        job: The job, which may have a transform.
         x: The model's inputs, [b, ...].
         loss: The loss on them.
 
     Raises:
-        PisaError: Neither they nor the loss are finite.
+        PisaError: If neither the inputs nor the loss are finite.
     """
     if math.isfinite(loss) or job.preprocess.transform is None or not x.is_floating_point():
         return
@@ -29,5 +29,5 @@ def check_inputs(job: Job, x: torch.Tensor, loss: float) -> None:
     if not bool(finite.all()):
         raise PisaError(
             f"data.transform returns inputs that are not finite, in row {int((~finite).nonzero()[0])} of a batch of "
-            f"{len(x)}, so that the loss is {loss}: fill in there what the data leave open."
+            f"{len(x)}, so that the loss is {loss}: let it replace such numbers."
         )

@@ -1,4 +1,4 @@
-"""What bit-identity requires of a process: fixed threads, keyed randomness, a record of the numeric environment."""
+"""Makes processes compute the same bits: fixed threads, keyed randomness, a record of the numeric environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pisa_ray.data import key, undisturbed_generators
 
 
 def set_numerics(threads: int) -> None:
-    """Fix what changes last bits: the number of threads of an operation, types, denormal numbers, kernels."""
+    """Fix whatever changes last bits: the number of threads, the default type, denormal numbers, kernels."""
     torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
     # A coordinate that lost its gradient decays into denormal numbers and stays there, at a tenth of the speed.
@@ -38,12 +38,12 @@ def set_numerics(threads: int) -> None:
 
 
 def _all_flush() -> bool:
-    """Return whether denormal numbers are 0 in every thread: it is set for this one and later ones."""
+    """Return whether denormal numbers are 0 in every thread, as the setting reaches only this one and later ones."""
     return not bool(torch.full((1 << 17,), 2e-38).mul_(0.3).any())  # 6e-39
 
 
 def seed_all(seed: int, purpose: str, *ids: int) -> None:
-    """Seed every global generator that user code may call (dropout, augmentation) by what the numbers are for."""
+    """Seed every global generator that user code may call, by the purpose of the numbers."""
     seed_globals(key(seed, purpose, *ids))
 
 
@@ -59,7 +59,7 @@ def seed_globals(number: int) -> None:
 
 @contextmanager
 def borrowed_process(threads: int) -> Iterator[None]:
-    """Run with our numerics and seeds in a process that is not ours, and leave it as it was."""
+    """Run with our numerics and seeds in the user's process, and leave it as it was."""
     cudnn, flushed = torch.backends.cudnn, not torch.tensor(1e-39).mul(0.5).item()
     old = torch.get_num_threads(), torch.get_default_dtype()
     kernels = cudnn.deterministic, cudnn.benchmark, torch.get_deterministic_debug_mode()
@@ -77,7 +77,7 @@ def borrowed_process(threads: int) -> Iterator[None]:
 
 
 def borrowed_tensor(array: np.ndarray) -> torch.Tensor:
-    """Return a tensor on memory that others may share, such as a fetched object's: only to be read."""
+    """Return a tensor on memory that others may share, which must only be read."""
     return torch.from_numpy(array)
 
 
@@ -89,13 +89,13 @@ with warnings.catch_warnings():  # torch warns once per process of arrays that a
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return where two of `environment`'s records differ: by key, (before, now)."""
+    """Return the differences of two records of `environment`, by key: (before, now)."""
     keys = sorted({*before, *now})
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Return what can change the last bits of a gradient; it is recorded in checkpoints."""
+    """Return all that can change the last bits of a gradient, as it is recorded in checkpoints."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -1,4 +1,4 @@
-"""Options that a job is computed by: how rows are batched, and which shards take part in a round."""
+"""Options of a job: how rows are batched, and which shards take part in a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which shards report in a round, where not all do: a share of them by chance, or lists that the user gives."""
+"""Chooses the shards that report in a round: all, a random share of them, or lists that the user gives."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from pisa_ray.data import generator
 from pisa_ray.errors import ConfigError
 
-#: The share p of the shards; or who reports in round 2, 3 and so on, from the first list again after the last.
+#: The share p of the shards; or lists of the shards that report in round 2, 3 and so on, which repeat.
 Participation = float | Sequence[Sequence[int]]
 
 
 def reporters(participation: Participation, shards: Sequence[int], seed: int, round_: int) -> Sequence[int]:
-    """Return who reports in a round, ascending; in round 1 all.
+    """Return the shards that report in a round, ascending; in round 1 all.
 
     Args:
-        participation: With a share, max(1, round(p m)) of the m shards without replacement, keyed (seed, round).
-        shards: The ids of the shards that can report, ascending. Lists may name others, too; where a list names others
-            only, all of these report.
-        seed: The run's.
+        participation: A share p draws max(1, round(p m)) of the m shards without replacement, keyed (seed, round).
+        shards: The ids of the shards that can report, ascending. Lists may name others, too; if a list names only
+            others, all of these report.
+        seed: The seed of the run.
         round_: The round, from 1.
     """
     if participation == 1 or round_ == 1 or not shards:
@@ -40,10 +40,10 @@ def share_reporting(participation: Participation, shards: int) -> float:
 
 
 def checked_participation(value: Any, shards: int) -> Participation:
-    """Return what the user gives as a value.
+    """Return the participation that the user gives, with sorted lists.
 
     Raises:
-        ConfigError: It lists other shards than there are.
+        ConfigError: If it lists shards that do not exist.
     """
     if isinstance(value, int | float):
         return value

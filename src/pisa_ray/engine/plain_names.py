@@ -1,15 +1,15 @@
-"""Names of a model's tensors as the plain model has them, whatever it is wrapped in."""
+"""The names of a model's tensors in the plain model, without its wrappers."""
 
 from __future__ import annotations
 
 from torch import nn
 
-#: What torch.compile puts into names.
+#: The part of a name that torch.compile adds.
 COMPILED = "_orig_mod"
 
 
 def plain_names(module: nn.Module) -> dict[str, str]:
-    """Return the names of a model's saved tensors, and what they are without torch.compile and DataParallel."""
+    """Return the names of a model's saved tensors, each with its name without torch.compile and DataParallel."""
     wrappers = set()
     for path, part in module.named_modules():
         if hasattr(part, COMPILED):

@@ -16,12 +16,12 @@ Nodes = list[tuple[Node, np.ndarray]]
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker runs on.
+    """The process and the machine of a worker.
 
     Attributes:
-        pid: Its process.
-        node: Its host's name.
-        device: Where its model is.
+        pid: The id of its process.
+        node: The name of its machine.
+        device: The device of its model.
         environment: The numeric environment; see numerics.environment.
         bfloat16: Whether the device multiplies matrices faster in bfloat16 than in float32.
     """
@@ -35,7 +35,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class RoundSpec:
-    """What the round loop says of a round; it is passed on as it is to workers and consensus.
+    """The description of a round that the round loop gives, and workers and the consensus get.
 
     Attributes:
         number: The round, from 1.
@@ -54,7 +54,7 @@ class PastRound:
 
     Attributes:
         spec: The round.
-        reporters: The shards that took a step at its w, and whose messages counted, then or later.
+        reporters: The shards that reported at its w, and whose messages counted, then or later.
     """
 
     spec: RoundSpec
@@ -63,11 +63,11 @@ class PastRound:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a worker sends to the consensus.
+    """The arrays that a worker sends to the consensus.
 
     Attributes:
-        messages: The sums of its shards' messages by tree node, [width] each; where messages stand beyond their
-            round, each message by itself.
+        messages: The sums of its shards' messages by tree node, [width] each; if messages stand, each message by
+            itself.
         duals: The same sums of alpha_i pi_i', [p] each, in rounds with diagnostics.
     """
 
@@ -76,13 +76,13 @@ class Payload:
 
     @property
     def nbytes(self) -> int:
-        """Size of all arrays."""
+        """The size of all arrays."""
         return sum(array.nbytes for _, array in [*self.messages, *self.duals])
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The small numbers of one shard's step."""
+    """The numbers of one shard's report."""
 
     loss: float
     samples: int
@@ -92,14 +92,14 @@ class ShardReport:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What a worker sends to the driver after its step.
+    """The numbers that a worker sends to the driver after its part of a round.
 
     Attributes:
-        shards: The reports of the shards that took a step.
+        shards: The reports of its shards.
         bytes_sent: Size of the payload.
-        gradient_seconds: Time in gradients.
-        seconds: Time of the whole step.
-        began: When the step began, by the worker's clock.
+        gradient_seconds: Time spent on gradients.
+        seconds: Time of the whole part.
+        began: When the part began, by the worker's clock.
     """
 
     shards: dict[int, ShardReport]
@@ -111,7 +111,7 @@ class WorkerReport:
 
 @dataclass(frozen=True)
 class ConsensusReport:
-    """Small numbers about the w that the consensus has just made.
+    """The numbers of the w that the consensus has just made.
 
     Attributes:
         finite: Whether w is finite.
@@ -130,7 +130,7 @@ class ConsensusReport:
 
 @dataclass(frozen=True)
 class RoundReport:
-    """All small numbers of a round, with the shards in the order of their ids."""
+    """All numbers of a round, with the shards in the order of their ids."""
 
     shards: dict[int, ShardReport]
     consensus: ConsensusReport
@@ -140,7 +140,7 @@ class RoundReport:
 
     @classmethod
     def of(cls, workers: list[WorkerReport], consensus: ConsensusReport, bytes_sent: int) -> RoundReport:
-        """Merge the workers' reports; of two reports of a shard the later one counts, with the samples of both."""
+        """Merge the workers' reports; if a shard has two, the later one counts, with the samples of both."""
         shards: dict[int, ShardReport] = {}
         for worker in workers:
             for i, report in worker.shards.items():

@@ -27,7 +27,7 @@ class ShardSteps:
     """A round on a worker, in which shards take their steps one after the other.
 
     Attributes:
-        job: What is trained.
+        job: The job.
         model: The replica, which has w.
         rows: The layout of messages.
         spec: The round.
@@ -56,10 +56,10 @@ class ShardSteps:
             i: The shard.
             state: Its state, which is updated in place.
             draw: Makes its mini-batches.
-            row: Where its message is written, [width].
+            row: Receives its message, [width].
 
         Returns:
-            The shard's report, and the seconds in gradients.
+            The shard's report, and the seconds spent on gradients.
         """
         job, model = self.job, self.model
         gap = torch.empty_like(model.parameters) if self.spec.diagnose else None
@@ -79,7 +79,7 @@ class ShardSteps:
             else message.M
         )
         self.rows.complete(row, job.alpha[i], drawn.last.left, weighed=weighed)
-        if model.unaveraged:  # of messages that stand by themselves, the consensus knows the first shard's
+        if model.unaveraged:  # if messages stand, the consensus can take the first shard's
             first = job.messages_stand or i == job.reporters(self.spec.number)[0]
             keep_buffers(message, drawn.last.left[-model.unaveraged :], speaks=first)
         diagnostics = None
@@ -107,9 +107,9 @@ class _Drawn:
     """The mini-batches of one step; only the last one stays in memory.
 
     Args:
-        draw: Makes them.
-        first: The number of the first one in the shard's stream.
-        buffers: The buffers that it begins with.
+        draw: Makes a mini-batch.
+        first: The number of the first mini-batch in the shard's stream.
+        buffers: The buffers before the first mini-batch.
     """
 
     def __init__(self, draw: Draw, first: int, buffers: torch.Tensor) -> None:
@@ -118,7 +118,7 @@ class _Drawn:
         self._last: ShardBatch | None = None
 
     def draw(self) -> ShardBatch:
-        """Return the next one, which begins with the buffers that the one before left."""
+        """Return the next mini-batch, which begins with the buffers that the last one left."""
         buffers = self._buffers if self._last is None else self._last.left
         self._count()
         self._last = self._draw(self._next, buffers)
@@ -127,12 +127,12 @@ class _Drawn:
 
     @property
     def last(self) -> ShardBatch:
-        """The last one."""
+        """The last mini-batch."""
         assert self._last is not None  # noqa: S101  (every method draws)
         return self._last
 
     def settle(self) -> tuple[float, int, float]:
-        """Return the mean loss, the rows and the seconds of all, once, when the step is done."""
+        """Return the mean loss, the rows and the seconds of all mini-batches; to be called once, at the end."""
         self._count()
         return self._loss / self._number, self._samples, self._seconds
 

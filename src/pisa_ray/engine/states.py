@@ -1,4 +1,4 @@
-"""Shards' states as values: to be sent to another worker, set apart against a loss, or written to a checkpoint."""
+"""Shards' states as values, which are sent to another worker, kept in a snapshot, or written to a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pisa_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class StateValue:
-    """One shard's local ADMM state, as arrays and numbers by the names of its fields."""
+    """The state of one shard as arrays and numbers, by the names of its fields."""
 
     tensors: Mapping[str, np.ndarray]
     scalars: Mapping[str, int | float]
 
     @classmethod
     def of(cls, state: ShardState) -> StateValue:
-        """Return the state's values; on the CPU the arrays are views of it."""
+        """Return the values of a state; on the CPU the arrays are views of it."""
         return cls({name: to_host(t) for name, t in state.tensors().items()}, state.scalars())
 
     def load_into(self, state: ShardState) -> None:
         """Copy the values into a state.
 
         Raises:
-            ValueError: The values are another method's or model's.
+            ValueError: If the values are those of another method or model.
         """
         state.load({name: borrowed_tensor(array) for name, array in self.tensors.items()}, self.scalars)
 
@@ -45,8 +45,8 @@ class StoredStates:
     """Shards' states in the files of a checkpoint.
 
     Attributes:
-        folder: The checkpoint's.
-        entries: Its files, as the manifest lists them.
+        folder: The folder of the checkpoint.
+        entries: The entries of its files in the manifest.
     """
 
     folder: Folder
@@ -56,7 +56,7 @@ class StoredStates:
         """Load the states of some shards, whichever files they are in.
 
         Raises:
-            ConfigError: The states are another method's or model's.
+            ConfigError: If the states are those of another method or model.
         """
         for entry in self.entries:
             mine = {str(i): state for i, state in states.items() if str(i) in entry["shards"]}

@@ -1,4 +1,4 @@
-"""Errors from code that is not ours: the model, the loss, metrics, transforms."""
+"""Turns errors of the user's code (model, loss, metrics, transforms) into errors of this library."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PYTHONS = sysconfig.get_path("stdlib")
 
 
 def user_error(error: Exception, where: str) -> PisaError:
-    """Say in one sentence what was raised, for which part of the run, and at which line of the user's code.
+    """Return an error whose sentence names the part of the run and the line of the user's code.
 
     Args:
-        error: What was caught, with its traceback.
-        where: Such as "shard 3 in round 7".
+        error: The error, with its traceback.
+        where: The part of the run, such as "shard 3 in round 7".
     """
-    if isinstance(error, ConfigError):  # which would say that nothing has begun
+    if isinstance(error, ConfigError):  # it would mean that nothing has begun
         return PisaError(str(error))
     if isinstance(error, PisaError):
         return error
@@ -33,7 +33,7 @@ def user_error(error: Exception, where: str) -> PisaError:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Turn whatever is raised in the middle of a run into a PisaError; see user_error."""
+    """Turn whatever is raised during a run into a PisaError; see user_error."""
     try:
         yield
     except Exception as error:
@@ -42,11 +42,11 @@ def located(where: str) -> Iterator[None]:
 
 @contextmanager
 def refused(what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever user code raises, even SystemExit, into a ConfigError; ours pass as they are.
+    """Turn whatever the user's code raises, even SystemExit, into a ConfigError; our own errors pass through.
 
     Args:
-        what: What could not be done, such as "loss cannot be applied".
-        remedy: What to do about it.
+        what: The beginning of the sentence, such as "loss cannot be applied".
+        remedy: The remedy.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def refused(what: str, remedy: str) -> Iterator[None]:
 
 
 def _theirs(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the frames of the user's code: not ours, torch's or Python's own."""
+    """Return the frames of the user's code, without those of this library, torch and Python."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if not frame.filename.startswith((*_OURS, "<"))]
     return [f for f in foreign if "-packages" in f.filename or not f.filename.startswith(_PYTHONS)]

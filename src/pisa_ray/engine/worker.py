@@ -1,4 +1,4 @@
-"""A worker: one model replica and the shards it hosts. A plain class; pisa_ray.actors makes it a Ray actor."""
+"""A worker, which has a replica of the model and hosts shards; pisa_ray.actors makes it a Ray actor."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from pisa_ray.engine.user_code import user_error
 
 
 class Worker:
-    """Hosts shards: gradients at w, local updates, evaluation, saving.
+    """Hosts shards, lets them report in rounds, and evaluates and saves the model.
 
     Args:
-        job: What is trained.
-        gpu: Whether the model and the states live on a GPU.
+        job: The job.
+        gpu: Whether the model and the states are on a GPU.
         process_is_ours: Whether the thread count may be set for good.
 
     Attributes:
-        job: The job as it is now.
+        job: The present job.
         model: The replica.
         shards: The shards that it hosts.
         ahead: The next mini-batches by shard, each with its number in the stream.
@@ -48,7 +48,7 @@ class Worker:
         self.job = job
         device = choose_device(gpu)
         if device.type == "cuda":
-            # So that a factory that makes parameters on the GPU is seeded there too.
+            # So that a factory that makes parameters on the GPU is seeded there, too.
             torch.cuda.init()  # type: ignore[no-untyped-call]
         self.model = job.build_model(device)
         self.shards: dict[int, HostedShard] = {}
@@ -76,25 +76,25 @@ class Worker:
         self._tree, self._duals = self._trees()
 
     def info(self) -> WorkerInfo:
-        """Return process, host and numeric environment."""
+        """Return the process, the machine and the numeric environment."""
         device = self.model.parameters.device
         about = os.getpid(), socket.gethostname(), str(device), environment(device)
         return WorkerInfo(*about, multiplies_bfloat16(device))
 
-    # Which shards it hosts
+    # Hosting shards
 
     def prepare(self, shards: Iterable[int]) -> None:
-        """Read the rows of shards that are expected here."""
+        """Read the rows of shards that this worker will host."""
         here = {i for i, shard in self.shards.items() if shard.rows is not None}
         self._prepared |= read_rows(self.job, [i for i in shards if i not in self._prepared and i not in here])
 
     def host(self, shards: Sequence[int], *origins: States | StoredStates, rows: bool = True) -> None:
-        """Take in shards, at the states that one of the origins has of them, else at their initial state.
+        """Host shards, with the states that one of the origins has, or else with their initial states.
 
         Args:
             shards: The shards.
-            origins: Where states may be.
-            rows: Whether their rows may be read here; if not, only their states are stored, and they cannot report.
+            origins: The states that are known.
+            rows: Whether their rows may be read here; if not, only their states are kept, and they cannot report.
         """
         if rows:
             self.prepare(shards)
@@ -109,7 +109,7 @@ class Worker:
             else:
                 for i in set(shards) & set(origin):
                     origin[i].load_into(self.shards[i].state)
-        self._prepared.clear()  # what was expected and did not come
+        self._prepared.clear()  # rows of shards that did not come
 
     def _initial_state(self) -> ShardState:
         state = self.job.method.initial_state(self.model.parameters, self.model.layout)
@@ -118,13 +118,13 @@ class Worker:
         return state
 
     def release(self, shards: Sequence[int]) -> States:
-        """Let go of shards; return their states."""
+        """Stop hosting shards, and return their states."""
         for i in shards:
             self.ahead.pop(i, None)
         return {i: StateValue.of(self.shards.pop(i).state) for i in shards}
 
     def snapshot(self, shards: Iterable[int]) -> States:
-        """Return hosted shards' states; the arrays may be views that the next step changes."""
+        """Return hosted shards' states, whose arrays may be views that the next report changes."""
         return {i: StateValue.of(self.shards[i].state) for i in shards}
 
     def hear(self, said: Mapping[int, np.ndarray]) -> None:
@@ -142,17 +142,17 @@ class Worker:
         repeat: bool = False,
         absent: Collection[int] = (),
     ) -> tuple[Payload, WorkerReport]:
-        """Go through a round with hosted shards; of those, the round's reporters take a step at the published w.
+        """Let those of some hosted shards report that are reporters of a round, at the published w.
 
         Args:
             spec: The round.
             published: w, the floating buffers and the method's memory, [p + b + e]; only read.
             shards: The shards; None: all that are hosted.
-            repeat: Whether the absent shards' last messages are sent too, to a consensus that does not know them.
+            repeat: Whether absent shards' last messages are sent, too, to a consensus that does not have them.
             absent: Shards of the job, here or elsewhere, that cannot report.
 
         Returns:
-            What the consensus gets (views of buffers that the next step overwrites), and the report.
+            The payload for the consensus, in buffers that the next step overwrites, and the report.
         """
         began, start = time.monotonic(), time.perf_counter()
         steps = self._begin(spec, published)
@@ -174,7 +174,7 @@ class Worker:
         return payload, WorkerReport(reports, payload.nbytes, gradient_seconds, time.perf_counter() - start, began)
 
     def replay(self, shards: Sequence[int], rounds: Sequence[PastRound], published: Sequence[np.ndarray]) -> None:
-        """Step some shards through past rounds, each at its own w; their messages were counted then."""
+        """Let shards report again in past rounds, each at its own w, without messages, as those were counted then."""
         for past, w in zip(rounds, published, strict=True):
             again = sorted(set(shards) & past.reporters)
             if again:
@@ -199,7 +199,7 @@ class Worker:
             raise user_error(error, f"shard {i} in round {steps.spec.number}{self._row_groups(i)}") from error
 
     def _row(self, i: int) -> torch.Tensor:
-        """Return where a shard's next message goes."""
+        """Return the memory for a shard's next message."""
         if self.job.messages_stand:
             return self.shards[i].state.said
         return self._tree.buffer(self._rows.width, self.model.parameters)
@@ -210,7 +210,7 @@ class Worker:
         return Payload(messages, self._dual_sums(here, diagnose=diagnose))
 
     def _dual_sums(self, here: Sequence[int], *, diagnose: bool) -> Nodes:
-        """Return sums of alpha_i pi_i' over shards, whether they have reported or not."""
+        """Return sums of alpha_i pi_i' over shards, including those that have not reported."""
         tree = self._duals
         tree.clear()
         for i in here if diagnose and self.job.method.duals else ():
@@ -225,11 +225,11 @@ class Worker:
 
         Args:
             published: The point and the floating buffers, [p + b + e].
-            shards: The hosted shards that are asked.
-            speakers: All whose sum is wanted, here or elsewhere, ascending.
+            shards: The hosted shards to use.
+            speakers: All shards in the sum, here or elsewhere, ascending.
 
         Returns:
-            As far as these shards allow, by tree node, [3 p + 1] each.
+            The sums of the tree nodes that these shards complete, [3 p + 1] each.
         """
         steps = self._begin(RoundSpec(1, 0.0), published)
         tree = TreeSum(len(self.job.shards))
@@ -246,7 +246,7 @@ class Worker:
     # Mini-batches
 
     def draw(self, i: int, count: int, round_: int, buffers: torch.Tensor) -> ShardBatch:
-        """Return mini-batch number `count` (from 0) of a shard, in some round, from the buffers before it."""
+        """Return mini-batch number `count` (from 0) of a shard in a round, given the buffers before it."""
 
         def begin() -> None:
             self.model.reset(round_ - 1)
@@ -259,7 +259,7 @@ class Worker:
         return ShardBatch(self.model, self.job, x, y, buffers, begin, probes)
 
     def prefetch(self, shards: Iterable[int]) -> None:
-        """Make hosted shards' next mini-batches ahead, unless they are all of the rows."""
+        """Make the next mini-batches of hosted shards ahead, unless they consist of all rows."""
         if self.job.batch_size == "full":
             return
         for i in (i for i in set(shards) & set(self.shards) if self.shards[i].rows is not None):
@@ -267,7 +267,7 @@ class Worker:
             self.ahead[i] = (count, *self.batch(i, count))
 
     def batch(self, i: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and targets of mini-batch number `count` (from 0) of a shard, as the model sees them."""
+        """Return the model's inputs and the targets of mini-batch number `count` (from 0) of a shard."""
         return make_batch(self.job, i, self.shards[i].own_rows, count, self.model.parameters.device)
 
     def _row_groups(self, i: int) -> str:
@@ -292,14 +292,14 @@ class Worker:
             published: w and the floating buffers, [p + b + e].
             shards: The shards.
             held_out: Whether the held-out rows are evaluated.
-            rows: So many of each shard, evenly spaced; None: all.
+            rows: The number of rows of each shard, evenly spaced; None: all.
         """
         self.model.load(published)
         evaluate = partial(evaluate_shard, self.model, self.job, held_out=held_out, rows=rows)
         return {i: evaluate(i, own) for i, own in {i: self.shards[i].own_rows for i in shards}.items()}
 
     def export(self, published: np.ndarray, rounds: int, path: str) -> str:
-        """Write the plain model at a published w as safetensors; return its weights_sha256."""
+        """Write the plain model at a published w as safetensors, and return its weights_sha256."""
         self.model.load(published)
         self.model.reset(rounds)
         return self.model.save(Path(path))
