@@ -46,6 +46,7 @@ from .schedulers import ResidualBalancing as ResidualBalancing
 from .schedulers import Shape as Shape
 from .schedulers import Trapezoid as Trapezoid
 from .trainer.data import Data as Data
+from .trainer.model import ModelSection as ModelSection
 from .trainer.result import Result as Result
 from .trainer.settings import Scaling as Scaling
 from .trainer.trained import Trained as Trained

@@ -20,9 +20,11 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
 
 
-#: A number above 0, in Python also infinity; None: no limit.
+#: A number above 0, in Python also infinity, which is no limit; None: no limit.
 Limit = Annotated[
-    float | None, checks.number(above=0, infinite=True) | checks.nothing, checks.number(above=0) | checks.nothing
+    float | None,
+    checks.number(above=0, infinite=True).then(lambda value: None if value == float("inf") else value) | checks.nothing,
+    checks.number(above=0) | checks.nothing,
 ]
 
 

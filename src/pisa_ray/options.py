@@ -10,7 +10,9 @@ and a line of the docstring. Its check, its form in a file and what is written t
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -38,8 +40,25 @@ from pisa_ray.named import name_of
 class Options:
     """The base class of dataclasses that check their fields, and can be read from a file and written to one."""
 
+    #: What to use in place of names that are not arguments, such as those of earlier versions.
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
     #: Keys of the section that are not fields, each with the annotation of its value.
     beside: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Refuse arguments that do not exist, with the nearest one.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        known = [name for name, field in fields_of(cls).items() if field.init] if is_dataclass(cls) else [*named]
+        for name in named:
+            if name not in known:
+                near = cls.renamed.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+                remedy = f"use {near}" if near else f"there are {', '.join(known)}" if known else "it takes none"
+                raise ConfigError(f"{name} is no argument of {cls.__name__}: {remedy}.")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
@@ -56,7 +75,7 @@ class Options:
     def section(cls) -> str:
         """Return a description of the section in a file, as a sentence goes on after "must be"."""
         own: Any = cls
-        return f"a section with {all_of(keys(own))}"
+        return f"a section with {all_of([*keys(own), *cls.beside])}"
 
     @classmethod
     def spelled(cls, values: dict[str, Any], path: str) -> dict[str, Any]:
@@ -110,8 +129,17 @@ class Options:
         try:
             return cls(**given)
         except ConfigError as error:
-            prefix = cls.prefix()
-            raise ConfigError(str(error).replace(prefix, under(path, "")) if prefix else str(error)) from error
+            raise ConfigError(cls._in_file(str(error), path)) from error
+
+    @classmethod
+    def _in_file(cls, sentence: str, path: str) -> str:
+        """Return a sentence with the keys of a file in place of the fields' names."""
+        own: Any = cls
+        if not (prefix := cls.prefix()):
+            return sentence
+        for key, name in keys(own).items():
+            sentence = re.sub(rf"\b{re.escape(prefix + name)}\b", under(path, key), sentence)
+        return sentence.replace(prefix, under(path, ""))
 
     def written(self) -> Any:
         """Return the section of a file that stands for these options: all fields by key."""

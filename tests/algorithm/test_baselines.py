@@ -185,11 +185,11 @@ def test_a_mean_is_over_those_who_report(method):
 
 def test_optimizers_are_refused_with_a_reason():
     for make, message in [
-        (lambda: SyncOptimizer(optimizer="adamm"), "optimizer is 'adamm', but it must be one of adadelta, "),
+        (lambda: SyncOptimizer(optimizer="adamm"), "algorithm.optimizer is 'adamm', but it must be one of adadelta, "),
         (lambda: SyncOptimizer(optimizer="lbfgs"), "must be one of"),
-        (lambda: SyncOptimizer(options={"speed": 3}), "Adam refuses its options: .*speed"),
-        (lambda: SyncOptimizer(options={"betas": (2, 0)}), "Adam refuses its options: "),
-        (lambda: SyncOptimizer(options={"lr": 1.0}), "options has lr"),
+        (lambda: SyncOptimizer(options={"speed": 3}), "Adam refuses its algorithm.options: .*speed"),
+        (lambda: SyncOptimizer(options={"betas": (2, 0)}), "Adam refuses its algorithm.options: "),
+        (lambda: SyncOptimizer(options={"lr": 1.0}), "algorithm.options has lr"),
         (lambda: SyncOptimizer(lr=0.0), "SyncOptimizer.lr is 0.0, but it must be a number of at least 1e-30 and at"),
         (lambda: FedAvg(momentum=0.5, options={"momentum": 0.5}), "momentum is given twice"),
         (lambda: FedAvg(steps=0), "FedAvg.steps is 0, but it must be a whole number of at least 1"),

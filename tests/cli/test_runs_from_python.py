@@ -14,11 +14,14 @@ from pisa_ray import (
     SISA,
     Asynchronous,
     ByColumn,
+    ConfigError,
     Data,
     Distorted,
     Geometric,
+    Groups,
     Indices,
     LabelSkew,
+    ModelSection,
     Noise,
     PisaTrainer,
     ShiftLabels,
@@ -36,6 +39,12 @@ def make():
 
 def loss(output, target):
     return nn.functional.cross_entropy(output, target, label_smoothing=0.1)
+
+def first(slot):
+    return slot.name.startswith("0")
+
+def second(slot):
+    return slot.name == "2.bias"
 
 def top(output, target):
     return {"top": (output.topk(3).indices == target[:, None]).any(1)}
@@ -103,7 +112,7 @@ def test_what_has_none_is_said_and_can_be_said_again(capsys):
     told = capsys.readouterr().err
     assert "model.factory was the function " in told
     assert "<lambda>" in told
-    assert "config.yaml cannot name: give --model package.module:function." in told
+    assert "config.yaml cannot name: give --model package.module:function --set loss=package.module:function." in told
     assert main(["report", "run"]) == 0
 
     Path("said_again.py").write_text("from pisa_ray.models import mlp\ndef make():\n    return mlp((64,), 10, [8])\n")
@@ -122,11 +131,10 @@ def test_a_module_and_a_table_in_memory_are_said_by_their_classes(folder, capsys
     pa.parquet.write_table(pa.table(columns), "rows.parquet")
     run(model=nn.Linear(3, 2), data=Data(train=pa.table(columns), input="x", label="y"), partition=IID(4))
     assert main(["evaluate", "run"]) == 2
-    assert "data.train was an object of pyarrow.lib.Table when the run was begun" in capsys.readouterr().err
-    assert main(["evaluate", "run", "--data", "rows.parquet"]) == 2
-    assert "model.factory was an object of torch.nn.modules.linear.Linear" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "data.train was an object of pyarrow.lib.Table and model.factory was an object of torch.nn" in told
+    assert "give --data PATH --model package.module:function." in told
     Path("linear.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 2)\n")
-    Path("run/partition.json").unlink()  # else the file would have to be the one that was hashed
     assert len(evaluated(capsys, "--data", "rows.parquet", "--model", "linear:make")["shards"]) == 4
 
 
@@ -175,3 +183,80 @@ def test_an_asynchronous_run_records_its_rule(folder):
 def test_functions_of_this_library_are_trusted(folder):
     check_installed("pisa_ray.models:mlp", "model.factory", folder)
     assert lenet.__module__ == "pisa_ray.models.zoo"
+
+
+@pytest.mark.usefixtures("folder")
+def test_data_may_be_a_pattern_or_a_list(capsys):
+    import python_run_parts as parts
+
+    x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    for part in range(2):
+        pa.parquet.write_table(pa.table({"x": list(x), "y": np.arange(40) % 10}), f"rows-{part}.parquet")
+    for train in ("rows-*.parquet", ["rows-0.parquet", "rows-1.parquet"]):
+        run(model=parts.make, data=Data(train=train, input="x", label="y"), overwrite=True)
+        assert len(evaluated(capsys, "--trust")["shards"]) == 4
+    Path("rows-1.parquet").unlink()
+    assert main(["evaluate", "run", "--trust"]) == 2
+    assert "but there is no such path: give the present one by --data PATH." in capsys.readouterr().err
+
+
+def test_what_has_no_name_is_not_compared_but_told(folder):
+    """A lambda may be another one, wherever it was written; the model's parameters are compared."""
+    import python_run_parts as parts
+
+    first = run(model=lambda: parts.make().train(), loss=lambda o, t: 1 * parts.loss(o, t))
+
+    def elsewhere(**changes):
+        arguments = {"model": lambda: parts.make().train(), "loss": parts.loss} | changes
+        return run(resume=True, rounds=5, **arguments)
+
+    with pytest.raises(ConfigError, match=r"other model parameters"):
+        elsewhere(model=lambda: nn.Linear(64, 10))
+    with pytest.raises(ConfigError, match=r"started with algorithm.rho = 30"):
+        elsewhere(algorithm=SISA(sigma=0.3, rho=31))
+    again = elsewhere()
+    assert again.weights_sha256 != first.weights_sha256
+    told = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
+    assert [one["message"].split()[0] for one in told if "has no name" in one.get("message", "")] == [
+        "loss",
+        "model.factory",
+    ]
+    options = ["--resume", "--out", "run", "--quiet", "--set", "rounds=6"]
+    named = ["--set", "model.factory=python_run_parts:make", "--set", "loss=python_run_parts:loss"]
+    assert main(["train", "run/config.yaml", *options, *named]) == 0
+
+
+def test_a_run_of_the_command_line_goes_on_in_python(folder):
+    config = {"data": {"dataset": "digits"}, "partition": {"kind": "iid", "shards": 2},
+              "model": {"kind": "mlp", "hidden": [8]}, "rounds": 2, "workers": 0}  # fmt: skip
+    Path("c.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "c.yaml", "--out", "run", "--quiet"]) == 0
+    same = {
+        "partition": IID(2),
+        "algorithm": None,
+        "sigma_schedule": None,
+        "batch_size": 64,
+        "resume": True,
+        "rounds": 3,
+    }
+    for model in (lambda: mlp((64,), 10, [8]), ModelSection(kind="mlp", hidden=[8])):
+        run(model=model, **same)
+        same["rounds"] += 1
+
+
+def test_groups_with_a_selector_are_read_again(folder, capsys):
+    import python_run_parts as parts
+
+    groups = {"one": (parts.first, SISA(sigma=0.3, rho=30)), "two": (parts.second, None), "rest": SISA(sigma=3, rho=30)}
+    ended = run(model=parts.make, algorithm=Groups(groups=groups), sigma_schedule=None)
+    assert evaluated(capsys, "--trust")["weights_sha256"] == ended.weights_sha256
+    assert main(["evaluate", "run"]) == 2
+    assert "code that" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_infinity_is_no_limit(capsys):
+    import python_run_parts as parts
+
+    run(model=parts.make, clip_norm=float("inf"), stop_seconds=float("inf"))
+    evaluated(capsys, "--trust")

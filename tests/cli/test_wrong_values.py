@@ -20,8 +20,8 @@ LINES = "a section of `key: value` lines"
 #: (what is set, its key, how it is shown, what it must be).
 WRONG = [
     ("loss=5", "loss", "5", TEXT + NULL),
-    ("metrics=5", "metrics", "5", TEXT + " or a list of names" + NULL),
-    ("metrics=[]", "metrics", "[]", TEXT + " or a list of names" + NULL),
+    ("metrics=5", "metrics", "5", TEXT + " or a list of at least one name" + NULL),
+    ("metrics=[]", "metrics", "[]", TEXT + " or a list of at least one name" + NULL),
     ("name=5", "name", "5", TEXT + NULL),
     ("name=true", "name", "true", TEXT + NULL),
     ("name=[a]", "name", "['a']", TEXT + NULL),
@@ -33,7 +33,7 @@ WRONG = [
         "data=digits",
         "data",
         "'digits'",
-        "a section with train, test, input, label, validation, scale, mean, std, transform and dtype",
+        "a section with train, test, input, label, validation, scale, mean, std, transform, dtype and dataset",
     ),
     ("data.input=5", "data.input", "5", "text in quotes or a list of columns" + NULL),
     ("data.input=[5]", "data.input[0]", "5", TEXT),

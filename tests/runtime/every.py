@@ -41,4 +41,5 @@ def every(family: type[Kind], **chosen: Any) -> dict[str, Any]:
 
 def _one(cls: Any) -> Any:
     needed = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    assert set(needed) <= set(NEEDED), f"give NEEDED in {__file__} a value for {set(needed) - set(NEEDED)}"
     return cls(**{name: NEEDED[name] for name in needed})

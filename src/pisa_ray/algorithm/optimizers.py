@@ -62,16 +62,22 @@ class Optimizer:
         """
         known = known_optimizers().get(kind.lower()) if isinstance(kind, str) else kind
         if known is None:
-            raise ConfigError(f"optimizer is {kind!r}, but it must be one of {', '.join(sorted(known_optimizers()))}.")
+            raise ConfigError(
+                f"algorithm.optimizer is {kind!r}, but it must be one of {', '.join(sorted(known_optimizers()))}."
+            )
         if "lr" in options:
-            raise ConfigError("options has lr, but the learning rate is a setting of its own: leave it out there.")
+            raise ConfigError(
+                "algorithm.options has lr, but the learning rate is a setting of its own: leave it out there."
+            )
         pairs = ((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(options.items()))
         made = cls(known, tuple(pairs))
         try:
             hash(made.options)
             made.on([torch.nn.Parameter(torch.zeros(2, 2))], lr)
         except Exception as error:  # the optimizer's class may raise anything
-            raise ConfigError(f"the optimizer {known.__name__} refuses its options: {error}.") from error
+            raise ConfigError(
+                f"algorithm.optimizer {known.__name__} refuses its algorithm.options: {error}."
+            ) from error
         return made
 
     def on(self, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:

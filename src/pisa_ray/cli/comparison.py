@@ -84,7 +84,7 @@ class Spec:
         """Make a comparison of a file's values.
 
         Raises:
-            ConfigError: If the first thing that is wrong, in one sentence.
+            ConfigError: If something is wrong; it names the first, in one sentence.
         """
         given = deepcopy(dict(values))
         for key in ("algorithms", "partitions"):

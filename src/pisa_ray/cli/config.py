@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pisa_ray import checks
 from pisa_ray.cli.data import making
 from pisa_ray.errors import ConfigError
+from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import SPLITS, absolute, is_local
 from pisa_ray.trainer.model import ModelSection
@@ -27,7 +29,7 @@ def load(path: Path, settings: list[str] | None = None) -> Config:
         The configuration, with data paths made absolute.
 
     Raises:
-        ConfigError: If the first thing that is wrong, in one sentence.
+        ConfigError: If something is wrong; it names the first, in one sentence.
     """
     return checked(read(path, settings), path.resolve().parent)
 
@@ -66,8 +68,13 @@ def checked(values: dict[str, Any], base: Path) -> Config:
         The configuration, with data paths made absolute.
 
     Raises:
-        ConfigError: If the first thing that is wrong, in one sentence.
+        ConfigError: If something is wrong; it names the first, in one sentence.
     """
+    for key, what in unnamed(values):
+        raise ConfigError(
+            f"{key} was {what[1:-1]} when the run was begun in Python, which no file can name: say it by "
+            f"--set {key}=..., or go on in Python, by PisaTrainer.restore."
+        )
     config: Config = Config.read(values, "")
     changes: dict[str, Any] = {
         "data": replace(config.data, **{name: absolute(getattr(config.data, name), base) for name in SPLITS})
@@ -79,6 +86,21 @@ def checked(values: dict[str, Any], base: Path) -> Config:
     if model.weights is not None:
         changes["model"] = replace(model, weights=str((base / model.weights).resolve()))
     return config.changed(**changes)
+
+
+def texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts of a configuration, alone or in lists, by dotted key."""
+    for key, value in recorded.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield from texts(one, f"{path}{key}.")
+            elif isinstance(one, str):
+                yield f"{path}{key}", one
+
+
+def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return the key and the description of everything that a run could not record by name, such as a lambda."""
+    return ((key, text) for key, text in texts(recorded) if is_unnamed(text))
 
 
 def check_places(config: Config) -> None:

@@ -14,6 +14,7 @@ from pisa_ray.engine.flat_model import load_weights, weights_sha256
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.worker import Worker
 from pisa_ray.errors import ConfigError, PisaError
+from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.changes import Changes
 from pisa_ray.trainer.resume import check_data
 from pisa_ray.trainer.run_directory import RunDirectory
@@ -51,7 +52,7 @@ def evaluate(
     if not directory.model.exists():
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
     began = prepared(recorded, run_dir.resolve(), trust=trust, train=train, test=test, model=model, settings=settings)
-    _check_data(directory, began.partition["data"])
+    _check_data(directory, began.partition["data"], recorded.get("data") or {})
     job = Changes(began).again(directory.records.changes())
     with borrowed_process(job.threads_per_worker):
         worker = Worker(job, process_is_ours=False)
@@ -82,11 +83,12 @@ def _read(directory: RunDirectory, name: str, measured: str) -> Any:
         raise ConfigError(f"{file} cannot be read: remove it to measure the model {measured}.") from error
 
 
-def _check_data(directory: RunDirectory, now: Mapping[str, str | None]) -> None:
+def _check_data(directory: RunDirectory, now: Mapping[str, str | None], places: Mapping[str, Any]) -> None:
     """Refuse data whose fingerprints are not those in partition.json, if that exists."""
     file = directory.path / "partition.json"
     known = _read(directory, file.name, "on the present data")
-    measured = {split: now[split] for split in ("train", "test")}
+    # What was in memory has another hash than a file of it.
+    measured = {split: now[split] for split in ("train", "test") if not is_unnamed(places.get(split))}
     remedy = f"give those data, wherever they lie, or remove {file} to measure the model on these."
     check_data(known.get("data") if isinstance(known, dict) else None, measured, remedy)
 

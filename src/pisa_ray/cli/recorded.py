@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked, override, section, there
+from pisa_ray.cli.config import checked, override, section, texts, there, unnamed
 from pisa_ray.errors import ConfigError
-from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.data import is_local
 from pisa_ray.trainer.prepare import Prepared, prepare
 from pisa_ray.trainer.trust import check_installed
@@ -23,27 +23,12 @@ _REMEDIES = {
 }
 
 
-def _texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the texts of a configuration, alone or in lists, by dotted key."""
-    for key, value in recorded.items():
-        if isinstance(value, Mapping):
-            yield from _texts(value, f"{path}{key}.")
-        else:
-            yield from (
-                (f"{path}{key}", one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
-            )
-
-
-def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the key and the description of everything that a run could not record by name, such as a lambda."""
-    return ((key, text) for key, text in _texts(recorded) if is_unnamed(text))
-
-
 def _references(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the functions and classes that a configuration names, by key."""
-    for key, text in _texts(values):
+    for key, text in texts(values):
         last = key.rpartition(".")[2]
-        if last in ("factory", "transform") or (last in ("loss", "metrics", "kind") and ":" in text):
+        named = last in ("loss", "metrics", "kind") or ".groups." in key
+        if last in ("factory", "transform") or (named and ":" in text):
             yield key, text
 
 
@@ -72,11 +57,10 @@ def prepared(
         ConfigError: If config.yaml names such code, or something that is missing or has no name.
     """
     values = _said(recorded, {"--data": ("train", train), "--test": ("test", test)}, model, settings)
-    for key, what in unnamed(values):
-        remedy = _REMEDIES.get(key, f"--set {key}=...")
-        raise ConfigError(
-            f"{key} was {what[1:-1]} when the run was begun, which config.yaml cannot name: give {remedy}."
-        )
+    if left := list(unnamed(values)):
+        were = " and ".join(f"{key} was {what[1:-1]}" for key, what in left)
+        remedies = " ".join(_REMEDIES.get(key, f"--set {key}=package.module:function") for key, _ in left)
+        raise ConfigError(f"{were} when the run was begun, which config.yaml cannot name: give {remedies}.")
     if not trust:
         said = dict(_references(values))
         for key, reference in _references(recorded):
@@ -87,11 +71,12 @@ def prepared(
     except ConfigError as error:
         raise ConfigError(f"{run_dir}/config.yaml does not say what was run: {error}") from error
     for name, option in (("train", "--data"), ("test", "--test")):
-        place = getattr(config.data, name)
-        if is_local(place) and not there(place):
-            raise ConfigError(
-                f"data.{name} is {place!r}, but there is no such path: give the present one by {option} PATH."
-            )
+        given = getattr(config.data, name)
+        for place in given if isinstance(given, list | tuple) else [given]:
+            if is_local(place) and not there(place) and not glob.glob(place):
+                raise ConfigError(
+                    f"data.{name} is {place!r}, but there is no such path: give the present one by {option} PATH."
+                )
     return prepare(config.changed(model=replace(section(config), weights=None)))
 
 

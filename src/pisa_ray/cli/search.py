@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from annotated_types import Ge
 
 from pisa_ray.cli.config import check_places, checked, put, read
 from pisa_ray.errors import ConfigError
-from pisa_ray.fields import Count, Key
+from pisa_ray.fields import Count, Key, every_key
 from pisa_ray.options import Options
 from pisa_ray.trainer.config import Config
 
@@ -131,7 +132,7 @@ class Search:
         """Read a file; overrides are as in `pisa-ray train`.
 
         Raises:
-            ConfigError: If the first thing that is wrong, in one sentence.
+            ConfigError: If something is wrong; it names the first, in one sentence.
         """
         return cls(Tuning.read(read(path, settings), ""), path.resolve().parent)
 
@@ -143,19 +144,34 @@ class Search:
         """Check the keys and values of one training file, and the files that it names, before Tune is imported.
 
         Raises:
-            ConfigError: If the first thing that is wrong in it.
+            ConfigError: If something is wrong in it; it names the first.
         """
-        check_places(checked(self._values(self.first()), self.folder))
+        with self._named():
+            check_places(checked(self._values(self.first()), self.folder))
 
     def config(self, chosen: Mapping[str, Any]) -> Config:
         """Return the configuration with some values chosen.
 
         Raises:
-            ConfigError: If the first thing that is wrong in it.
+            ConfigError: If something is wrong in it; it names the first.
         """
         from pisa_ray.trainer.start import settled
 
-        return settled(checked(self._values(chosen), self.folder))
+        with self._named():
+            return settled(checked(self._values(chosen), self.folder))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Give keys of the training file their places in the file of the search."""
+        try:
+            yield
+        except ConfigError as error:
+            key = str(error).split(maxsplit=1)[0]
+            if key.startswith(("space.", "base.")):
+                raise
+            place = "space" if any(key == one or key.startswith(f"{one}.") for one in self.file.space) else "base"
+            known = key.partition(".")[0] in {one.partition(".")[0] for one in (*every_key(Config), *self.file.base)}
+            raise ConfigError(f"{place}.{error}" if known else str(error)) from error
 
     def _values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         values = {"workers": 0, **deepcopy(self.file.base)}

@@ -63,6 +63,7 @@ class Attempts:
     ) -> None:
         self._plan, self._directory, self._changes, self._sizes = plan, directory, changes, sizes
         self._resume, self._quiet, self._warn = resume, quiet, warn
+        self._unknown: list[str] = []
         self._check_directory()
 
     def run(self) -> Result:
@@ -128,7 +129,7 @@ class Attempts:
         if self._directory.storage is not None:
             check_storage(self._directory.storage)
         if self._resume and self._directory.has_begun():
-            check_resumable(self._directory.config(), self._plan.recorded)
+            self._unknown = check_resumable(self._directory.config(), self._plan.recorded)
             check_data(
                 self._directory.known_data(),
                 self._plan.prepared.partition["data"],
@@ -212,6 +213,9 @@ class Attempts:
         events.accept(progress.round)
         if resuming:
             events("resumed", checkpoint=last.folder.name if last else None)
+        for message in self._unknown:
+            events("warning", message=message)
+        self._unknown = []
         for message in mended:
             events("mended", message=message)
         if differing:

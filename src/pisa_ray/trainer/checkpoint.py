@@ -25,7 +25,7 @@ from pisa_ray.fields import Count
 from pisa_ray.options import Options
 from pisa_ray.trainer.changes import present
 from pisa_ray.trainer.manifest import FORMAT, Progress, fault
-from pisa_ray.trainer.resume import in_order
+from pisa_ray.trainer.resume import differing
 
 MANIFEST = "manifest.json"
 _OLDER = "remove its folder to resume from an older one."
@@ -147,11 +147,10 @@ class Checkpoint:
                 f"{', '.join(moved.get(path, [])) or 'none'}, not {', '.join(moves.get(path, [])) or 'none'}: {remedy}"
             )
         before, now = theirs.get("settings") or {}, mine.get("settings") or {}
-        for key in in_order({*before, *now}):
-            if before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{self.folder} was made with {key} = {before.get(key)!r}, not {now.get(key)!r}: {remedy}"
-                )
+        if (key := differing(before, now)) is not None:
+            raise ConfigError(
+                f"{self.folder} was made with {key} = {before.get(key)!r}, not {now.get(key)!r}: {remedy}"
+            )
         saved = sorted(i for entry in self.manifest["files"]["shards"] for i in entry["shards"])
         if saved != sorted(map(str, present(mine.get("shards", len(saved)), self.progress.changes))):
             raise ConfigError(f"{self.folder} does not hold every shard's state once: {_OLDER}")

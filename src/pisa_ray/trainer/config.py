@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     RunOption: TypeAlias = RunConfig | Run | Path | str | None
 else:
     _FUNCTION = checks.text | checks.function
-    _NAMES = checks.text | checks.sequence(checks.text, "a list of names", least=1)
+    _NAMES = checks.text | checks.sequence(checks.text, "a list of at least one name", least=1)
     _METRICS = _FUNCTION | checks.sequence(_FUNCTION, "a list of them", least=1)
     # The second rule is for a file, which has names only.
     LossOption = Annotated[Any, _FUNCTION | checks.nothing, checks.text | checks.nothing]

@@ -110,6 +110,11 @@ class Loop:
                 continue  # the trials were interrupted and have changed nothing
             round_ = progress.round + 1
             sigma = schedule.grow(progress.sigma, round_, progress.memory)
+            if not 0 < sigma < math.inf:
+                raise PisaError(
+                    f"{type(schedule).__name__}.grow gives sigma = {sigma} in round {round_}, but it must be a finite "
+                    "number above 0: correct the schedule."
+                )
             for message in self.directory.requests.set_aside_garbage():
                 self.events("request_refused", message=message)
             if (workers := self.resize_requested()) is not None:

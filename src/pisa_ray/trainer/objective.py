@@ -12,6 +12,7 @@ from torch.nn import functional
 from pisa_ray.data import Source
 from pisa_ray.engine.job import Loss, Metrics, Objective, classification_metrics
 from pisa_ray.errors import ConfigError
+from pisa_ray.named import Named
 from pisa_ray.registry import Registry
 
 
@@ -79,7 +80,13 @@ def _found(known: Registry, given: Any, name: str) -> Any:
         raise ConfigError(
             f"{name} is the class {given.__name__}, but a function is needed: give one of it, {given.__name__}()."
         )
-    return known.chosen(given, name) if isinstance(given, str) else given
+    found = known.chosen(given, name) if isinstance(given, str) else given
+    if isinstance(found, Named) and isinstance(kind := found.find(), type):
+        raise ConfigError(
+            f"{name} is {given!r}, the class {kind.__name__}, but a function is needed: name one of it, such as "
+            f"my_loss = {kind.__name__}() in a module of yours."
+        )
+    return found
 
 
 def _nothing(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:

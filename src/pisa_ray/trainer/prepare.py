@@ -13,10 +13,12 @@ import numpy as np
 from pisa_ray import checks
 from pisa_ray.algorithm import Layout, Method
 from pisa_ray.data import Preprocess, hold_out, label_distribution
+from pisa_ray.data.partitions.partition import check_cut
 from pisa_ray.engine.job import Job
 from pisa_ray.engine.numerics import borrowed_process
 from pisa_ray.engine.options import Batching, Membership, PinTo
 from pisa_ray.engine.participation import checked_participation
+from pisa_ray.engine.user_code import refused
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import Opened
@@ -81,7 +83,9 @@ def prepare(config: Config, opened: Opened | None = None) -> Prepared:
         opened = model.fed(opened, config.data.dtype)
         outputs = opened.outputs() if model.kind is not None else None
         model = model.build(opened.train.input_shape, opened.outputs)
-    cut = config.partition.split(opened.train, config.seed)
+    with refused("partition cannot cut the data", "let its split fit them"):
+        cut = config.partition.split(opened.train, config.seed)
+    check_cut(config.partition, cut, opened.train.rows)
     pinned(config.pin_to, len(cut))
     shards, held_out = cut, [np.empty(0, dtype=np.int64) for _ in cut]
     if opened.held_out_share is not None:
@@ -105,6 +109,13 @@ def prepare(config: Config, opened: Opened | None = None) -> Prepared:
     )
     check_robust(job)
     tried, known = try_job(job, own_loss=config.loss is not None), fingerprints(job)
+    for one in job.distortions:
+        classes = getattr(one, "classes", None) or 0
+        if tried.classes is not None and classes > tried.classes:
+            raise ConfigError(
+                f"{type(one).__name__}.classes is {classes}, but the model tells {tried.classes} classes apart: give "
+                "at most as many, or leave it out."
+            )
     return Prepared(
         job,
         {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pisa_ray import checks
 from pisa_ray.errors import ConfigError
@@ -25,9 +24,6 @@ from pisa_ray.trainer.result import Result
 from pisa_ray.trainer.run_directory import RunDirectory
 from pisa_ray.trainer.settings import Run
 from pisa_ray.trainer.steps import Steps
-
-#: The present names of arguments of earlier versions.
-_RENAMED = {"evaluate": "metrics", "replay": "asynchronous=Asynchronous(replay=...)", "config": "run_config"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -58,6 +54,16 @@ class PisaTrainer(Config):
         'finished'
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "evaluate": "metrics",
+        "replay": "asynchronous=Asynchronous(replay=...)",
+        "config": "run_config",
+        **dict.fromkeys(("workers", "num_workers"), "scaling_config"),
+        **dict.fromkeys(("out", "name", "path"), "run_config"),
+        "shards": "partition",
+        "stop": "stop_seconds or stop_test_accuracy",
+    }
+
     resume: Annotated[bool, Key("")] = False
     overwrite: Annotated[bool, Key("")] = False
     progress: Annotated[bool, Key("")] = True
@@ -65,16 +71,6 @@ class PisaTrainer(Config):
     opened: Annotated[Opened | None, Key("")] = None
 
     __eq__, __hash__ = object.__eq__, object.__hash__  # two trainers differ even if their options are equal
-
-    def __new__(cls, **given: Any) -> Self:
-        """Refuse unknown arguments, and name the nearest one."""
-        known = [one.name for one in fields(cls)]
-        for name in given:
-            if name not in known:
-                near = [_RENAMED[name]] if name in _RENAMED else difflib.get_close_matches(name, known, n=1)
-                remedy = f"use {near[0]}" if near else f"there are {', '.join(known)}"
-                raise ConfigError(f"{name} is no argument of {cls.__name__}: {remedy}.")
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -337,11 +337,16 @@ class SISA(AdmmRule):
         """See Options; `beta` beside the name of a second moment is its decay."""
         if "beta" not in values:
             return values
-        beta = {"beta": rule(Decay)(f"{path}.beta", values.pop("beta"))}
+        beta, used = {"beta": rule(Decay)(f"{path}.beta", values.pop("beta"))}, False
         for name in ("second_moment", "matrix_moment"):
             given = values.get(name, "adam") if name in annotated(cls) else None
             if given in ("adam", "rmsprop"):
-                values[name] = {"kind": given, **beta}
+                values[name], used = {"kind": given, **beta}, True
+        if not used:
+            raise ConfigError(
+                f"{path}.beta is {beta['beta']:g}, but no second moment is given by its name alone and has one: leave "
+                "it out, or write it in the section of the moment."
+            )
         return values
 
     @property

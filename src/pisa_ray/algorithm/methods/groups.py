@@ -15,6 +15,7 @@ from pisa_ray.algorithm.method import Steps
 from pisa_ray.algorithm.methods.admm import Admm, AdmmRule, Member, prefixed, shared_settings
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import rule as rule_of
+from pisa_ray.named import imported
 
 #: Returns whether a parameter, given as its Slot, belongs to a group.
 Selector = Callable[[Slot], bool]
@@ -73,12 +74,25 @@ class Groups(Admm):
             if rule is None:
                 raise ConfigError(f"{path}.groups.{name} is empty: give it a rule, or frozen.")
         stay = ("frozen", {"kind": "frozen"})
-        return values | {"groups": {name: None if rule in stay else rule for name, rule in groups.items()}}
+
+        def ruled(name: str, rule: Any) -> Any:
+            if isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str):
+                key = f"{path}.groups.{name}"
+                return imported(rule[0], key), None if rule[1] in stay else AdmmRule.read(rule[1], key)
+            return None if rule in stay else rule
+
+        return values | {"groups": {name: ruled(name, rule) for name, rule in groups.items()}}
 
     def written(self) -> Any:
         """See Options."""
         section = super().written()
-        return section | {"groups": {name: rule or "frozen" for name, rule in section["groups"].items()}}
+        groups = section["groups"].items()
+        return section | {
+            "groups": {
+                name: [rule[0], rule[1] or "frozen"] if isinstance(rule, list) else rule or "frozen"
+                for name, rule in groups
+            }
+        }
 
     def __post_init__(self) -> None:
         super().__post_init__()

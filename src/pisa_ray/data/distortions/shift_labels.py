@@ -40,7 +40,13 @@ class ShiftLabels(Distortion):
                 f"partition.distortion is {type(self).__name__}, but data.label does not hold one class from 0 a row: "
                 "use such labels, or another distortion."
             )
-        return replace(self, classes=self.classes or int(labels.max()) + 1)
+        there = int(labels.max()) + 1
+        if self.classes is not None and self.classes < there:
+            raise ConfigError(
+                f"{type(self).__name__}.classes is {self.classes}, but the training data have the label {there - 1}: "
+                f"give at least {there}, or leave it out."
+            )
+        return replace(self, classes=self.classes or there)
 
     def apply(self, x: torch.Tensor, y: torch.Tensor, origin: Origin) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift labels; see `Distortion.__call__`."""

@@ -62,6 +62,37 @@ class Partition(Kind, ABC, family="partition", homes=("pisa_ray.data.partitions"
         return partition
 
 
+def check_cut(partition: Partition, cut: Sequence[np.ndarray], rows: int) -> None:
+    """Refuse a cut that is none: each shard has rows that exist, in ascending order, and no other shard has them.
+
+    Args:
+        partition: The recipe, which may be the user's own.
+        cut: What its `split` returned.
+        rows: The number of rows of the data.
+
+    Raises:
+        ConfigError: If it is none; says which shard is wrong.
+    """
+    name, taken = type(partition).__name__, np.zeros(rows, dtype=bool)
+    for i, shard in enumerate(cut):
+        numbers = np.asarray(shard)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
+            raise ConfigError(f"{name}.split gives shard {i} no list of row numbers: give each shard at least one.")
+        if numbers[0] < 0 or numbers[-1] >= rows or not (np.diff(numbers) > 0).all():
+            raise ConfigError(
+                f"{name}.split gives shard {i} row numbers that are not ascending, or not among 0 to {rows - 1}: sort "
+                "them, and list each once."
+            )
+        if taken[numbers].any():
+            raise ConfigError(
+                f"{name}.split gives row {numbers[taken[numbers]][0]} to shard {i} and to another one, but shards must "
+                "not share rows: give each row to one shard at most."
+            )
+        taken[numbers] = True
+    if not len(cut):
+        raise ConfigError(f"{name}.split gives no shards: give at least one.")
+
+
 def hold_out(shards: Sequence[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Split a random validation share off every shard.
 
@@ -86,7 +117,9 @@ def check_rows(source: Source, shards: int, min_rows: int = 1) -> None:
     """Refuse more shards than the rows suffice for, given the smallest number of rows of a shard."""
     if shards * min_rows > source.rows:
         needed = f"{shards * min_rows} rows for at least {min_rows} a shard" if min_rows > 1 else "one row a shard"
-        remedy = f"shards <= {source.rows // min_rows}" + (" or smaller min_rows" if min_rows > 1 else "")
+        most = source.rows // min_rows
+        remedies = [f"shards <= {most}"] * (most > 0) + ["smaller min_rows"] * (min_rows > 1)
+        remedy = " or ".join(remedies)
         raise ConfigError(
             f"partition.shards is {shards}, which takes {needed}, but the data have {source.rows} rows: use {remedy}."
         )
