@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# Importing pisa_ray alone imports nothing else: a name is looked for when it is first asked for.
+# Importing pisa_ray alone imports nothing else: each name is imported when it is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -80,7 +80,7 @@ def annotated(cls: Any) -> dict[str, Any]:
     names = {field.name for field in fields(cls) if field.init}
     found: dict[str, Any] = {}
     bases: tuple[type, ...] = cls.__mro__  # type: ignore[union-attr]
-    for base in reversed(bases):  # only fields are looked at, as other annotations may need torch
+    for base in reversed(bases):  # only fields are read, as other annotations may need torch
         own = {name: text for name, text in vars(base).get("__annotations__", {}).items() if name in names}
         where = types.SimpleNamespace(__annotations__=own)
         found |= get_type_hints(where, _names_of(base), include_extras=True)

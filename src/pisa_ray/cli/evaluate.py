@@ -53,7 +53,7 @@ def evaluate(
         raise ConfigError(f"{run_dir} has no model.safetensors yet: let the run end, or resume it.")
     began = prepared(recorded, run_dir.resolve(), trust=trust, train=train, test=test, model=model, settings=settings)
     _check_data(directory, began.partition["data"], recorded.get("data") or {})
-    job = Changes(began).again(directory.records.changes())
+    job = Changes(began).after(directory.records.changes())
     with borrowed_process(job.threads_per_worker):
         worker = Worker(job, process_is_ours=False)
         load_weights(worker.model.module, directory.model)

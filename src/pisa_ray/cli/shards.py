@@ -32,7 +32,7 @@ def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:
         config = checked(recorded, directory.path)
         replaying = config.asynchronous is not None and config.asynchronous.replay is not None
         changes = Changes(prepared(recorded, directory.path, trust=trust), replaying=replaying)
-        changes.settle(changes.again(directory.records.changes()), [])
+        changes.settle(changes.after(directory.records.changes()), [])
         for waiting in directory.requests.asked_shards():
             with suppress(ConfigError):  # the run will refuse it
                 changes.ask(waiting)

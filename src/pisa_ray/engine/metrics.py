@@ -35,7 +35,7 @@ def checked_metrics(values: Any, rows: int) -> Mapping[str, torch.Tensor]:
     """
     if not isinstance(values, Mapping):
         raise PisaError(
-            f"metrics returns a {type(values).__name__}, but it must return a dict of one number a row by name: "
+            f"metrics returns a {type(values).__name__}, but it must return a dict of one number per row by name: "
             'return {"accuracy": (output.argmax(1) == target)}, for example.'
         )
     for name, numbers in values.items():
@@ -86,6 +86,6 @@ def _check_numbers(name: str, numbers: Any, rows: int) -> None:
     else:
         given, remedy = f"a tensor of shape {tuple(numbers.shape)}", _NO_MEAN
     raise PisaError(
-        f"metrics returns {name!r} as {given}, but it must be one number a row, a tensor of shape ({rows},) for "
+        f"metrics returns {name!r} as {given}, but it must be one number per row, a tensor of shape ({rows},) for "
         f"{rows} rows: {remedy}."
     )

@@ -30,7 +30,7 @@ def set_numerics(threads: int) -> None:
             "process, or use threads_per_worker=1.",
             stacklevel=2,
         )
-    if torch.cuda.is_available():  # GPU kernels that give the same bits twice, where torch has them
+    if torch.cuda.is_available():  # choose GPU kernels that always give the same bits, if torch has them
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -49,7 +49,7 @@ def seed_all(seed: int, purpose: str, *ids: int) -> None:
 
 def seed_globals(number: int) -> None:
     """Seed the global generators of torch, Python and numpy with one number."""
-    # Not torch.manual_seed: where CUDA is built in but not in use, each call queues a stack trace, for ever.
+    # torch.manual_seed is not used: if CUDA is built in but unused, each call would queue a stack trace for ever.
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(number)

@@ -138,7 +138,7 @@ class Attempts:
             last = checkpoint.latest(self._directory.checkpoints)
             if last:
                 last.check_fits(self._plan.identity)
-                self._changes.again(last.progress.changes)  # refuses before anything is started
+                self._changes.after(last.progress.changes)  # refuses before anything is started
 
     def _attempts(
         self,
@@ -160,7 +160,7 @@ class Attempts:
             if last and last.progress.round > diverged:
                 doublings = 0
             try:
-                job = self._changes.again(last.progress.changes if last else [])
+                job = self._changes.after(last.progress.changes if last else [])
                 job = with_numbers(job, last.progress.start if last else {})
                 self._changes.settle(job, [])
                 with make_fleet(job, events, stop_requested) as fleet:

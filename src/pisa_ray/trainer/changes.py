@@ -149,7 +149,7 @@ class Changes:
                 changes.append(change)
         return job, changes, refused
 
-    def again(self, changes: Iterable[Mapping[str, Any]]) -> Job:
+    def after(self, changes: Iterable[Mapping[str, Any]]) -> Job:
         """Return the job that a run has after some changes.
 
         Raises:

@@ -47,7 +47,7 @@ Accuracy = Annotated[float | None, checks.number(above=0, most=1) | checks.nothi
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(Options):
-    """What is trained.
+    """The problem.
 
     Attributes:
         data: The rows for training, validation and tests, and how they become inputs.
@@ -80,7 +80,7 @@ class Problem(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Options):
-    """When what happens.
+    """The course of a run.
 
     Attributes:
         rounds: The length of the run; a resume may make it longer.
@@ -101,7 +101,7 @@ class Schedule(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Workers(Options):
-    """Who computes.
+    """The workers.
 
     Attributes:
         scaling_config: ray.train.ScalingConfig, or pisa_ray.Scaling, which also has patience and the like; num_workers
@@ -122,7 +122,7 @@ class Workers(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Saving(Options):
-    """What a run leaves, and where.
+    """The files of a run.
 
     Attributes:
         run_config: ray.train.RunConfig: name, storage_path (a folder, or a URI such as s3://bucket/prefix: then the run

@@ -107,8 +107,8 @@ def check_classes(job: Job, output: Any) -> None:
     if output.dim() == 2 and places:
         raise ConfigError(
             f"data.label, column {job.train.target_name!r}, has lists of {places[0]} integers, which a cross-entropy "
-            f"takes for {places[0]} classes a row, with outputs of shape [rows, classes, {places[0]}], but the model's "
-            f"have shape {tuple(output.shape)}: store one class a row; or where several hold at once, real numbers, "
+            f"takes for {places[0]} classes per row and outputs of shape [rows, classes, {places[0]}], but the model's "
+            f"have shape {tuple(output.shape)}: store one class per row; or, if several hold at once, real numbers, "
             "and give a loss for them."
         )
     if output.dim() < 2 or tuple(output.shape[2:]) != places:

@@ -62,7 +62,7 @@ class Range(Options):
 
 @dataclass(frozen=True)
 class Scaling(Options):
-    """How many workers, and what each reserves.
+    """The number of workers, and the resources of each.
 
     Attributes:
         least: The fewest workers to start and to go on with; 0: this process, without Ray.

@@ -60,7 +60,7 @@ class WatchedObjective:
                 "give a loss (and evaluate) that takes such an output, or change the model",
             )
         with refused(f"{name} cannot be applied to {given}", remedy), warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Using a target size")  # torch stretches, and trains on that
+            warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast, and train on that
             before = target.clone()
             value = self._objective.loss(output, target)
         if not equal(before, target):
@@ -145,7 +145,7 @@ def check_rows(loss: Loss, output: torch.Tensor, target: torch.Tensor, value: fl
         outputs = apart.to(output.dtype).view(output.shape)
         targets = (apart if target.is_floating_point() else torch.arange(len(apart)) % 2).to(target).view(target.shape)
         straight, shifted, none = (_value(loss, outputs, t) for t in (targets, targets.roll(1, 0), 0 * targets))
-        if abs(straight - shifted) <= 1e-6 * abs(straight) < abs(straight - none):  # not so where one is NaN
+        if abs(straight - shifted) <= 1e-6 * abs(straight) < abs(straight - none):  # False if one is NaN
             raise ConfigError(
                 f"loss compares outputs of shape {tuple(output.shape)} with targets of shape {tuple(target.shape)}, "
                 f"which torch stretches to {stretched}, so that every output meets every target: bring them to one "
