@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import re
 
-from pisa_ray.algorithm.method import Method
-from pisa_ray.algorithm.robust import Robust
 from pisa_ray.data.distortions.distortion import Distortion
-from pisa_ray.data.partitions.partition import Partition
-from pisa_ray.engine.asynchrony import Asynchronous
-from pisa_ray.fields import keys
+from pisa_ray.fields import annotated, inline, key_of, keys, members
 from pisa_ray.kinds import Kind
 from pisa_ray.options import Options
-from pisa_ray.schedulers.schedule import SigmaSchedule
 from pisa_ray.trainer.config import Config
-from pisa_ray.trainer.data import Data
 
 #: For each key of the file, the family or the class that its section stands for.
-_SECTIONS: dict[str, type[Options]] = {
-    "algorithm": Method,
-    "sigma_schedule": SigmaSchedule,
-    "partition.distort": Distortion,
-    "partition": Partition,
-    "robust": Robust,
-    "data": Data,
-    "asynchronous": Asynchronous,
+_SECTIONS: dict[str, type[Options]] = {"partition.distort": Distortion} | {
+    key_of(name, hint): member
+    for name, hint in annotated(Config).items()
+    for member in members(hint)
+    if inline(hint) is None and isinstance(member, type) and issubclass(member, Options)
 }
 
 #: Other words and their translations, in the order in which they are replaced.

@@ -72,13 +72,6 @@ class OnlineK0(SigmaSchedule):
         return self.share
 
     @property
-    def length_of_run(self) -> int:
-        """T."""
-        if self.rounds is None:
-            raise ValueError("rounds is not known: the trainer fills it in")
-        return self.rounds
-
-    @property
     def trials(self) -> int:
         """The largest number of trials; a trial is evaluated on as many rows as a round goes through."""
         return int(self.share * self.length_of_run / (self.length + EVALUATED))

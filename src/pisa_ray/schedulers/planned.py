@@ -77,9 +77,8 @@ class Matched(SigmaSchedule):
 
     def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:
         """See SigmaSchedule."""
-        if self.rounds is None:
-            raise ValueError("rounds is not known: the trainer fills it in")
-        return min(sigma * self.growth ** (1 / self.rounds), LARGEST) if round_ <= self.rounds else sigma
+        rounds = self.length_of_run
+        return min(sigma * self.growth ** (1 / rounds), LARGEST) if round_ <= rounds else sigma
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,12 @@ class Trapezoid(SigmaSchedule):
 
     def factor(self, round_: int) -> float:
         """Return sigma_r / sigma^0, which is 1 before round 1."""
-        if self.rounds is None:
-            raise ValueError("rounds is not known: the trainer fills it in")
+        rounds = self.length_of_run
         if round_ == 0:
             return 1.0
-        rising = self.warmup * self.rounds
-        falling = self.cooldown * self.rounds
-        grown = min(round_, self.rounds) - self.rounds + falling
+        rising = self.warmup * rounds
+        falling = self.cooldown * rounds
+        grown = min(round_, rounds) - rounds + falling
         return max(rising / round_, 1.0) * (self.growth ** (grown / falling) if grown > 0 else 1.0)
 
     def grow(self, sigma: float, round_: int, memory: Memory = NOTHING) -> float:

@@ -57,6 +57,14 @@ class SigmaSchedule(Kind, family="sigma_schedule", homes=("pisa_ray.schedulers",
     measures: ClassVar[bool] = False
     tries: ClassVar[bool] = False
 
+    @property
+    def length_of_run(self) -> int:
+        """T, the rounds that the schedule is planned over."""
+        rounds: int | None = getattr(self, "rounds", None)
+        if rounds is None:
+            raise ValueError("rounds is not known: the trainer fills it in")
+        return rounds
+
     def over(self, rounds: int) -> SigmaSchedule:
         """Return a copy planned over a number of rounds, unless that is given already or there is no plan."""
         myself: Any = self
