@@ -43,6 +43,9 @@ class Options:
     #: What to use in place of names that are not arguments, such as those of earlier versions.
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    #: The keys of a file for what has another name in Python, or stands in a section.
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
     #: Keys of the section that are not fields, each with the annotation of its value.
     beside: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -106,6 +109,7 @@ class Options:
         if not isinstance(values, Mapping):
             raise ConfigError(f"{path} is {checks.shown(values)}, but it must be {cls.section()}.")
         own: Any = cls
+        check_known(values, every_key(own), path, cls.elsewhere)
         return cls._read_flat(_flat(values, every_key(own), path), path)
 
     @classmethod
@@ -165,7 +169,9 @@ class Options:
         return found
 
 
-def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
+def check_known(
+    values: Iterable[Any], keys: Iterable[str], path: str, elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Refuse unknown keys of a section whose dotted keys are given.
 
     Raises:
@@ -178,7 +184,7 @@ def check_known(values: Iterable[Any], keys: Iterable[str], path: str) -> None:
             where = f" in {path}" if path else ""
             raise ConfigError(f"the key {checks.shown(key)}{where} is not text: write it in quotes, or leave it out.")
         if key not in known:
-            near = difflib.get_close_matches(key, dict.fromkeys((*known, *every)), n=1)
+            near = [elsewhere[key]] if key in elsewhere else difflib.get_close_matches(key, [*known, *every], n=1)
             remedy = f"the nearest one is {near[0]}" if near else f"use {any_of(known)}"
             other = " Other arguments of the optimizer go to options." if "options" in known else ""
             raise ConfigError(f"{under(path, key)} is not a setting: {remedy}.{other}")

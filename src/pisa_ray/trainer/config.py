@@ -6,10 +6,10 @@ keys, config.yaml, tables of the documentation and what a resume may change are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pisa_ray import checks
 from pisa_ray.algorithm.method import Method
@@ -141,6 +141,16 @@ class Saving(Options):
 @dataclass(frozen=True, kw_only=True)
 class Config(Saving, Workers, Schedule, Membership, Batching, Problem):
     """All options of a run, in groups; docs/configuration.md has their keys in a file."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "scaling_config": "workers",
+        "run_config": "name",
+        "evaluate": "metrics",
+        "replay": "asynchronous.replay",
+        **{name: f"algorithm.{name}" for name in ("sigma", "rho", "lambda", "optimizer", "lr", "local_steps")},
+        "shards": "partition.shards",
+        "labels": "partition.labels",
+    }
 
     @classmethod
     def prefix(cls) -> str:

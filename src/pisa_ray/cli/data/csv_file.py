@@ -20,13 +20,17 @@ def made(asked: Asked) -> Made:
     table = _read(asked)
     if asked.label not in table.column_names:
         raise ConfigError(
-            f"--label is {asked.label!r}, but {asked.source} has the columns {_listed(table.column_names)}."
+            f"--label is {asked.label!r}, but {asked.source} has the columns {_listed(table.column_names)}: name one "
+            "of them; commas without spaces must be between them."
         )
     names = [name for name in table.column_names if name != asked.label]
     numbers = [name for name in names if is_number(table[name].type)]
     others = [name for name in names if name not in numbers]
     if not numbers:
-        raise ConfigError(f"{asked.source} has no column of numbers but the label: features are made of such columns.")
+        raise ConfigError(
+            f"{asked.source} has no column of numbers but the label, of which features could be made: "
+            "give one, with a point in its numbers, as 1.5."
+        )
     if taken := {"features", "label"}.intersection(others):
         raise ConfigError(f"{asked.source} has a column of text {min(taken)!r}, which the result needs: rename it.")
     labels, classes = _labels(table[asked.label], asked)
@@ -68,7 +72,8 @@ def _labels(column: pa.ChunkedArray, asked: Asked) -> tuple[pa.Array, list[str] 
         labels = labels if pa.types.is_floating(labels.type) else labels.cast(pa.int64())
         values = labels.to_numpy(zero_copy_only=False)
         bad = ~np.isfinite(values) if pa.types.is_floating(labels.type) else values < 0
-        _refuse(bad | labels.is_null().to_numpy(zero_copy_only=False), column, asked.label, asked, _LABEL)
+        _refuse(labels.is_null().to_numpy(zero_copy_only=False), column, asked.label, asked, _LABEL)
+        _refuse(bad, column, asked.label, asked, _NUMBER)
         return labels, None
     names = labels.cast(pa.string())
     _refuse(pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False), column, asked.label, asked, _LABEL)
@@ -79,6 +84,7 @@ def _labels(column: pa.ChunkedArray, asked: Asked) -> tuple[pa.Array, list[str] 
     return numbers.cast(pa.int64()), classes
 
 
+_NUMBER = "a finite number, and a class numbered from 0 where all labels are whole numbers"
 _LABEL = "the name of a class, a whole number from 0, or a finite number"
 
 
@@ -86,9 +92,10 @@ def _refuse(wrong: np.ndarray, column: pa.ChunkedArray, name: str, asked: Asked,
     if wrong.any():
         row = int(wrong.argmax())
         value = column[row].as_py()
+        given = "missing (an empty cell, NA or null)" if value is None else repr(value)
         raise ConfigError(
             f"{asked.source}, row {row + 1} below the first line: column {name!r} is "
-            f"{'empty' if value is None else repr(value)}, but it must be {expected}: correct or remove that row."
+            f"{given}, but it must be {expected}: correct or remove that row."
         )
 
 

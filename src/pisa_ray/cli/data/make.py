@@ -46,7 +46,9 @@ def make(
     if not own and like is not None:
         raise ConfigError(f"--like is for images and csv, but {name} has its classes: leave it out.")
     if (name == "csv") != (label is not None):
-        raise ConfigError("--label COLUMN names the labels of csv, which needs it, and of nothing else.")
+        raise ConfigError(
+            "csv needs --label COLUMN, the name of its label column, and no other data take it: correct that."
+        )
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {str(out)!r}, but it must be the name of a file that ends in .parquet.")
     if os.path.lexists(out):
