@@ -30,8 +30,8 @@ def evaluate_rows(model: FlatModel, job: Job, rows: Rows, distort: Distort | Non
     Args:
         model: The model.
         job: Loss, metrics and options.
-        rows: What is evaluated.
-        distort: What is done to a shard's own rows; None: nothing.
+        rows: The rows to evaluate.
+        distort: Distorts the rows as in a shard; None: they are not distorted.
     """
     model.module.eval()
     device = model.parameters.device
@@ -113,10 +113,10 @@ def evaluate_block(
     Args:
         model: The model.
         job: Loss, metrics and seed.
-        rows: What is evaluated.
+        rows: The rows to evaluate.
         split: "test", "validation" or "shard".
         number: The block or the shard.
-        distort: What is done to a shard's own rows; None: nothing.
+        distort: Distorts the rows as in a shard; None: they are not distorted.
 
     Raises:
         PisaError: If user code raised; the sentence names the block.
