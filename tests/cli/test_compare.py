@@ -70,6 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"rounds": 2}, "rounds is not a setting: the nearest one is base.rounds."),
         ({"algoritms": {}}, "algoritms is not a setting: the nearest one is algorithms."),
         ({"algorithms": {}}, "algorithms is empty, but"),
         ({"algorithms__FedAvg": None}, "algorithms.FedAvg.algorithm is missing: add it, such as algorithm: {kind: "),

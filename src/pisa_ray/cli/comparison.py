@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
 from pisa_ray.checks import shown
-from pisa_ray.cli.config import check_places, checked, read
+from pisa_ray.cli.config import IN_BASE, check_places, checked, read
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Count, Key, every_key
 from pisa_ray.options import Options
@@ -43,6 +43,8 @@ class Comparison(Options):
             many as there is room for.
         ray_address: The cluster, as in a configuration file.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = IN_BASE | {"algorithm": "algorithms", "partition": "partitions"}
 
     name: str | None = None
     base: dict[str, Any]

@@ -11,11 +11,15 @@ from typing import Any
 from pisa_ray import checks
 from pisa_ray.cli.data import making
 from pisa_ray.errors import ConfigError
+from pisa_ray.fields import every_key
 from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import SPLITS, absolute, is_local
 from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.yaml_text import parse
+
+#: Where the keys of this file are in one that has it as its base.
+IN_BASE = {(top := key.partition(".")[0]): f"base.{top}" for key in every_key(Config)}
 
 
 def load(path: Path, settings: list[str] | None = None) -> Config:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from pisa_ray.cli.config import check_places, checked, put, read
+from pisa_ray.cli.config import IN_BASE, check_places, checked, put, read
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import Count, Key, every_key
 from pisa_ray.options import Options
@@ -95,6 +95,8 @@ class Tuning(Options):
         seed: The seed of the draws.
         ray_address: The address of the cluster, as in ray.init.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = IN_BASE
 
     name: str | None = None
     base: dict[str, Any]
