@@ -277,7 +277,10 @@ def test_what_makes_no_sense_is_refused():
     ("robust", "sentence"),
     [
         (TrimmedMean(0.3), "the trimmed mean bears 2 bad shards of 7, not more. Where shards have different labels, "),
-        (Median(), "the median bears less than half of 7 shards being bad. Where shards have different labels, "),
+        (
+            Median(),
+            "the median gives a sound result as long as fewer than half of 7 shards are bad. ",
+        ),
         (Clip(), "clip limits how fast a shard's dual moves, not where to: it is for bursts, "),
         (None, ""),
     ],

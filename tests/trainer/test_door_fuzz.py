@@ -82,7 +82,7 @@ NEEDED: dict[str, Any] = {
 CLASSES = {
     name: kind
     for name in sorted(pisa_ray.__all__)
-    if is_dataclass(kind := getattr(pisa_ray, name)) and name != "Result" and fields(kind)
+    if is_dataclass(kind := getattr(pisa_ray, name)) and name not in ("Result", "Trained") and fields(kind)
 } | {"HessianDiagonal": HessianDiagonal}
 TARGETS: list[tuple[str, str]] = [("PisaTrainer", name) for name in rules(PisaTrainer) if name != "opened"]
 TARGETS += [(name, field.name) for name, kind in CLASSES.items() for field in fields(kind) if field.init]

@@ -53,7 +53,7 @@ class AsynchronousRounds:
         core: What the parts of the fleet share.
         rule: When a round ends.
         log: Takes note of the arrivals of a round, before they change w.
-        replay: The arrivals of a run that is to be repeated; None: they are what they are.
+        replay: The arrivals of a run that is to be repeated; None: none is repeated.
 
     Attributes:
         flights: The steps under way or waiting, by ticket.

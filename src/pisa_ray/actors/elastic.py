@@ -66,7 +66,7 @@ class Staffing:
         self.least, self.most = self.wanted.least, self.wanted.most
 
     def resize(self, workers: int) -> None:
-        """Want so many workers from now on, or as many of them as there is room for."""
+        """Change the wanted number of workers; as many of them as there is room for are started."""
         self.most, self.least = workers, min(self.least, workers)
 
 
@@ -113,7 +113,7 @@ class Elastic:
         return 1 if self._sites else min(self._staffing.least, self.most)
 
     def resize(self, workers: int) -> None:
-        """Want so many workers from now on, or as many of them as there is room for."""
+        """Change the wanted number of workers; as many of them as there is room for are started."""
         self._staffing.resize(workers)
         self.refit()
 

@@ -55,7 +55,7 @@ class RayFleet:
         stop_requested: Whether the user asked to stop; looked at while waiting for workers.
         sites: Where shards are pinned; while the site of a shard is away, it is not waited for.
         log: Takes note of the arrivals of an asynchronous round, before they change w.
-        replay: The arrivals of an asynchronous run that is to be repeated; None: they are what they are.
+        replay: The arrivals of an asynchronous run that is to be repeated; None: none is repeated.
 
     Attributes:
         state: What changes while it is at work.

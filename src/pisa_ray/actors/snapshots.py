@@ -36,7 +36,7 @@ class RoundRecord:
     reporters: set[int] = field(default_factory=set)
 
     def past(self) -> PastRound:
-        """Return what a worker is sent of it, beside the vector."""
+        """Return what a worker gets of the round beside the published vector."""
         return PastRound(replace(self.spec, diagnose=False), frozenset(self.reporters))
 
 
@@ -84,7 +84,7 @@ class Snapshots:
         self._measured, self.urgent = True, False
 
     def limit(self, rounds: int) -> None:
-        """Take note that memory has room for so many rounds between two snapshots."""
+        """Set the number of rounds between two snapshots that memory has room for."""
         self.longest, self.period = rounds, min(self.period, rounds)
 
     def rest_on(self, round_: int, origins: dict[int, Any]) -> None:

@@ -95,7 +95,7 @@ class Median(Robust):
 
     def caveat(self, shards: int) -> str:
         """See Robust."""
-        return f"the median bears less than half of {shards} shards being bad. {_FAR_APART}"
+        return f"the median gives a sound result as long as fewer than half of {shards} shards are bad. {_FAR_APART}"
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def momentum(b: torch.Tensor, g: torch.Tensor, mu: float, nesterov: bool) -> tor
 
 
 def advance(w: torch.Tensor, pi: torch.Tensor, total: torch.Tensor, moved: Moved, first: bool) -> torch.Tensor:
-    """Finish a step that is not a report's last: update the dual (5), and return v = w + (sum of the moves) / s."""
+    """Finish a step that is not a report's last: update the dual (5) and return v, (11), w + (sum of the moves) / s."""
     move, s, _ = moved
     pi.add_(move)
     total.copy_(move if first else move.add_(total))

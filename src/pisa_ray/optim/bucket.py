@@ -125,7 +125,7 @@ class Bucket:
                 self._before.setdefault(i, []).extend((view, view.clone()) for view in (*views, self._steps[i, k]))
 
     def _gather(self) -> None:
-        """Copy the parameters to w; keep the master copy of those that still are what it rounds to."""
+        """Copy the parameters to w; keep the master copy where the parameter still equals its rounding."""
         flat = [p.detach().reshape(-1) for p in self.params]
         if self._alone:
             self._w = flat[0]

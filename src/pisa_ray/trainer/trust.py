@@ -56,8 +56,8 @@ def check_installed(reference: str, key: str, run_dir: Path) -> None:
     if is_installed(top) and (top not in _OURS or module == "pisa_ray.models" or _is_model(reference)):
         return
     raise ConfigError(
-        f"{key} is {reference!r}, code that {run_dir}/config.yaml names, but not a model of an installed package: "
-        "look at both, and use trust=True to run it."
+        f"{key} is {reference!r}, code that {run_dir}/config.yaml names and that is not a model of an installed "
+        "package: look at that code first, and use trust=True to run it."
     )
 
 

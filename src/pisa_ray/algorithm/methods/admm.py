@@ -1,6 +1,6 @@
 """PISA and SISA: their numbers, and the rule that each part of w follows.
 
-    consensus  w = sum_i alpha_i (sigma w_i + pi_i) / (sum_i alpha_i sigma + lambda)  (2)     in message.py
+    consensus  w = sum_i alpha_i (sigma w_i + pi_i) / sum_i alpha_i (sigma + lambda)   (2)     in message.py
     growth     sigma <- sigma / gamma, every k0 rounds                                        in pisa_ray.schedulers
     local step gradient, direction, local and dual line, message                (3) to (6)     in rules.py
 

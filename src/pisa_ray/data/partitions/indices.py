@@ -48,7 +48,7 @@ class Indices(Partition):
     shards: Cut
 
     def split(self, source: Source, seed: int) -> list[np.ndarray]:
-        """Check and sorts the user's row numbers; the seed plays no part. See `Partition.split`."""
+        """Check and sort the user's row numbers, which do not depend on the seed. See `Partition.split`."""
         parts = [np.sort(shard) for shard in self.shards]
         for i, part in enumerate(parts):
             if part[0] < 0 or part[-1] >= source.rows:
