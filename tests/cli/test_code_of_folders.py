@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+import pisa_ray
 from pisa_ray import ConfigError, named
 from pisa_ray.cli.config import load
 from pisa_ray.cli.evaluate import evaluate
@@ -72,7 +73,7 @@ def renamed(run, **changes):
     config = yaml.safe_load((run / "config.yaml").read_text())
     for key, value in changes.items():
         section, _, name = key.partition("__")
-        config[section][name] = value
+        (config[section] if name else config)[name or section] = value
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     return run
 
@@ -193,6 +194,20 @@ def test_code_of_a_run_directory_is_run_only_if_it_is_trusted(run, capsys):
 def test_a_transform_is_code_too(run):
     with pytest.raises(ConfigError, match=r"data.transform is 'own_net:make', code that .* use trust=True"):
         evaluate(renamed(run, model__factory="torch.nn:Linear", data__transform="own_net:make"))
+    assert not Path("imported").exists()
+
+
+@pytest.mark.parametrize("metrics", [["own_net:make", "nowhere:f"], ["accuracy", "own_net:make"], ["own_net:make"] * 2])
+def test_each_of_several_metrics_is_code(run, metrics):
+    with pytest.raises(ConfigError, match=r"metrics is 'own_net:make', code that .* use trust=True"):
+        evaluate(renamed(run, model__factory="torch.nn:Linear", metrics=metrics))
+    assert not Path("imported").exists()
+
+
+def test_loading_the_best_weights_runs_no_code_of_a_method_either(run):
+    settings = {"algorithm__kind": "own_net:Method", "checkpoint__best_by": "train_loss"}
+    with pytest.raises(ConfigError, match=r"algorithm.kind is 'own_net:Method', code that .* use trust=True"):
+        pisa_ray.load(renamed(run, **settings), best=True, model=lambda: torch.nn.Linear(64, 10))
     assert not Path("imported").exists()
 
 

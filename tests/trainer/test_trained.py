@@ -102,6 +102,12 @@ def test_frozen_groups_have_best_weights_too(tmp_path, images):
     assert accuracy(trained, images) > 0
 
 
+def test_the_best_weights_of_groups_without_a_name(tmp_path, images):
+    groups = {"first": (lambda slot: slot.name.startswith("body.0"), None), "rest": SISAD()}
+    result = run(tmp_path, images, algorithm=Groups(groups=groups), run_config=by("test_loss", "min", tmp_path / "run"))
+    assert accuracy(result.load_model(best=True), images) > 0
+
+
 def test_a_model_of_the_library_needs_nothing_but_the_run(tmp_path, monkeypatch):
     config = {"data": {"dataset": "digits"}, "partition": {"kind": "iid", "shards": 2},
               "model": {"kind": "mlp", "hidden": [8]}, "rounds": 2, "workers": 0}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from pisa_ray import checks
 from pisa_ray.cli.data import making
 from pisa_ray.errors import ConfigError
 from pisa_ray.fields import every_key
-from pisa_ray.named import is_unnamed
 from pisa_ray.trainer.config import Config
 from pisa_ray.trainer.data import SPLITS, absolute, is_local
 from pisa_ray.trainer.model import ModelSection
+from pisa_ray.trainer.trust import unnamed
 from pisa_ray.trainer.yaml_text import parse
 
 #: Where the keys of this file are in one that has it as its base.
@@ -92,36 +92,27 @@ def checked(values: dict[str, Any], base: Path) -> Config:
     return config.changed(**changes)
 
 
-def texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the texts of a configuration, alone or in lists, by dotted key."""
-    for key, value in recorded.items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, Mapping):
-                yield from texts(one, f"{path}{key}.")
-            elif isinstance(one, str):
-                yield f"{path}{key}", one
-
-
-def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the key and the description of everything that a run could not record by name, such as a lambda."""
-    return ((key, text) for key, text in texts(recorded) if is_unnamed(text))
-
-
 def check_places(config: Config) -> None:
     """Refuse a configuration that names files which do not exist.
 
     Raises:
         ConfigError: If one does not exist.
     """
+    for name, place in missing(config):
+        raise ConfigError(
+            f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the configuration "
+            f"file, or an absolute one{making(place)}."
+        )
+    section(config).check_place()
+
+
+def missing(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield each local path, or pattern, of the data that does not exist, with its key."""
     for name in SPLITS:
         given = getattr(config.data, name)
         for place in given if isinstance(given, list | tuple) else [given]:
             if is_local(place) and not there(place) and not glob.glob(place):
-                raise ConfigError(
-                    f"data.{name} is {place!r}, but there is no such file or folder: give a path relative to the "
-                    f"configuration file, or an absolute one{making(place)}."
-                )
-    section(config).check_place()
+                yield name, place
 
 
 def section(config: Config) -> ModelSection:

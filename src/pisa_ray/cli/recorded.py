@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pisa_ray.cli.config import checked, override, section, texts, there, unnamed
+from pisa_ray.cli.config import checked, missing, override, section
 from pisa_ray.errors import ConfigError
-from pisa_ray.trainer.data import is_local
 from pisa_ray.trainer.prepare import Prepared, prepare
-from pisa_ray.trainer.trust import check_installed
+from pisa_ray.trainer.trust import check_code, references, unnamed
 
 #: The options of `evaluate` for settings that a run in Python could not record.
 _REMEDIES = {
@@ -21,15 +19,6 @@ _REMEDIES = {
     "data.train": "--data PATH",
     "data.test": "--test PATH",
 }
-
-
-def _references(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the functions and classes that a configuration names, by key."""
-    for key, text in texts(values):
-        last = key.rpartition(".")[2]
-        named = last in ("loss", "metrics", "kind") or ".groups." in key
-        if last in ("factory", "transform") or (named and ":" in text):
-            yield key, text
 
 
 def prepared(
@@ -62,21 +51,14 @@ def prepared(
         remedies = " ".join(_REMEDIES.get(key, f"--set {key}=package.module:function") for key, _ in left)
         raise ConfigError(f"{were} when the run was begun, which config.yaml cannot name: give {remedies}.")
     if not trust:
-        said = dict(_references(values))
-        for key, reference in _references(recorded):
-            if said.get(key) == reference:  # the command has not replaced it
-                check_installed(reference, key, run_dir)
+        check_code(recorded, run_dir, but={*references(recorded)} - {*references(values)})  # what the command replaced
     try:
         config = checked(values, run_dir)
     except ConfigError as error:
         raise ConfigError(f"{run_dir}/config.yaml does not say what was run: {error}") from error
-    for name, option in (("train", "--data"), ("test", "--test")):
-        given = getattr(config.data, name)
-        for place in given if isinstance(given, list | tuple) else [given]:
-            if is_local(place) and not there(place) and not glob.glob(place):
-                raise ConfigError(
-                    f"data.{name} is {place!r}, but there is no such path: give the present one by {option} PATH."
-                )
+    for name, place in missing(config):
+        remedy = _REMEDIES.get(f"data.{name}", f"--set data.{name}=PATH")
+        raise ConfigError(f"data.{name} is {place!r}, but there is no such path: give the present one by {remedy}.")
     return prepare(config.changed(model=replace(section(config), weights=None)))
 
 

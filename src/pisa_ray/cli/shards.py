@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from pisa_ray.cli.config import checked, unnamed
+from pisa_ray.cli.config import checked
 from pisa_ray.cli.recorded import prepared
 from pisa_ray.errors import ConfigError
 from pisa_ray.trainer.changes import Asked, Changes
 from pisa_ray.trainer.run_directory import RunDirectory
+from pisa_ray.trainer.trust import unnamed
 
 
 def ask(run_dir: Path, asked: Asked, *, trust: bool = False) -> RunDirectory:

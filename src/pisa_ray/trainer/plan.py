@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pisa_ray.engine.asynchrony import Arrivals, read_arrivals
 from pisa_ray.errors import ConfigError
@@ -15,7 +15,7 @@ from pisa_ray.trainer.data import Opened
 from pisa_ray.trainer.places import Places
 from pisa_ray.trainer.prepare import Prepared, pinned, prepare
 from pisa_ray.trainer.resume import fixed
-from pisa_ray.trainer.start import schedule_for, settled
+from pisa_ray.trainer.start import settled
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def plan(config: Config, opened: Opened | None, planned: int | None) -> Plan:
     config = settled(config, planned)
     prepared = prepare(config, opened)
     job = prepared.job
-    sigma = schedule_for(config.sigma_schedule, job.method, config.rounds)
+    sigma = cast("SigmaSchedule", config.sigma_schedule)  # which is settled
     sigma.check(job.method.duals, type(job.method).__name__, job.asynchronous is None, prepared.metrics)
     pins = pinned(config.pin_to, len(job.shards))
     arrivals = _arrivals(config, len(job.shards))

@@ -52,7 +52,7 @@ class Result:
         """
         if self.job is None:
             return load(self.path, best=best)
-        return loaded(RunDirectory(self.path), self.job.model, self.job.preprocess, best=best)
+        return loaded(RunDirectory(self.path), self.job.model, self.job.preprocess, self.job.method if best else None)
 
     @property
     def model_path(self) -> Path:

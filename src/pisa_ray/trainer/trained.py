@@ -20,7 +20,7 @@ from pisa_ray.trainer import checkpoint
 from pisa_ray.trainer.model import ModelSection
 from pisa_ray.trainer.model_factory import model_factory
 from pisa_ray.trainer.run_directory import RunDirectory
-from pisa_ray.trainer.trust import check_installed
+from pisa_ray.trainer.trust import check_code, check_installed
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,33 @@ def load(
     directory = RunDirectory(Path(checks.path("path", path)))
     recorded, inputs = directory.config(), _inputs(directory)
     make = _factory(recorded, inputs, directory.path, trust=trust) if model is None else model_factory(model)
-    return loaded(directory, make, _preprocess(recorded, inputs, transform, directory.path, trust=trust), best=best)
+    preprocess = _preprocess(recorded, inputs, transform, directory.path, trust=trust)
+    method: Method | None = None
+    if best:
+        algorithm = {"algorithm": recorded["algorithm"]}
+        if not trust:
+            check_code(algorithm, directory.path)
+        method = Method.read(recorded["algorithm"], "algorithm")
+    return loaded(directory, make, preprocess, method)
 
 
 def loaded(
-    directory: RunDirectory, make: Callable[[], nn.Module], preprocess: Preprocess, *, best: bool = False
+    directory: RunDirectory, make: Callable[[], nn.Module], preprocess: Preprocess, best: Method | None = None
 ) -> Trained:
-    """Load a run's weights into the model that it began with; see `load`."""
+    """Load a run's weights into the model that it began with; see `load`.
+
+    Args:
+        directory: The run directory.
+        make: Makes the model.
+        preprocess: The preparation of its inputs.
+        best: The run's method, for the best checkpoint's weights; None: those of the last round.
+
+    Raises:
+        ConfigError: If there are no such weights, or they do not fit the model.
+    """
     module = make()
-    if best:
-        round_ = _load_best(directory, module, make())
+    if best is not None:
+        round_ = _load_best(directory, module, make(), best)
     else:
         if not directory.model.exists():
             raise ConfigError(f"{directory.path} has no model.safetensors yet: let the run end, or resume it.")
@@ -100,7 +117,7 @@ def loaded(
     return Trained(module.eval(), preprocess, round_)
 
 
-def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module) -> int:
+def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module, method: Method) -> int:
     """Load the weights of the best checkpoint by way of another module, whose weights are views of one vector."""
     kept = directory.config().get("checkpoint") or {}
     metric, order = kept.get("best_by"), kept.get("order", "max")
@@ -114,7 +131,6 @@ def _load_best(directory: RunDirectory, module: nn.Module, other: nn.Module) -> 
         raise ConfigError(
             f"{directory.path} has no checkpoint with {metric} yet: leave best out, or let the run go on."
         )
-    method = Method.read(directory.config()["algorithm"], "algorithm")
     flat = FlatModel(other, frozen=getattr(method, "frozen", None))
     vector = saved.published()
     if len(vector) < flat.layout.size + len(flat.buffers):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pisa_ray.errors import ConfigError
 from pisa_ray.later import torch
-from pisa_ray.named import Named, check_no_standard, is_installed
+from pisa_ray.named import Named, check_no_standard, is_installed, is_unnamed
 
 #: Packages that this library needs: their functions read files and run commands, so only their models are allowed.
 _OURS = {
@@ -37,6 +39,46 @@ _OURS = {
         "yaml",
     ),
 }
+
+
+def texts(recorded: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts of a configuration, alone or in lists, by dotted key."""
+    for key, value in recorded.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield from texts(one, f"{path}{key}.")
+            elif isinstance(one, str):
+                yield f"{path}{key}", one
+
+
+def unnamed(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return the key and the description of everything that a run could not record by name, such as a lambda."""
+    return ((key, text) for key, text in texts(recorded) if is_unnamed(text))
+
+
+def references(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the functions and classes that a configuration names, by key."""
+    for key, text in texts(values):
+        last = key.rpartition(".")[2]
+        named = last in ("loss", "metrics", "kind") or ".groups." in key
+        if last in ("factory", "transform") or (named and ":" in text):
+            yield key, text
+
+
+def check_code(recorded: Mapping[str, Any], run_dir: Path, *, but: Collection[tuple[str, str]] = ()) -> None:
+    """Refuse code that a run's configuration names and that needs the user's permission.
+
+    Args:
+        recorded: The content of config.yaml, or a part of it.
+        run_dir: The run directory.
+        but: Keys and references that are not used.
+
+    Raises:
+        ConfigError: If there is such code; it names the first.
+    """
+    for key, reference in references(recorded):
+        if (key, reference) not in but:
+            check_installed(reference, key, run_dir)
 
 
 def check_installed(reference: str, key: str, run_dir: Path) -> None:
