@@ -87,11 +87,10 @@ def check(spec: Spec, cells: list[Cell]) -> list[Cell]:
         with spec.naming(cell.algorithm, cell.partition):
             data = opened(cell.config.data, keep=False)
             base = spec.config(None, cell.partition, cell.seed)
-            cell = _fit(spec, cell, base, _shards(cell.config, data))  # noqa: PLW2901
-            fitted.append(cell)
+            fitted.append(_fit(spec, cell, base, _shards(cell.config, data)))
             if (cell.algorithm, cell.partition) not in tried:
                 tried.add((cell.algorithm, cell.partition))
-                _try(spec, cell.config, data)
+                _try(spec, fitted[-1].config, data)
     return fitted
 
 
